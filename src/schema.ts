@@ -91,16 +91,29 @@ export function indexName(tableName: string, column: 'user_id' | 'expires_hour')
  * A session table under a name, or in a Postgres schema, of the app's own:
  * `export const sessions = sessionTable({ tableName: 'web_sessions', schemaName: 'auth' })`.
  */
+export function sessionTable(name?: TableName & { schemaName?: undefined }): PlainSessionTable;
+export function sessionTable(name: TableName & { schemaName: string }): QualifiedSessionTable;
+export function sessionTable(name: TableName): SessionTable;
 export function sessionTable({ tableName = DEFAULT_TABLE_NAME, schemaName }: TableName = {}) {
-  const define = schemaName === undefined ? pgTable : pgSchema(schemaName).table;
-  return define(tableName, sessionColumns(), sessionIndexes);
+  return schemaName === undefined ? plainTable(tableName) : qualifiedTable(tableName, schemaName);
 }
+
+function plainTable(tableName: string) {
+  return pgTable(tableName, sessionColumns(), sessionIndexes);
+}
+
+function qualifiedTable(tableName: string, schemaName: string) {
+  return pgSchema(schemaName).table(tableName, sessionColumns(), sessionIndexes);
+}
+
+type PlainSessionTable = ReturnType<typeof plainTable>;
+type QualifiedSessionTable = ReturnType<typeof qualifiedTable>;
 
 /** The session table under its default name. */
 export const sessions = sessionTable();
 
 /** A session table that {@link sessionTable} made. */
-export type SessionTable = ReturnType<typeof sessionTable>;
+export type SessionTable = PlainSessionTable | QualifiedSessionTable;
 
 /** The start of a text, of at most so many bytes of UTF-8, no character torn apart. */
 function cut(value: string, bytes: number): string {
