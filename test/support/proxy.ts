@@ -1,0 +1,135 @@
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import { gate } from './gate.js';
+
+export type Direction = 'toServer' | 'toClient';
+
+/**
+ * A TCP proxy in front of a Postgres whose traffic the test holds back, swallows or cuts, to force an
+ * order of events. What it is told holds for every connection through it, open or still to come.
+ */
+export interface Proxy {
+  readonly port: number;
+  /** The number of connections that are open through it. */
+  readonly connections: number;
+  /**
+   * Keeps back what travels in one direction, from the first piece that `match` accepts (any piece
+   * where there is none) until `release`. Resolves when that first piece has been kept back.
+   */
+  hold(direction: Direction, match?: (piece: Buffer) => boolean): Promise<void>;
+  /** Sends on what was kept back, and everything from now on. */
+  release(direction?: Direction): void;
+  /** Takes in and drops everything in one direction or both: a half-open connection. */
+  swallow(direction?: Direction): void;
+  /** Breaks every connection that is open now; new ones are served. */
+  cut(): void;
+  /** Breaks every connection and turns new ones away, until `accept`. */
+  refuse(): void;
+  accept(): void;
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+type Mode = 'pass' | 'hold' | 'swallow';
+
+class Lane {
+  mode: Mode = 'pass';
+  match: (piece: Buffer) => boolean = () => true;
+  firstHeld = gate();
+  /** Pieces kept back, in order, over all connections. */
+  held: { piece: Buffer; to: Socket }[] = [];
+
+  take(piece: Buffer, to: Socket): void {
+    if (this.mode === 'swallow') return;
+    const holds = this.mode === 'hold' && (this.held.length > 0 || this.match(piece));
+    if (!holds) {
+      to.write(piece);
+      return;
+    }
+    this.held.push({ piece, to });
+    this.firstHeld.open();
+  }
+
+  release(): void {
+    this.mode = 'pass';
+    for (const { piece, to } of this.held.splice(0)) if (!to.destroyed) to.write(piece);
+  }
+}
+
+/** A proxy to the server of a database URL, and the same URL by way of the proxy. */
+export async function startProxy(databaseUrl: string): Promise<Proxy & { url: string }> {
+  const target = new URL(databaseUrl);
+  const lanes: Record<Direction, Lane> = { toServer: new Lane(), toClient: new Lane() };
+  const sockets = new Set<Socket>();
+  let refusing = false;
+
+  const server = createServer((client) => {
+    if (refusing) {
+      client.destroy();
+      return;
+    }
+    const upstream = connect({ host: target.hostname, port: Number(target.port || 5432) });
+    for (const [socket, other, lane] of [
+      [client, upstream, lanes.toServer],
+      [upstream, client, lanes.toClient],
+    ] as const) {
+      socket.setNoDelay(true);
+      socket.on('data', (piece) => lane.take(piece, other));
+      socket.on('error', () => {});
+      socket.on('close', () => {
+        sockets.delete(socket);
+        // While a direction is held or swallowed, the other side does not learn of the end.
+        if (lane.mode === 'pass') other.destroy();
+      });
+      sockets.add(socket);
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+
+  const chosen = (direction?: Direction) =>
+    direction ? [lanes[direction]] : [lanes.toServer, lanes.toClient];
+  const cut = () => {
+    for (const socket of sockets) socket.destroy();
+    for (const lane of chosen()) lane.held.length = 0;
+  };
+  const close = async () => {
+    const closed = new Promise((resolve) => server.close(resolve));
+    cut();
+    await closed;
+  };
+  const url = new URL(databaseUrl);
+  url.host = `127.0.0.1:${address.port}`;
+  return {
+    url: url.href,
+    port: address.port,
+    get connections() {
+      return sockets.size / 2;
+    },
+    hold(direction, match = () => true) {
+      const lane = lanes[direction];
+      lane.mode = 'hold';
+      lane.match = match;
+      lane.firstHeld = gate();
+      return lane.firstHeld.opened;
+    },
+    release(direction) {
+      for (const lane of chosen(direction)) lane.release();
+    },
+    swallow(direction) {
+      for (const lane of chosen(direction)) lane.mode = 'swallow';
+    },
+    cut,
+    refuse() {
+      refusing = true;
+      cut();
+    },
+    accept() {
+      refusing = false;
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
