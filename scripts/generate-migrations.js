@@ -21,13 +21,13 @@ try {
 
   generate(root, join(root, 'src/schema.ts'), join(folder, 'drizzle'));
   const v1 = installDrizzleV1();
-  const schema = join(v1, 'schema.ts');
   // A copy, so that its imports of drizzle-orm find the candidate.
-  cpSync(join(root, 'src/schema.ts'), schema);
+  const copy = mkdtempSync(join(v1, '.src-'));
   try {
-    generate(v1, schema, join(folder, 'drizzle/v1'));
+    cpSync(join(root, 'src'), copy, { recursive: true });
+    generate(v1, join(copy, 'schema.ts'), join(folder, 'drizzle/v1'));
   } finally {
-    rmSync(schema);
+    rmSync(copy, { recursive: true });
   }
   const target = join(root, 'src/migrations.ts');
   const text = format(migrationsModule(join(folder, 'drizzle')));
