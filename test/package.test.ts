@@ -1,0 +1,285 @@
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freshDatabase } from './support/database.js';
+import {
+  emptyApp,
+  linkedApp,
+  type Package,
+  packPackage,
+  type ScratchApp,
+} from './support/package.js';
+
+// The package as its users get it.
+
+let packed: Package;
+beforeAll(async () => {
+  packed = await packPackage();
+});
+afterAll(async () => {
+  await packed[Symbol.asyncDispose]();
+});
+
+test('the tarball holds what a user needs and nothing else', () => {
+  const expected = [
+    /^(README|CHANGELOG)\.md$/,
+    /^LICENSE$/,
+    /^package\.json$/,
+    /^dist\/[\w-]+(\/[\w-]+)?\.(js|d\.ts)$/,
+    /^drizzle\/\d+_\w+\.sql$/,
+    /^drizzle\/meta\/_journal\.json$/,
+    /^drizzle\/v1\/\d+_\w+\/migration\.sql$/,
+  ];
+  const unexpected = packed.files.filter((path) => !expected.some((pattern) => pattern.test(path)));
+  expect(unexpected).toEqual([]);
+  const missing = expected.filter((pattern) => !packed.files.some((path) => pattern.test(path)));
+  expect(missing).toEqual([]);
+  console.log(`tarball: ${kilobytes(packed.size)}, unpacked ${kilobytes(packed.unpackedSize)}`);
+});
+
+const useStore = `
+  async function use(url) {
+    const store = new DrizzleStore(url, { createTableIfMissing: true });
+    await store.set('a sid', { cookie: { originalMaxAge: null }, views: 1 });
+    const { views } = await store.get('a sid');
+    await store.close();
+    return views;
+  }
+  use(process.argv[2]).then((views) => console.log('views', views, typeof idOf, typeof sessions));`;
+
+describe('installed by npm into an empty app', () => {
+  let app: ScratchApp;
+  beforeAll(async () => {
+    app = await emptyApp();
+    const peers = ['express-session', 'drizzle-orm@0.45', 'pg'];
+    await app.run('npm', [
+      'install',
+      packed.tarball,
+      ...peers,
+      '--prefer-offline',
+      '--no-audit',
+      '--no-fund',
+    ]);
+  }, 180_000);
+  afterAll(async () => {
+    await app[Symbol.asyncDispose]();
+  });
+
+  test('an ES module imports it', async () => {
+    await using db = await freshDatabase();
+    await app.write(
+      'app.mjs',
+      `import { DrizzleStore, idOf, sessions } from 'connect-drizzle';\n${useStore}`,
+    );
+    expect(await app.node(['app.mjs', db.url])).toBe('views 1 function object\n');
+  });
+
+  test('a CommonJS module requires it, without a warning', async () => {
+    await using db = await freshDatabase();
+    await app.write(
+      'app.cjs',
+      `process.on('warning', (warning) => console.log(String(warning)));
+       const { DrizzleStore, idOf } = require('connect-drizzle');
+       const { sessions } = require('connect-drizzle/schema');\n${useStore}`,
+    );
+    expect(await app.node(['app.cjs', db.url])).toBe('views 1 function object\n');
+  });
+
+  test('it brings one dependency along', async () => {
+    const own: { dependencies: object } = JSON.parse(
+      await readFile(join(app.folder, 'node_modules/connect-drizzle/package.json'), 'utf8'),
+    );
+    expect(Object.keys(own.dependencies)).toEqual(['lru-cache']);
+    console.log(
+      `node_modules with its peers and pg: ${kilobytes(await sizeOf(join(app.folder, 'node_modules')))}`,
+    );
+    const alone = await Promise.all(
+      ['connect-drizzle', 'lru-cache'].map((name) =>
+        sizeOf(join(app.folder, 'node_modules', name)),
+      ),
+    );
+    console.log(
+      `of that connect-drizzle and lru-cache: ${kilobytes(alone[0] ?? 0)} and ${kilobytes(alone[1] ?? 0)}`,
+    );
+  });
+
+  test('an embedded database says which package is missing', async () => {
+    await app.write(
+      'embedded.mjs',
+      `import { DrizzleStore } from 'connect-drizzle';
+       const store = new DrizzleStore('memory://');
+       await store.get('a sid').then(() => console.log('works'), (error) => console.log(error.message));
+       await store.close();`,
+    );
+    expect(await app.node(['embedded.mjs'])).toMatch(/@electric-sql\/pglite/);
+  });
+});
+
+describe('its types', () => {
+  const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
+
+  const source = `
+    import session from 'express-session';
+    import { DrizzleStore, idOf, type SessionTable, sessions } from 'connect-drizzle';
+    import { sessionTable } from 'connect-drizzle/schema';
+
+    declare module 'express-session' {
+      interface SessionData { views: number }
+    }
+
+    const store = new DrizzleStore('postgres://localhost/app', {
+      tableName: 'web_sessions',
+      ttl: (data) => data.views * 60,
+      userId: (data) => data.views,
+    });
+    export const middleware = session({ store, secret: 'secret' });
+    export const table: SessionTable = sessionTable({ tableName: 'web_sessions' });
+    export const id: string = idOf('a sid');
+    export type Row = typeof sessions.$inferSelect;
+
+    export async function use(): Promise<number | undefined> {
+      const read = await store.get('a sid');
+      const views: number | undefined = read?.views;
+      store.get('a sid', (error, data) => console.log(error, data?.views));
+      await store.update('a sid', (data) => { data.views += 1; });
+      for await (const { data, expiresAt } of store.sessions({ userId: 1 })) {
+        console.log(data.views, expiresAt.getTime());
+      }
+      // @ts-expect-error a number is no string
+      const wrong: string | undefined = read?.views;
+      return views ?? Number(wrong);
+    }`;
+
+  test.each([
+    ['an ES module', 'module', { module: 'NodeNext' }],
+    ['a CommonJS module', 'commonjs', { module: 'NodeNext' }],
+    ['a bundled app', 'module', { module: 'ESNext', moduleResolution: 'Bundler' }],
+  ])('the app’s own SessionData goes through them in %s', async (_, type, options) => {
+    await using app = await linkedApp(packed, '0.45', {
+      manifest: { type },
+      links: ['typescript', '@types/express-session', '@types/express', '@types/node', '@types/pg'],
+    });
+    await app.write('app.ts', source);
+    await app.write(
+      'tsconfig.json',
+      JSON.stringify({
+        compilerOptions: {
+          target: 'ES2023',
+          strict: true,
+          noEmit: true,
+          skipLibCheck: true,
+          types: ['node'],
+          ...options,
+        },
+        files: ['app.ts'],
+      }),
+    );
+    expect(await app.node([tsc, '-p', '.'])).toBe('');
+  });
+});
+
+describe('what it loads', () => {
+  /** Where each script came from that Node compiled while the app ran. */
+  async function loadedBy(app: ScratchApp, code: string, ...args: string[]): Promise<string[]> {
+    await app.write('loads.mjs', code);
+    const coverage = join(app.folder, 'coverage');
+    await app.node(['loads.mjs', ...args], { NODE_V8_COVERAGE: coverage });
+    const loaded = new Set<string>();
+    for (const file of await readdir(coverage)) {
+      const report: { result: { url: string }[] } = JSON.parse(
+        await readFile(join(coverage, file), 'utf8'),
+      );
+      for (const { url } of report.result)
+        if (url.startsWith('file:')) loaded.add(fileURLToPath(url));
+    }
+    return [...loaded];
+  }
+
+  const drivers = (files: string[]) =>
+    ['/pg/', '/postgres/', '/@electric-sql/pglite/'].filter((driver) =>
+      files.some((file) => file.includes(`/node_modules${driver}`)),
+    );
+
+  test('the import alone loads no driver', async () => {
+    await using app = await linkedApp(packed, '0.45');
+    const loaded = await loadedBy(app, `import 'connect-drizzle';`);
+    expect(drivers(loaded)).toEqual([]);
+    expect(loaded.some((file) => file.endsWith('/connect-drizzle/dist/store.js'))).toBe(true);
+    const sizes = await Promise.all(loaded.map(async (file) => (await stat(file)).size));
+    const own = await Promise.all(
+      loaded
+        .filter((file) => file.includes('/connect-drizzle/'))
+        .map(async (file) => (await stat(file)).size),
+    );
+    console.log(
+      `import 'connect-drizzle' loads ${loaded.length} files, ${kilobytes(sum(sizes))}; its own are ${own.length}, ${kilobytes(sum(own))}`,
+    );
+  });
+
+  test('connect-drizzle/schema alone loads neither the store nor a driver', async () => {
+    await using app = await linkedApp(packed, '0.45');
+    const loaded = await loadedBy(app, `import 'connect-drizzle/schema';`);
+    expect(drivers(loaded)).toEqual([]);
+    expect(loaded.filter((file) => /\/dist\/(store|statements|batch)\.js$/.test(file))).toEqual([]);
+  });
+
+  test('a URL loads node-postgres only, an embedded database PGlite only', async () => {
+    await using db = await freshDatabase();
+    await using app = await linkedApp(packed, '0.45');
+    const open = `
+      import { DrizzleStore } from 'connect-drizzle';
+      const store = new DrizzleStore(process.argv[2], { createTableIfMissing: true });
+      await store.get('a sid');
+      await store.close();`;
+    expect(drivers(await loadedBy(app, open, db.url))).toEqual(['/pg/']);
+    await using embedded = await linkedApp(packed, '0.45');
+    expect(drivers(await loadedBy(embedded, open, 'memory://'))).toEqual([
+      '/@electric-sql/pglite/',
+    ]);
+  });
+});
+
+test('an app that is bundled into one file still makes its table', async () => {
+  await using db = await freshDatabase();
+  await using app = await linkedApp(packed, '0.45');
+  await app.write(
+    'app.mjs',
+    `import { DrizzleStore, idOf } from 'connect-drizzle';
+     import { sessions } from 'connect-drizzle/schema';\n${useStore}`,
+  );
+  await build({
+    absWorkingDir: app.folder,
+    entryPoints: ['app.mjs'],
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    outfile: join(app.folder, 'bundle/app.mjs'),
+    external: ['pg', 'postgres', '@electric-sql/pglite'],
+    banner: {
+      js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`,
+    },
+    logLevel: 'error',
+  });
+  await app.run('rm', ['-r', 'node_modules/connect-drizzle', 'node_modules/drizzle-orm']);
+  expect(await app.node(['bundle/app.mjs', db.url])).toBe('views 1 function object\n');
+});
+
+async function sizeOf(folder: string): Promise<number> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile());
+  return sum(
+    await Promise.all(
+      files.map(async ({ parentPath, name }) => (await stat(join(parentPath, name))).size),
+    ),
+  );
+}
+
+function sum(numbers: number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
+}
+
+function kilobytes(bytes: number): string {
+  return `${(bytes / 1000).toFixed(1)} kB`;
+}

@@ -1,0 +1,150 @@
+import { execFile, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { installDrizzleV1 } from '../../scripts/drizzle-v1.js';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** The package as it would be published. */
+export interface Package {
+  readonly tarball: string;
+  /** The paths of the files in it. */
+  readonly files: string[];
+  /** Bytes of the tarball, and of what is in it. */
+  readonly size: number;
+  readonly unpackedSize: number;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Builds and packs a copy of the working tree, so that nothing of the tree itself changes. */
+export async function packPackage(): Promise<Package> {
+  const folder = await temporaryFolder();
+  const published = ['README.md', 'LICENSE', 'CHANGELOG.md', 'package.json', 'drizzle'];
+  for (const path of [...published, 'src', 'tsconfig.json', 'tsconfig.build.json']) {
+    if (existsSync(join(root, path)))
+      await cp(join(root, path), join(folder, path), { recursive: true });
+  }
+  await symlink(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
+  await execute('npx', ['tsc', '-p', 'tsconfig.build.json'], folder);
+  const output = await execute('npm', ['pack', '--ignore-scripts', '--json'], folder);
+  const [packed]: [
+    { filename: string; files: { path: string }[]; size: number; unpackedSize: number },
+  ] = JSON.parse(output);
+  return {
+    tarball: join(folder, packed.filename),
+    files: packed.files.map(({ path }) => path).sort(),
+    size: packed.size,
+    unpackedSize: packed.unpackedSize,
+    [Symbol.asyncDispose]: () => removeFolder(folder),
+  };
+}
+
+const linked = ['lru-cache', 'express-session', 'pg', 'postgres', '@electric-sql/pglite', 'tsx'];
+
+export type DrizzleVersion = '0.45' | '1.0';
+
+/** An app in a temporary folder that uses the packed package. */
+export interface ScratchApp {
+  readonly folder: string;
+  write(path: string, text: string): Promise<void>;
+  /** Runs Node with these arguments in the app's folder and gives what it printed. */
+  node(args: string[], env?: Record<string, string>): Promise<string>;
+  /** Runs the app's drizzle-kit. */
+  drizzleKit(...args: string[]): Promise<string>;
+  run(command: string, args: string[], env?: Record<string, string>): Promise<string>;
+  /** Starts Node without waiting for its end. */
+  spawn(args: string[]): ReturnType<typeof spawn>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface ScratchOptions {
+  /** Fields of its package.json. */
+  readonly manifest?: object;
+  /** More packages that a linked app has. */
+  readonly links?: string[];
+}
+
+/** An app whose `node_modules` is empty: `npm install` is the test's own affair. */
+export async function emptyApp({ manifest = {} }: ScratchOptions = {}): Promise<ScratchApp> {
+  const folder = await temporaryFolder();
+  const write = async (path: string, text: string) => {
+    await mkdir(dirname(join(folder, path)), { recursive: true });
+    await writeFile(join(folder, path), text);
+  };
+  await write('package.json', JSON.stringify({ name: 'app', private: true, ...manifest }));
+  const run = (command: string, args: string[], env?: Record<string, string>) =>
+    execute(command, args, folder, env);
+  return {
+    folder,
+    write,
+    run,
+    node: (args, env) => run(process.execPath, args, env),
+    drizzleKit: (...args) => run(process.execPath, ['node_modules/drizzle-kit/bin.cjs', ...args]),
+    spawn: (args) =>
+      spawn(process.execPath, args, { cwd: folder, stdio: ['pipe', 'pipe', 'inherit'] }),
+    [Symbol.asyncDispose]: () => removeFolder(folder),
+  };
+}
+
+/**
+ * An app that has the package unpacked in its `node_modules`, and beside it links to what this
+ * repository has installed, so that nothing is downloaded.
+ */
+export async function linkedApp(
+  { tarball }: Package,
+  drizzle: DrizzleVersion,
+  options: ScratchOptions = {},
+): Promise<ScratchApp> {
+  const app = await emptyApp({ manifest: { type: 'module', ...options.manifest } });
+  const modules = join(app.folder, 'node_modules');
+  const own = join(modules, 'connect-drizzle');
+  await mkdir(own, { recursive: true });
+  await execute('tar', ['-xzf', tarball, '-C', own, '--strip-components=1'], app.folder);
+  const links = new Map(
+    [...linked, ...(options.links ?? [])].map((name) => [name, join(root, 'node_modules', name)]),
+  );
+  const drizzleFolder = drizzle === '1.0' ? installDrizzleV1() : root;
+  for (const name of ['drizzle-orm', 'drizzle-kit']) {
+    links.set(name, join(drizzleFolder, 'node_modules', name));
+  }
+  for (const [name, target] of links) {
+    await mkdir(dirname(join(modules, name)), { recursive: true });
+    await symlink(await realpath(target), join(modules, name), 'dir');
+  }
+  return app;
+}
+
+async function temporaryFolder(): Promise<string> {
+  return realpath(await mkdtemp(join(tmpdir(), 'connect-drizzle-app-')));
+}
+
+function removeFolder(folder: string): Promise<void> {
+  return rm(folder, { recursive: true, force: true, maxRetries: 3 });
+}
+
+function execute(
+  command: string,
+  args: string[],
+  cwd: string,
+  env: Record<string, string> = {},
+): Promise<string> {
+  // The runner's own variables would change what an app does.
+  const { NODE_ENV: _, NODE_OPTIONS: __, VITEST: ___, ...inherited } = process.env;
+  return new Promise((resolve, reject) => {
+    execFile(
+      command,
+      args,
+      { cwd, env: { ...inherited, ...env }, maxBuffer: 64 * 1024 * 1024 },
+      (error, stdout, stderr) => {
+        if (error)
+          reject(
+            new Error(`${command} ${args.join(' ')} failed:\n${stdout}${stderr}`, { cause: error }),
+          );
+        else resolve(stdout);
+      },
+    );
+  });
+}
