@@ -3,6 +3,9 @@ import { defineConfig } from 'vitest/config';
 
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
+/** Left out of `SUITE=core`, which runs once more for each version of Postgres, Node and Drizzle. */
+const onceOnly = ['test/package.test.ts', 'test/migrations.test.ts'];
+
 export default defineConfig({
   resolve: {
     // The examples and the type augmentation of the tests name the package as its users do.
@@ -13,6 +16,7 @@ export default defineConfig({
   },
   test: {
     include: ['test/**/*.test.ts'],
+    exclude: ['**/node_modules/**', ...(process.env.SUITE === 'core' ? onceOnly : [])],
     globalSetup: ['test/support/global-setup.ts'],
     pool: 'forks',
     maxWorkers: 2,
