@@ -7,7 +7,6 @@
  *
  * @module
  */
-import { createHash } from 'node:crypto';
 import { getTableName, sql } from 'drizzle-orm';
 import {
   type AnyPgColumn,
@@ -19,12 +18,7 @@ import {
   text,
   timestamp,
 } from 'drizzle-orm/pg-core';
-
-/** The table that the package's own migrations make. */
-export const DEFAULT_TABLE_NAME = 'sessions';
-
-/** Postgres cuts longer identifiers off without an error (NAMEDATALEN - 1). */
-export const MAX_IDENTIFIER_BYTES = 63;
+import { COLUMN_NAMES, type ColumnNames, DEFAULT_TABLE_NAME, indexName } from './names.js';
 
 /** Where a table is: its name and, unless the connection's `search_path` finds it, its schema. */
 export interface TableName {
@@ -32,6 +26,8 @@ export interface TableName {
   readonly tableName?: string | undefined;
   /** @default undefined: wherever the connection's `search_path` leads */
   readonly schemaName?: string | undefined;
+  /** @internal The columns' names in an app's own table. */
+  readonly columnNames?: ColumnNames | undefined;
 }
 
 /**
@@ -40,24 +36,24 @@ export interface TableName {
  * `userId` may be replaced by a column of another SQL type with a foreign key:
  * `{ ...sessionColumns(), userId: integer('user_id').references(() => users.id, { onDelete: 'cascade' }) }`.
  */
-export function sessionColumns() {
+export function sessionColumns(names: ColumnNames = COLUMN_NAMES) {
   return {
     /** `base64url(SHA-256(sid))`: safe to show; the sid itself is never stored. */
-    id: text('id').primaryKey(),
+    id: text(names.id).primaryKey(),
     /** `json`, not `jsonb`: kept to the letter, U+0000 and lone surrogates included. Null in a tombstone. */
-    data: json('data'),
-    userId: text('user_id'),
+    data: json(names.data),
+    userId: text(names.userId),
     /** Raised by every change of `data`, never by a touch. */
-    version: integer('version').notNull().default(1),
-    createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
-    lastSeenAt: timestamp('last_seen_at', { withTimezone: true }).notNull().defaultNow(),
+    version: integer(names.version).notNull().default(1),
+    createdAt: timestamp(names.createdAt, { withTimezone: true }).notNull().defaultNow(),
+    lastSeenAt: timestamp(names.lastSeenAt, { withTimezone: true }).notNull().defaultNow(),
     /** Not indexed, so that a touch within the hour is a HOT update: no index is written. */
-    expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
+    expiresAt: timestamp(names.expiresAt, { withTimezone: true }).notNull(),
     /** Set in a tombstone: the session was ended and must not be written back. */
-    revokedAt: timestamp('revoked_at', { withTimezone: true }),
+    revokedAt: timestamp(names.revokedAt, { withTimezone: true }),
     /** What pruning finds its rows by. */
-    expiresHour: timestamp('expires_hour', { withTimezone: true }).generatedAlwaysAs(
-      sql`date_bin('1 hour', "expires_at", timestamptz '2000-01-01 00:00:00+00')`,
+    expiresHour: timestamp(names.expiresHour, { withTimezone: true }).generatedAlwaysAs(
+      sql`date_bin('1 hour', ${sql.identifier(names.expiresAt)}, timestamptz '2000-01-01 00:00:00+00')`,
     ),
   };
 }
@@ -79,14 +75,6 @@ export function sessionIndexes(table: IndexedColumns) {
   ];
 }
 
-/** The name of an index of the session table: `sessions_user_id_index`, within 63 bytes whatever the table's. */
-export function indexName(tableName: string, column: 'user_id' | 'expires_hour'): string {
-  const name = `${tableName}_${column}_index`;
-  if (Buffer.byteLength(name) <= MAX_IDENTIFIER_BYTES) return name;
-  const hash = createHash('sha256').update(tableName).digest('hex').slice(0, 8);
-  return `${cut(tableName, 30)}_${hash}_${column}_index`;
-}
-
 /**
  * A session table under a name, or in a Postgres schema, of the app's own:
  * `export const sessions = sessionTable({ tableName: 'web_sessions', schemaName: 'auth' })`.
@@ -94,16 +82,22 @@ export function indexName(tableName: string, column: 'user_id' | 'expires_hour')
 export function sessionTable(name?: TableName & { schemaName?: undefined }): PlainSessionTable;
 export function sessionTable(name: TableName & { schemaName: string }): QualifiedSessionTable;
 export function sessionTable(name: TableName): SessionTable;
-export function sessionTable({ tableName = DEFAULT_TABLE_NAME, schemaName }: TableName = {}) {
-  return schemaName === undefined ? plainTable(tableName) : qualifiedTable(tableName, schemaName);
+export function sessionTable({
+  tableName = DEFAULT_TABLE_NAME,
+  schemaName,
+  columnNames = COLUMN_NAMES,
+}: TableName = {}) {
+  return schemaName === undefined
+    ? plainTable(tableName, columnNames)
+    : qualifiedTable(tableName, schemaName, columnNames);
 }
 
-function plainTable(tableName: string) {
-  return pgTable(tableName, sessionColumns(), sessionIndexes);
+function plainTable(tableName: string, columnNames: ColumnNames) {
+  return pgTable(tableName, sessionColumns(columnNames), sessionIndexes);
 }
 
-function qualifiedTable(tableName: string, schemaName: string) {
-  return pgSchema(schemaName).table(tableName, sessionColumns(), sessionIndexes);
+function qualifiedTable(tableName: string, schemaName: string, columnNames: ColumnNames) {
+  return pgSchema(schemaName).table(tableName, sessionColumns(columnNames), sessionIndexes);
 }
 
 type PlainSessionTable = ReturnType<typeof plainTable>;
@@ -114,10 +108,3 @@ export const sessions = sessionTable();
 
 /** A session table that {@link sessionTable} made. */
 export type SessionTable = PlainSessionTable | QualifiedSessionTable;
-
-/** The start of a text, of at most so many bytes of UTF-8, no character torn apart. */
-function cut(value: string, bytes: number): string {
-  let end = value.length;
-  while (Buffer.byteLength(value.slice(0, end)) > bytes) end -= 1;
-  return value.slice(0, end);
-}

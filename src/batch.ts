@@ -1,0 +1,317 @@
+/**
+ * Many callers, one statement.
+ *
+ * A lane is one connection's worth of statements in flight; there are few, and reads and writes have
+ * their own, so that a burst of sessions can take neither the app's connections nor each other's.
+ * When a call comes and a lane is free, a statement leaves with it at the end of the current turn of
+ * the event loop's microtasks: nobody waits for company, and there is no timer. While all lanes are busy, calls gather;
+ * the lane that is free next takes the oldest, with all that wait for the same statement, up to 256
+ * rows or 1 MiB. So the batches grow with the load and vanish without it.
+ *
+ * A caller gets a promise of its own, made in its own async context and only ever resolved from here:
+ * what it does next runs in its context, not in that of the call that filled the batch.
+ *
+ * @module
+ */
+import { AsyncResource } from 'node:async_hooks';
+import { isConnectionFailure, StoreTimeoutError, sqlState } from './errors.js';
+import type { Statement } from './statements.js';
+import { traced } from './tracing.js';
+
+const MAX_ROWS = 256;
+const MAX_BYTES = 1024 * 1024;
+
+/** Waits between tries of what another transaction stood in the way of. */
+const FIRST_BACKOFF_MS = 2;
+const LONGEST_BACKOFF_MS = 100;
+
+/** Deadlock detected, could not serialize, lock not available: the same statement may succeed when sent again. */
+const TRANSIENT = new Set(['40P01', '40001', '55P03']);
+
+export interface BatchSettings {
+  readonly connections: number;
+  /** Lanes of reads and of writes each, at most. */
+  readonly lanes: number;
+  /** Seconds. */
+  readonly timeout: number;
+}
+
+/** What the batcher has done so far. */
+export interface BatchStats {
+  statements: number;
+  rows: number;
+  largestBatch: number;
+  retries: number;
+}
+
+interface Call<Row, Result> {
+  readonly row: Row;
+  readonly bytes: number;
+  readonly deadline: number;
+  readonly order: number;
+  readonly resolve: (result: Result) => void;
+  readonly reject: (error: unknown) => void;
+  tries: number;
+}
+
+/** A statement and the calls that wait for it. */
+interface Queue<Row, Result> {
+  readonly lanes: Lanes;
+  readonly isWrite: boolean;
+  readonly statement: Statement<Row, Result>;
+  readonly waiting: Call<Row, Result>[];
+  /** The waiting calls that others of the same key may join. */
+  readonly joinable: Map<string, Promise<Result>>;
+}
+
+export interface BatchedOptions<Row> {
+  /** How much a row adds to a statement. */
+  readonly bytesOf?: (row: Row) => number;
+  /** Calls of one key that wait at the same time share one row. */
+  readonly keyOf?: (row: Row) => string;
+}
+
+/** The lanes of reads, or of writes, and what waits for them. */
+class Lanes {
+  free: number;
+  flushing = false;
+  readonly kinds: Kind[] = [];
+
+  constructor(readonly count: number) {
+    this.free = count;
+  }
+
+  /** Of the statements with waiting calls, that of the oldest. */
+  oldest(): Kind | undefined {
+    let oldest: Kind | undefined;
+    for (const kind of this.kinds) {
+      if (kind.head < (oldest?.head ?? Number.POSITIVE_INFINITY)) oldest = kind;
+    }
+    return oldest;
+  }
+}
+
+/** A statement with its waiting calls, as the lanes see it: whatever its rows are. */
+interface Kind {
+  /** The number of the oldest waiting call; infinite where none waits. */
+  readonly head: number;
+  /** Takes what fits into one statement and runs it. */
+  run(): Promise<void>;
+  /** Fails all that wait. */
+  fail(error: unknown): void;
+}
+
+export class Batcher {
+  readonly stats: BatchStats = { statements: 0, rows: 0, largestBatch: 0, retries: 0 };
+  readonly #reads: Lanes;
+  readonly #writes: Lanes;
+  readonly #timeoutMs: number;
+  /** Connections that a statement opens belong to the store, not to the request that came first. */
+  readonly #context = new AsyncResource('connect-drizzle');
+  #calls = 0;
+
+  constructor({ connections, lanes, timeout }: BatchSettings) {
+    // Never more than half of the pool; where that is one connection, reads and writes share it.
+    const half = Math.floor(connections / 2);
+    const each = Math.max(1, Math.min(lanes, Math.floor(half / 2)));
+    this.#reads = new Lanes(each);
+    this.#writes = half < 2 ? this.#reads : new Lanes(each);
+    this.#timeoutMs = timeout * 1000;
+  }
+
+  /** Makes a function that sends one row, alone or with others, and gives its result. */
+  batched<Row, Result>(
+    name: string,
+    lane: 'read' | 'write',
+    statement: Statement<Row, Result>,
+    { bytesOf = () => 0, keyOf }: BatchedOptions<Row> = {},
+  ): (row: Row) => Promise<Result> {
+    const lanes = lane === 'read' ? this.#reads : this.#writes;
+    const queue: Queue<Row, Result> = {
+      lanes,
+      isWrite: lane === 'write',
+      statement: traceStatement(name, statement),
+      waiting: [],
+      joinable: new Map(),
+    };
+    const { waiting, joinable } = queue;
+    lanes.kinds.push({
+      get head() {
+        return waiting[0]?.order ?? Number.POSITIVE_INFINITY;
+      },
+      run: () => {
+        joinable.clear();
+        return this.#run(queue, take(waiting));
+      },
+      fail: (error) => {
+        joinable.clear();
+        for (const call of waiting.splice(0)) call.reject(error);
+      },
+    });
+    const send = (row: Row) =>
+      new Promise<Result>((resolve, reject) => {
+        const deadline = performance.now() + this.#timeoutMs;
+        const order = this.#calls;
+        this.#calls += 1;
+        waiting.push({ row, bytes: bytesOf(row), deadline, order, resolve, reject, tries: 0 });
+        this.#flushSoon(lanes);
+      });
+    if (keyOf === undefined) return send;
+    return (row) => {
+      const key = keyOf(row);
+      const joined = joinable.get(key);
+      if (joined !== undefined) return joined;
+      const sent = send(row);
+      joinable.set(key, sent);
+      return sent;
+    };
+  }
+
+  /** Sends rows again, each after a pause that holds no lane, while another transaction holds theirs. */
+  async untilFree<Result, Settled extends Result>(
+    send: () => Promise<Result>,
+    isSettled: (result: Result) => result is Settled,
+  ): Promise<Settled> {
+    const deadline = performance.now() + this.#timeoutMs;
+    for (let tries = 0; ; tries += 1) {
+      const result = await send();
+      if (isSettled(result)) return result;
+      if (performance.now() > deadline) throw new StoreTimeoutError(this.#timeoutMs / 1000);
+      this.stats.retries += 1;
+      await pause(backoff(tries));
+    }
+  }
+
+  /** Fails what waits for a lane. What is under way ends by itself. */
+  fail(error: unknown): void {
+    for (const kind of [...this.#reads.kinds, ...this.#writes.kinds]) kind.fail(error);
+  }
+
+  #flushSoon(lanes: Lanes): void {
+    if (lanes.flushing || lanes.free === 0) return;
+    lanes.flushing = true;
+    queueMicrotask(() => {
+      lanes.flushing = false;
+      this.#context.runInAsyncScope(() => this.#flush(lanes));
+    });
+  }
+
+  #flush(lanes: Lanes): void {
+    while (lanes.free > 0) {
+      const kind = lanes.oldest();
+      if (kind === undefined) return;
+      lanes.free -= 1;
+      kind.run().finally(() => {
+        lanes.free += 1;
+        this.#flushSoon(lanes);
+      });
+    }
+  }
+
+  async #run<Row, Result>(
+    queue: Queue<Row, Result>,
+    calls: readonly Call<Row, Result>[],
+  ): Promise<void> {
+    const now = performance.now();
+    const due = calls.filter((call) => call.deadline > now);
+    for (const call of calls) {
+      if (call.deadline <= now) call.reject(new StoreTimeoutError(this.#timeoutMs / 1000));
+    }
+    if (due.length === 0) return;
+    this.stats.statements += 1;
+    this.stats.rows += due.length;
+    this.stats.largestBatch = Math.max(this.stats.largestBatch, due.length);
+    let results: readonly Result[];
+    try {
+      results = await this.#withinTimeout(queue.statement(due.map((call) => call.row)));
+    } catch (error) {
+      await this.#refused(queue, due, error);
+      return;
+    }
+    for (const [at, call] of due.entries()) call.resolve(results[at] as Result);
+  }
+
+  /** A statement that failed: its rows are sent again, apart, or everybody has the error. */
+  async #refused<Row, Result>(
+    queue: Queue<Row, Result>,
+    calls: readonly Call<Row, Result>[],
+    error: unknown,
+  ): Promise<void> {
+    const state = sqlState(error);
+    const isTransient = state !== undefined && TRANSIENT.has(state);
+    const [first] = calls;
+    if (calls.length > 1 && (isTransient || (queue.isWrite && concernsRows(state)))) {
+      this.stats.retries += 1;
+      const half = Math.ceil(calls.length / 2);
+      await this.#run(queue, calls.slice(0, half));
+      await this.#run(queue, calls.slice(half));
+    } else if (isTransient && first !== undefined) {
+      this.stats.retries += 1;
+      this.#sendLater(queue, first);
+    } else {
+      for (const call of calls) call.reject(error);
+    }
+  }
+
+  /** Puts a call back in its place after a pause, during which its lane serves others. */
+  #sendLater<Row, Result>(queue: Queue<Row, Result>, call: Call<Row, Result>): void {
+    call.tries += 1;
+    void pause(backoff(call.tries)).then(() => {
+      queue.waiting.unshift(call);
+      this.#flushSoon(queue.lanes);
+    });
+  }
+
+  async #withinTimeout<T>(answer: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(reject, this.#timeoutMs, new StoreTimeoutError(this.#timeoutMs / 1000));
+      timer.unref();
+    });
+    try {
+      return await Promise.race([answer, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Takes the oldest calls that fit into one statement; one of any size always does. */
+function take<Row, Result>(waiting: Call<Row, Result>[]): Call<Row, Result>[] {
+  let bytes = 0;
+  let count = 0;
+  for (const call of waiting) {
+    bytes += call.bytes;
+    if (count > 0 && (count === MAX_ROWS || bytes > MAX_BYTES)) break;
+    count += 1;
+  }
+  return waiting.splice(0, count);
+}
+
+/** Whether the server refused something in the rows, not the statement, the connection or everything. */
+function concernsRows(state: string | undefined): boolean {
+  if (state === undefined || isConnectionFailure(state) || state === '25006') {
+    // 54000 and the rest of its class (program limit exceeded) are about one row's size.
+    return false;
+  }
+  return state === '42501' || !state.startsWith('42');
+}
+
+function traceStatement<Row, Result>(
+  name: string,
+  statement: Statement<Row, Result>,
+): Statement<Row, Result> {
+  return (rows) =>
+    traced({ operation: 'statement', statement: name, rows: rows.length }, () => statement(rows));
+}
+
+/** Doubled at each try, and jittered, so that two that stand in each other's way come apart. */
+function backoff(tries: number): number {
+  return Math.min(FIRST_BACKOFF_MS * 2 ** tries, LONGEST_BACKOFF_MS) * (0.5 + Math.random());
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}

@@ -1,0 +1,185 @@
+/**
+ * From a session to what is stored of it, and back. There are three forms: the session itself; its
+ * text (JSON, or what an app's serializer makes of it), which is what is compared, merged and cached;
+ * and the stored form, JSON in any case: the text itself, or a JSON string of it, or of its ciphertext.
+ *
+ * @module
+ */
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto';
+import { NotSerializableError } from './errors.js';
+import { isPlain, type SameValue } from './merge.js';
+import type { Serializer } from './options.js';
+
+/** A stored form that cannot be read: tampered with, under an unknown key, or no session at all. */
+export class Unreadable extends Error {}
+
+export class Codec {
+  readonly #serializer: Serializer | undefined;
+  readonly #keys: readonly RowKey[];
+
+  constructor(serializer: Serializer | undefined, keys: readonly KeyObject[]) {
+    this.#serializer = serializer;
+    this.#keys = keys.map((key) => new RowKey(key));
+  }
+
+  /** Whether texts are JSON. */
+  get isJson(): boolean {
+    return this.#serializer === undefined;
+  }
+
+  /**
+   * The text of a session.
+   *
+   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, and the like
+   */
+  text(session: object): string {
+    try {
+      const text: unknown =
+        this.#serializer === undefined
+          ? JSON.stringify(session)
+          : this.#serializer.stringify(plainCopy(session));
+      if (typeof text === 'string') return text;
+    } catch (error) {
+      throw new NotSerializableError(reasonOf(error));
+    }
+    throw new NotSerializableError('it has no text');
+  }
+
+  /** The session of a text, anew at each call. */
+  parse(text: string): Record<string, unknown> {
+    let session: unknown;
+    try {
+      session = this.#serializer === undefined ? JSON.parse(text) : this.#serializer.parse(text);
+    } catch {
+      throw new Unreadable('its text cannot be parsed');
+    }
+    if (!isPlain(session)) throw new Unreadable('its text is not of an object');
+    return session;
+  }
+
+  /** The stored form of the text of a row. */
+  seal(id: string, text: string): string {
+    const json = this.#serializer === undefined ? text : JSON.stringify(text);
+    const [key] = this.#keys;
+    return key === undefined ? json : JSON.stringify(key.encrypt(id, json));
+  }
+
+  /** The text of the stored form of a row. */
+  unseal(id: string, stored: string): string {
+    const json = this.#keys.length === 0 ? stored : this.#decrypt(id, asString(stored));
+    return this.#serializer === undefined ? json : asString(json);
+  }
+
+  #decrypt(id: string, envelope: string): string {
+    const [name] = envelope.split('.', 1);
+    const key = this.#keys.find((one) => one.name === name);
+    if (key === undefined) throw new Unreadable('it is under no key of encryptionKeys');
+    return key.decrypt(id, envelope);
+  }
+
+  /** Whether two values that are not plain objects are one: when their text is. */
+  readonly same: SameValue = (one, other) => {
+    if (this.#serializer === undefined && !(isObject(one) && isObject(other))) return false;
+    try {
+      return this.text([one]) === this.text([other]);
+    } catch {
+      return false;
+    }
+  };
+}
+
+/**
+ * AES-256-GCM under a key derived for each row, since random nonces under one key are safe for 2^32
+ * messages only (NIST SP 800-38D, 8.3). The row's id is authenticated with it, so the ciphertext of one row is
+ * none in another. An envelope is `<name of the key>.<nonce>.<ciphertext and tag>`.
+ */
+class RowKey {
+  readonly name: string;
+  readonly #key: KeyObject;
+
+  constructor(key: KeyObject) {
+    this.#key = key;
+    this.name = `1${createHmac('sha256', key).update('connect-drizzle key name').digest('base64url').slice(0, 8)}`;
+  }
+
+  encrypt(id: string, text: string): string {
+    const nonce = randomBytes(NONCE_BYTES);
+    const cipher = createCipheriv('aes-256-gcm', this.#derive(id), nonce);
+    cipher.setAAD(Buffer.from(id));
+    const sealed = Buffer.concat([
+      cipher.update(text, 'utf8'),
+      cipher.final(),
+      cipher.getAuthTag(),
+    ]);
+    return `${this.name}.${nonce.toString('base64url')}.${sealed.toString('base64url')}`;
+  }
+
+  decrypt(id: string, envelope: string): string {
+    const [, nonce = '', body = ''] = envelope.split('.');
+    const sealed = Buffer.from(body, 'base64url');
+    try {
+      const decipher = createDecipheriv(
+        'aes-256-gcm',
+        this.#derive(id),
+        Buffer.from(nonce, 'base64url'),
+        {
+          authTagLength: TAG_BYTES,
+        },
+      );
+      decipher.setAAD(Buffer.from(id));
+      decipher.setAuthTag(sealed.subarray(-TAG_BYTES));
+      return (
+        decipher.update(sealed.subarray(0, -TAG_BYTES), undefined, 'utf8') + decipher.final('utf8')
+      );
+    } catch {
+      throw new Unreadable('it does not decrypt');
+    }
+  }
+
+  #derive(id: string): Buffer {
+    return createHmac('sha256', this.#key).update(id).digest();
+  }
+}
+
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+
+/** What a serializer gets: own values as they are (dates, maps), the cookie as data. */
+function plainCopy(session: object): object {
+  const copy: Record<string, unknown> = { ...session };
+  const { cookie } = copy;
+  if (isObject(cookie) && 'toJSON' in cookie && typeof cookie.toJSON === 'function') {
+    copy.cookie = cookie.toJSON();
+  }
+  return copy;
+}
+
+/** Why, without a word of the session's own: V8's message on a cycle names its keys. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof TypeError)) return 'its serialization threw an error';
+  if (/BigInt/.test(error.message)) return 'it holds a BigInt';
+  if (/circular/i.test(error.message)) return 'it holds a cycle';
+  return 'its serialization threw a TypeError';
+}
+
+/** The text of a JSON string. */
+function asString(json: string): string {
+  let text: unknown;
+  try {
+    text = JSON.parse(json);
+  } catch {
+    throw new Unreadable('it is not JSON');
+  }
+  if (typeof text !== 'string') throw new Unreadable('it is not as this store writes it');
+  return text;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}

@@ -1,0 +1,199 @@
+/**
+ * Every error that this package raises: a class and a stable `code` each. None of them holds a sid or
+ * anything of a session: a `cause` is a copy of the driver's error with its safe fields only, since
+ * Drizzle's message holds all parameters and Postgres' `detail` the failing row.
+ *
+ * @module
+ */
+
+/** What is kept of a driver's error: no message, no detail, no parameters. */
+export interface SafeCause {
+  readonly code?: string;
+  readonly severity?: string;
+  readonly routine?: string;
+  readonly schema?: string;
+  readonly table?: string;
+  readonly column?: string;
+  readonly constraint?: string;
+}
+
+const SAFE_FIELDS = [
+  'code',
+  'severity',
+  'routine',
+  'schema',
+  'table',
+  'column',
+  'constraint',
+] as const;
+
+/** What a driver's error tells of itself, whatever the driver calls it. */
+const ALIASES: Readonly<Record<string, (typeof SAFE_FIELDS)[number]>> = {
+  schema_name: 'schema',
+  table_name: 'table',
+  column_name: 'column',
+  constraint_name: 'constraint',
+};
+
+/** The base of all errors of this package but {@link InvalidArgumentError}, which is a TypeError. */
+export abstract class SessionStoreError extends Error {
+  abstract readonly code: string;
+  declare readonly cause?: SafeCause;
+
+  constructor(message: string, cause?: unknown) {
+    super(message);
+    this.name = new.target.name;
+    if (cause !== undefined) {
+      Object.defineProperty(this, 'cause', { value: safeCause(cause), configurable: true });
+    }
+  }
+}
+
+/** A constructor argument or an option that cannot be meant: thrown by `new DrizzleStore()`. */
+export class InvalidArgumentError extends TypeError {
+  readonly code = 'ERR_INVALID_ARGUMENT';
+  override readonly name = 'InvalidArgumentError';
+}
+
+/** The store was closed before the call, or while it was waiting. */
+export class StoreClosedError extends SessionStoreError {
+  readonly code = 'ERR_STORE_CLOSED';
+  constructor() {
+    super('The session store is closed');
+  }
+}
+
+/** The database did not answer within `timeout` seconds. What was asked may still take effect. */
+export class StoreTimeoutError extends SessionStoreError {
+  readonly code = 'ERR_STORE_TIMEOUT';
+  constructor(seconds: number) {
+    super(`The database did not answer within ${seconds} s`);
+  }
+}
+
+/** The session table is not there. */
+export class TableMissingError extends SessionStoreError {
+  readonly code = 'ERR_TABLE_MISSING';
+  constructor(table: string, cause?: unknown) {
+    super(
+      `The session table ${table} does not exist. Make it with drizzle-kit (\`drizzle-kit migrate\`), ` +
+        'with `await store.migrate()`, or pass `createTableIfMissing: true`',
+      cause,
+    );
+  }
+}
+
+/** The session cannot be turned into JSON (a BigInt, a cycle, a `toJSON` that throws). */
+export class NotSerializableError extends SessionStoreError {
+  readonly code = 'ERR_NOT_SERIALIZABLE';
+  constructor(reason: string) {
+    super(`The session cannot be serialized: ${reason}`);
+  }
+}
+
+/** A `set` under a sid that is empty or not a string. Reads of such a sid find nothing. */
+export class InvalidSidError extends SessionStoreError {
+  readonly code = 'ERR_INVALID_SID';
+  constructor(received: string) {
+    super(`A session id must be a string that is not empty, but got ${received}`);
+  }
+}
+
+/** `userId` gave something that is no user's id, or a longer one than an index takes. */
+export class InvalidUserIdError extends SessionStoreError {
+  readonly code = 'ERR_INVALID_USER_ID';
+}
+
+/** `update()` met another writer at every try. */
+export class ConflictError extends SessionStoreError {
+  readonly code = 'ERR_CONFLICT';
+  constructor(tries: number) {
+    super(`The session was changed by others at each of ${tries} tries of an update`);
+  }
+}
+
+/** `migrate()` cannot or must not make the table. */
+export class MigrationError extends SessionStoreError {
+  readonly code = 'ERR_MIGRATION';
+}
+
+/** Another process has the folder of an embedded database open. */
+export class FolderInUseError extends SessionStoreError {
+  readonly code = 'ERR_FOLDER_IN_USE';
+  constructor(
+    folder: string,
+    /** The process that holds it. */
+    readonly pid: number,
+  ) {
+    super(
+      `The folder ${folder} is in use by process ${pid}; an embedded database takes one process at a time`,
+    );
+  }
+}
+
+/** The connection to the database was refused or lost. What was asked may have taken effect. */
+export class ConnectionError extends SessionStoreError {
+  readonly code = 'ERR_CONNECTION';
+  constructor(cause?: unknown) {
+    super('The connection to the database failed', cause);
+  }
+}
+
+/** The database refused a statement; `cause.code` is the SQLSTATE. */
+export class StatementError extends SessionStoreError {
+  readonly code = 'ERR_STATEMENT';
+  constructor(cause: unknown) {
+    super(`The database refused the statement (SQLSTATE ${sqlState(cause) ?? 'unknown'})`, cause);
+  }
+}
+
+/**
+ * The SQLSTATE of a driver's error (five characters), or the `code` that Node gave a connection's
+ * (`ECONNREFUSED`), however deep Drizzle has wrapped it.
+ */
+export function sqlState(error: unknown): string | undefined {
+  for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
+    if (at instanceof SessionStoreError) continue;
+    if (typeof at.code === 'string' && at.code !== '') return at.code;
+  }
+  return undefined;
+}
+
+/** The error of this package that stands for a driver's. */
+export function storeError(error: unknown, table: string): SessionStoreError {
+  if (error instanceof SessionStoreError) return error;
+  const state = sqlState(error);
+  if (state === '42P01' || state === '3F000') return new TableMissingError(table, error);
+  if (state === undefined || isConnectionFailure(state)) return new ConnectionError(error);
+  return new StatementError(error);
+}
+
+/** What of an error may be logged: this package's own as it is, a driver's as a copy, an app's as it is. */
+export function safeError(error: unknown): unknown {
+  return sqlState(error) === undefined ? error : storeError(error, '');
+}
+
+/** Whether nobody on this connection can be served: network, shutdown, resources, internal errors. */
+export function isConnectionFailure(state: string): boolean {
+  return !isSqlState(state) || /^(08|53|57|58|XX)/.test(state);
+}
+
+/** Tells an SQLSTATE (`23505`, `P0001`, `XX000`) from a code of Node's that looks like one (`EPIPE`). */
+function isSqlState(code: string): boolean {
+  return /^([0-9]|F0|HV|P0|XX)[0-9A-Z]+$/.test(code) && code.length === 5;
+}
+
+function safeCause(error: unknown): SafeCause {
+  const safe: { -readonly [K in keyof SafeCause]: SafeCause[K] } = {};
+  for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
+    for (const [key, value] of Object.entries(at)) {
+      const field = ALIASES[key] ?? SAFE_FIELDS.find((name) => name === key);
+      if (field !== undefined && typeof value === 'string') safe[field] ??= value;
+    }
+  }
+  return safe;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}

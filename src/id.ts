@@ -1,0 +1,19 @@
+/**
+ * What stands in the table in place of a sid.
+ *
+ * @module
+ */
+import { createHash } from 'node:crypto';
+
+/**
+ * The id of a session, `base64url(SHA-256(sid))`, 43 characters: what the table, events, `all()` and
+ * `sessions()` call it. The sid cannot be found from it (a sid is random, so no salt is needed), so it may be shown.
+ */
+export function idOf(sid: string): string {
+  return createHash('sha256').update(sid).digest('base64url');
+}
+
+/** Whether a text has the form of an id. */
+export function isId(text: string): boolean {
+  return /^[\w-]{43}$/.test(text);
+}

@@ -1,0 +1,47 @@
+/**
+ * A session store for express-session on PostgreSQL through Drizzle.
+ *
+ * @module
+ */
+export {
+  ConflictError,
+  ConnectionError,
+  FolderInUseError,
+  InvalidArgumentError,
+  InvalidSidError,
+  InvalidUserIdError,
+  MigrationError,
+  NotSerializableError,
+  type SafeCause,
+  SessionStoreError,
+  StatementError,
+  StoreClosedError,
+  StoreTimeoutError,
+  TableMissingError,
+} from './errors.js';
+export { idOf } from './id.js';
+export type { Source } from './open.js';
+export type {
+  CacheOptions,
+  DrizzleStoreOptions,
+  EncryptionKey,
+  Serializer,
+  SyncOptions,
+  UserId,
+} from './options.js';
+export {
+  type SessionTable,
+  sessionColumns,
+  sessionIndexes,
+  sessions,
+  sessionTable,
+  type TableName,
+} from './schema.js';
+export {
+  DrizzleStore,
+  type SessionEvent,
+  type StoredSession,
+  type StoreStats,
+  type Updater,
+} from './store.js';
+export type { TraceContext } from './tracing.js';

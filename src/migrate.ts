@@ -1,0 +1,101 @@
+/**
+ * `store.migrate()`: the bundled migrations under the store's own table name, in one transaction under
+ * an advisory lock, with a tracking table of their own. Processes that start at once wait for the
+ * first and then find nothing left to do.
+ *
+ * @module
+ */
+import { sql } from 'drizzle-orm';
+import { migrations } from './migrations.js';
+import { DEFAULT_TABLE_NAME, indexName } from './names.js';
+import type { Database } from './statements.js';
+
+/** Which migrations a table has had. */
+const TRACKING_TABLE = '__connect_drizzle_store';
+
+/** A number of this package's own among the advisory locks of a database. */
+const LOCK = sql.raw(`hashtextextended('connect-drizzle migrate', 0)`);
+
+export interface MigrateTarget {
+  readonly tableName: string;
+  readonly schemaName: string | undefined;
+}
+
+/** Brings a session table up to date; makes it, and its Postgres schema, where there is none. */
+export async function migrate(
+  db: Database,
+  { tableName, schemaName }: MigrateTarget,
+): Promise<void> {
+  const qualified = (name: string) =>
+    schemaName === undefined ? quoted(name) : `${quoted(schemaName)}.${quoted(name)}`;
+  const table = qualified(tableName);
+  const tracking = sql.raw(qualified(TRACKING_TABLE));
+  /** The names of the generated statements, and those of this store. */
+  const names = new Map([
+    [DEFAULT_TABLE_NAME, table],
+    [indexName(DEFAULT_TABLE_NAME, 'user_id'), quoted(indexName(tableName, 'user_id'))],
+    [indexName(DEFAULT_TABLE_NAME, 'expires_hour'), quoted(indexName(tableName, 'expires_hour'))],
+  ]);
+  const renamed = (statement: string) =>
+    statement.replace(/"([^"]+)"/g, (whole, name: string) => names.get(name) ?? whole);
+
+  await db.transaction(
+    async (tx) => {
+      await tx.execute(sql`select pg_advisory_xact_lock(${LOCK})`);
+      if (schemaName !== undefined && !(await exists(tx, 'to_regnamespace', quoted(schemaName)))) {
+        await tx.execute(sql`create schema ${sql.identifier(schemaName)}`);
+      }
+      await tx.execute(sql`create table if not exists ${tracking}
+      (table_name text not null, migration text not null, applied_at timestamptz not null default now(),
+       primary key (table_name, migration))`);
+      const done = new Set(
+        namesIn(
+          await tx.execute(
+            sql`select migration from ${tracking} where table_name = ${tableName}::text`,
+          ),
+        ),
+      );
+      for (const { name, statements } of migrations) {
+        if (done.has(name)) continue;
+        const isFirst = name === migrations[0]?.name;
+        // A table that drizzle-kit made, before or beside this store, is as the first migration leaves it.
+        if (!(isFirst && (await exists(tx, 'to_regclass', table)))) {
+          for (const statement of statements) await tx.execute(sql.raw(renamed(statement)));
+        }
+        await tx.execute(
+          sql`insert into ${tracking} (table_name, migration) values (${tableName}::text, ${name}::text)`,
+        );
+      }
+      // Whatever the app's default is: what the process before has done must be seen after the wait.
+    },
+    { isolationLevel: 'read committed' },
+  );
+}
+
+async function exists(
+  tx: Pick<Database, 'execute'>,
+  lookup: 'to_regclass' | 'to_regnamespace',
+  name: string,
+): Promise<boolean> {
+  const found = await tx.execute(sql`select ${sql.raw(lookup)}(${name}::text)::text as migration`);
+  return namesIn(found).length > 0;
+}
+
+function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** The `migration` column of a driver's result, which is an array or has `rows`. */
+function namesIn(result: unknown): string[] {
+  const rows: unknown = Array.isArray(result) ? result : rowsOf(result);
+  if (!Array.isArray(rows)) return [];
+  return rows
+    .map((row: { migration?: unknown }) => row.migration)
+    .filter((name) => typeof name === 'string');
+}
+
+function rowsOf(result: unknown): unknown {
+  return typeof result === 'object' && result !== null && 'rows' in result
+    ? result.rows
+    : undefined;
+}

@@ -1,0 +1,381 @@
+/**
+ * The options of a store: their types, defaults and bounds. A value that cannot be meant is refused in
+ * the constructor with a TypeError that says what came and what is taken.
+ *
+ * @module
+ */
+import { createSecretKey, KeyObject } from 'node:crypto';
+import { inspect } from 'node:util';
+import type { SessionData } from 'express-session';
+import { InvalidArgumentError } from './errors.js';
+import { DEFAULT_TABLE_NAME, MAX_IDENTIFIER_BYTES } from './names.js';
+import type { AppTable } from './statements.js';
+
+/** Turns a session into text and back, in place of JSON. */
+export interface Serializer {
+  /** Gets a plain copy of the session, its cookie through `toJSON`. */
+  stringify(session: object): string;
+  /** Gives what `stringify` got. */
+  parse(text: string): unknown;
+}
+
+/** Realtime: see `sync`. */
+export interface SyncOptions {
+  /** Where to listen, for an app whose pool goes through a transaction pooler, which LISTEN cannot. */
+  readonly connectionString?: string;
+  /** Seconds for which a heartbeat that came back lets the cache answer. @default 5 */
+  readonly heartbeat?: number;
+}
+
+/** The cache of session texts in this process: see `cache`. */
+export interface CacheOptions {
+  /** Entries. @default 10000 */
+  readonly max?: number;
+  /** Seconds without a use after which an entry is released. @default 300 */
+  readonly maxIdle?: number;
+  /** Seconds between two searches for idle entries. @default 1 */
+  readonly scavenge?: number;
+  /** Seconds after which an entry is read anew, whoever changed the row. @default 60 */
+  readonly maxAge?: number;
+}
+
+/** A key of 32 bytes: as they are, or as hex (64 digits) or base64 text. */
+export type EncryptionKey = Uint8Array | KeyObject | string;
+
+/** What belongs to a user: see `userId`. */
+export type UserId = string | number;
+
+/** The options of `new DrizzleStore(source, options)`. All durations are in seconds. */
+export interface DrizzleStoreOptions {
+  /** The app's own table: `sessionTable(…)`, or a `pgTable` that spreads `sessionColumns()`. */
+  readonly table?: AppTable | undefined;
+  /** The table's name, in place of `table`. @default 'sessions' */
+  readonly tableName?: string | undefined;
+  /** The table's Postgres schema. @default what the connection's search_path finds */
+  readonly schemaName?: string | undefined;
+  /** Makes the table at the first use. @default false; an embedded database always does */
+  readonly createTableIfMissing?: boolean | undefined;
+  /** How long a session lives whose cookie has no expiry. @default 86400 */
+  readonly ttl?: number | ((session: SessionData) => number) | undefined;
+  /** Makes `touch` do nothing. @default false */
+  readonly disableTouch?: boolean | undefined;
+  /** How far an expiry must move before a touch is written; written anyway in the second half of a lifetime. @default 0 */
+  readonly touchAfter?: number | undefined;
+  /** The mean time between two prunings, jittered by half; `false`: none. @default 900 */
+  readonly pruneSessionInterval?: number | false | undefined;
+  /** Gets what failed in the background, where no caller waits for it. @default console.error */
+  readonly errorLog?: ((message: string, error?: unknown) => void) | undefined;
+  /** @default JSON */
+  readonly serializer?: Serializer | undefined;
+  /** Closes the store. */
+  readonly signal?: AbortSignal | undefined;
+  /** Statements in flight at most, of reads and of writes each. @default 2, never above half of the pool */
+  readonly lanes?: number | undefined;
+  /** How long a call waits for the database. @default 30 */
+  readonly timeout?: number | undefined;
+  /** `false` behind a transaction pooler that cannot hold prepared statements. @default true */
+  readonly preparedStatements?: boolean | undefined;
+  /** Announces each change to the other processes and listens for theirs. @default false */
+  readonly sync?: boolean | SyncOptions | undefined;
+  /** Keeps session texts in this process; implies `sync`. @default false */
+  readonly cache?: boolean | CacheOptions | undefined;
+  /** Whom a session belongs to; fills `user_id`. Null and undefined: nobody. */
+  readonly userId?: ((session: SessionData) => UserId | null | undefined) | undefined;
+  /** The end of a session however often it is used (OWASP: absolute timeout). @default none */
+  readonly maxLifetime?: number | undefined;
+  /** A user's older sessions above so many are revoked at log-in. @default none */
+  readonly maxSessionsPerUser?: number | undefined;
+  /** AES-256-GCM keys: the current one, then older ones that still read. @default none */
+  readonly encryptionKeys?: readonly EncryptionKey[] | undefined;
+}
+
+/** The options, checked, with their defaults. Durations are in seconds, as they came. */
+export interface Settings {
+  readonly table: AppTable | undefined;
+  readonly tableName: string;
+  readonly schemaName: string | undefined;
+  readonly createTableIfMissing: boolean;
+  readonly ttl: number | ((session: SessionData) => number);
+  readonly disableTouch: boolean;
+  readonly touchAfter: number;
+  readonly pruneSessionInterval: number | false;
+  readonly errorLog: (message: string, error?: unknown) => void;
+  readonly serializer: Serializer | undefined;
+  readonly signal: AbortSignal | undefined;
+  readonly lanes: number;
+  readonly timeout: number;
+  readonly preparedStatements: boolean;
+  readonly sync:
+    | { readonly connectionString: string | undefined; readonly heartbeat: number }
+    | undefined;
+  readonly cache: Required<CacheOptions> | undefined;
+  readonly userId: ((session: SessionData) => UserId | null | undefined) | undefined;
+  readonly maxLifetime: number | undefined;
+  readonly maxSessionsPerUser: number | undefined;
+  readonly encryptionKeys: readonly KeyObject[];
+}
+
+const DAY = 86_400;
+const YEAR = 365 * DAY;
+
+/** Where an option of a peer's went, for those who move in. */
+const MOVED: Readonly<Record<string, string>> = {
+  pool: 'pass the pool as the first argument: new DrizzleStore(pool, options)',
+  conString: 'pass the URL as the first argument: new DrizzleStore(url, options)',
+  conObject: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
+  client: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
+  db: 'pass the database as the first argument: new DrizzleStore(db, options)',
+  purge: 'it is called pruneSessionInterval, in seconds',
+  maxIdle: 'it is an option of the cache: cache: { maxIdle }, in seconds',
+  scavenge: 'it is an option of the cache: cache: { scavenge }, in seconds',
+  prefix: 'a table of its own does what a prefix did: tableName',
+  crypto: 'encryptionKeys does what it did',
+};
+
+/** Checks options and fills in the defaults. */
+export function settingsFrom(options: DrizzleStoreOptions): Settings {
+  if (!isPlainObject(options)) {
+    throw new InvalidArgumentError(`options must be an object, but got ${describe(options)}`);
+  }
+  const read = new Reader(options, '');
+  read.only([
+    'table',
+    'tableName',
+    'schemaName',
+    'createTableIfMissing',
+    'ttl',
+    'disableTouch',
+    'touchAfter',
+    'pruneSessionInterval',
+    'errorLog',
+    'serializer',
+    'signal',
+    'lanes',
+    'timeout',
+    'preparedStatements',
+    'sync',
+    'cache',
+    'userId',
+    'maxLifetime',
+    'maxSessionsPerUser',
+    'encryptionKeys',
+  ]);
+  if (options.table !== undefined && (options.tableName ?? options.schemaName) !== undefined) {
+    throw new InvalidArgumentError('pass either table or tableName and schemaName, but got both');
+  }
+  const cache = cacheFrom(options.cache);
+  const userId = read.function('userId', options.userId);
+  const maxSessionsPerUser =
+    options.maxSessionsPerUser === undefined
+      ? undefined
+      : read.integer('maxSessionsPerUser', options.maxSessionsPerUser, 1, 1_000_000);
+  if (maxSessionsPerUser !== undefined && userId === undefined) {
+    throw new InvalidArgumentError(
+      'maxSessionsPerUser needs userId, a function that tells whose a session is',
+    );
+  }
+  return {
+    table: options.table,
+    tableName: read.identifier('tableName', options.tableName) ?? DEFAULT_TABLE_NAME,
+    schemaName: read.identifier('schemaName', options.schemaName),
+    createTableIfMissing: read.boolean('createTableIfMissing', options.createTableIfMissing, false),
+    ttl:
+      typeof options.ttl === 'function'
+        ? options.ttl
+        : read.seconds('ttl', options.ttl ?? DAY, YEAR),
+    disableTouch: read.boolean('disableTouch', options.disableTouch, false),
+    touchAfter: read.seconds('touchAfter', options.touchAfter ?? 0, YEAR, 0),
+    pruneSessionInterval:
+      options.pruneSessionInterval === false
+        ? false
+        : read.seconds(
+            'pruneSessionInterval',
+            options.pruneSessionInterval ?? 900,
+            YEAR,
+            undefined,
+            ' or false',
+          ),
+    errorLog: read.function('errorLog', options.errorLog) ?? logToConsole,
+    serializer: serializerFrom(options.serializer),
+    signal: signalFrom(options.signal),
+    lanes: read.integer('lanes', options.lanes ?? 2, 1, 64),
+    timeout: read.seconds('timeout', options.timeout ?? 30, DAY),
+    preparedStatements: read.boolean('preparedStatements', options.preparedStatements, true),
+    sync: syncFrom(options.sync, cache !== undefined),
+    cache,
+    userId,
+    maxLifetime:
+      options.maxLifetime === undefined
+        ? undefined
+        : read.seconds('maxLifetime', options.maxLifetime, YEAR),
+    maxSessionsPerUser,
+    encryptionKeys: keysFrom(options.encryptionKeys),
+  };
+}
+
+function logToConsole(message: string, error?: unknown): void {
+  if (error === undefined) console.error(message);
+  else console.error(message, error);
+}
+
+function cacheFrom(cache: DrizzleStoreOptions['cache']): Required<CacheOptions> | undefined {
+  if (cache === undefined || cache === false) return undefined;
+  const options = cache === true ? {} : cache;
+  if (!isPlainObject(options)) throw wrong('cache', 'true, false or an object', cache);
+  const read = new Reader(options, 'cache.');
+  read.only(['max', 'maxIdle', 'scavenge', 'maxAge']);
+  return {
+    max: read.integer('max', options.max ?? 10_000, 1, 100_000_000),
+    maxIdle: read.seconds('maxIdle', options.maxIdle ?? 300, DAY),
+    scavenge: read.seconds('scavenge', options.scavenge ?? 1, DAY),
+    maxAge: read.seconds('maxAge', options.maxAge ?? 60, DAY),
+  };
+}
+
+function syncFrom(sync: DrizzleStoreOptions['sync'], implied: boolean): Settings['sync'] {
+  if (sync === false && implied) {
+    throw new InvalidArgumentError(
+      'a cache needs sync, but sync is false: its entries would go stale',
+    );
+  }
+  if ((sync === undefined && !implied) || sync === false) return undefined;
+  const options = sync === undefined || sync === true ? {} : sync;
+  if (!isPlainObject(options)) throw wrong('sync', 'true, false or an object', sync);
+  const read = new Reader(options, 'sync.');
+  read.only(['connectionString', 'heartbeat']);
+  const { connectionString } = options;
+  if (connectionString !== undefined && !/^postgres(ql)?:\/\//.test(connectionString)) {
+    throw new InvalidArgumentError(
+      "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got another text",
+    );
+  }
+  return { connectionString, heartbeat: read.seconds('heartbeat', options.heartbeat ?? 5, 3600) };
+}
+
+function serializerFrom(serializer: Serializer | undefined): Serializer | undefined {
+  if (serializer === undefined) return undefined;
+  if (typeof serializer?.stringify !== 'function' || typeof serializer.parse !== 'function') {
+    throw wrong('serializer', 'an object with the functions stringify and parse', serializer);
+  }
+  return serializer;
+}
+
+function signalFrom(signal: AbortSignal | undefined): AbortSignal | undefined {
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw wrong('signal', 'an AbortSignal', signal);
+  return signal;
+}
+
+function keysFrom(keys: readonly EncryptionKey[] | undefined): readonly KeyObject[] {
+  if (keys === undefined) return [];
+  if (!Array.isArray(keys) || keys.length === 0) {
+    throw new InvalidArgumentError(
+      'encryptionKeys must be an array with the current key first, but got something else or an empty one',
+    );
+  }
+  return keys.map((key: EncryptionKey, at) => keyFrom(key, at));
+}
+
+/** A key's value is never part of a message. */
+function keyFrom(key: unknown, at: number): KeyObject {
+  const bytes = keyBytes(key);
+  if (bytes?.byteLength === 32) return createSecretKey(bytes);
+  const came = bytes === undefined ? typeof key : `${bytes.byteLength} bytes`;
+  throw new InvalidArgumentError(
+    `encryptionKeys[${at}] must be 32 bytes as a Buffer, a secret KeyObject, hex or base64, but got ${came}`,
+  );
+}
+
+function keyBytes(key: unknown): Uint8Array | undefined {
+  if (key instanceof Uint8Array) return key;
+  if (key instanceof KeyObject) return key.type === 'secret' ? key.export() : undefined;
+  if (typeof key !== 'string') return undefined;
+  if (/^[0-9a-f]{64}$/i.test(key)) return Buffer.from(key, 'hex');
+  if (/^[A-Za-z0-9+/_-]+={0,2}$/.test(key)) return Buffer.from(key, 'base64');
+  return undefined;
+}
+
+/** Reads single options; a message names the option with its path (`cache.max`). */
+class Reader {
+  constructor(
+    private readonly options: object,
+    private readonly path: string,
+  ) {}
+
+  only(known: readonly string[]): void {
+    for (const name of Object.keys(this.options)) {
+      if (known.includes(name)) continue;
+      const hint = MOVED[name] ?? `the options are ${known.join(', ')}`;
+      throw new InvalidArgumentError(`unknown option ${this.path}${name}: ${hint}`);
+    }
+  }
+
+  boolean(name: string, value: unknown, fallback: boolean): boolean {
+    if (value === undefined) return fallback;
+    if (typeof value !== 'boolean') throw wrong(this.path + name, 'true or false', value);
+    return value;
+  }
+
+  function<F>(name: string, value: F | undefined): F | undefined {
+    if (value !== undefined && typeof value !== 'function') {
+      throw wrong(this.path + name, 'a function', value);
+    }
+    return value;
+  }
+
+  integer(name: string, value: unknown, min: number, max: number): number {
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+      throw wrong(this.path + name, `a whole number from ${min} to ${max}`, value);
+    }
+    return value;
+  }
+
+  /** A duration: above `min` (or `min` itself where it is given), up to `max` seconds. */
+  seconds(name: string, value: unknown, max: number, min?: number, otherwise = ''): number {
+    const low = typeof value === 'number' && (min === undefined ? value > 0 : value >= min);
+    if (typeof value !== 'number' || !low || !(value <= max)) {
+      const from = min === undefined ? 'above 0' : `from ${min}`;
+      throw wrong(
+        this.path + name,
+        `a number of seconds (not milliseconds) ${from} up to ${max}${otherwise}`,
+        value,
+      );
+    }
+    return value;
+  }
+
+  identifier(name: string, value: unknown): string | undefined {
+    if (value === undefined) return undefined;
+    if (typeof value !== 'string' || value === '' || value.includes('\0')) {
+      throw wrong(this.path + name, 'an identifier', value);
+    }
+    if (Buffer.byteLength(value) > MAX_IDENTIFIER_BYTES) {
+      throw new InvalidArgumentError(
+        `${this.path}${name} must be at most ${MAX_IDENTIFIER_BYTES} bytes long, but got ${Buffer.byteLength(value)}`,
+      );
+    }
+    return value;
+  }
+}
+
+function wrong(name: string, taken: string, came: unknown): InvalidArgumentError {
+  return new InvalidArgumentError(`${name} must be ${taken}, but got ${describe(came)}`);
+}
+
+/** A value in a message: short, and of a text or an object no more than its kind (it may hold a password). */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return value === '' ? 'an empty string' : 'a string';
+  if (typeof value === 'function') return 'a function';
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'object' && value !== null) {
+    const name: unknown = Object.getPrototypeOf(value)?.constructor?.name;
+    return typeof name === 'string' && name !== 'Object' ? `an instance of ${name}` : 'an object';
+  }
+  return inspect(value);
+}
+
+export function isPlainObject(value: unknown): value is object {
+  if (typeof value !== 'object' || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}

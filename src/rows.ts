@@ -1,0 +1,132 @@
+/**
+ * The rows of the session table, one by one, with their texts: what the store reads and writes
+ * through. Behind it, calls of one id are put in order, calls of many are put into one statement, and
+ * texts are turned into what is stored. The cache is another
+ * implementation of the same contract, around this one.
+ *
+ * @module
+ */
+import type { Batcher } from './batch.js';
+import type { Codec } from './codec.js';
+import type {
+  Outcome,
+  SaveRow,
+  Statement,
+  Statements,
+  StoredRow,
+  TouchRow,
+  WriteRow,
+  Written,
+} from './statements.js';
+import { Turns } from './turns.js';
+
+/** What became of a write, once no other transaction held its row. */
+export type Settled = Exclude<Written, { readonly outcome: 'busy' }>;
+
+/** The same of a touch or an end. */
+export type Decided = Exclude<Outcome, 'busy'>;
+
+/** The writes that a caller may send while it is its turn. */
+export interface RowWrites {
+  save(row: SaveRow): Promise<Settled>;
+  create(row: WriteRow): Promise<Settled>;
+  put(row: WriteRow): Promise<Settled>;
+  touch(row: TouchRow): Promise<Decided>;
+  end(id: string): Promise<Decided>;
+}
+
+export interface Rows {
+  /**
+   * The live or expired row of an id, as all earlier calls of this process have left it.
+   *
+   * @throws {Unreadable} where its stored form cannot be read
+   */
+  read(id: string): Promise<StoredRow | undefined>;
+  /** Runs `work` when all earlier calls of this id have ended, before any later one. */
+  write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T>;
+  /** Moves an expiry; waiting touches of one id become one. */
+  touch(row: TouchRow): Promise<Decided>;
+  /** Tells that other rows have ended than those that were written by id. */
+  ended(ids: readonly string[]): void;
+}
+
+interface WaitingTouch {
+  row: TouchRow;
+  readonly outcome: Promise<Decided>;
+}
+
+export class BatchedRows implements Rows {
+  readonly #turns = new Turns();
+  readonly #touches = new Map<string, WaitingTouch>();
+  readonly #read: (id: string) => Promise<StoredRow | undefined>;
+  readonly #writes: RowWrites;
+
+  constructor(statements: Statements, batcher: Batcher, codec: Codec) {
+    const unseal = (row: StoredRow): StoredRow => {
+      const data = codec.unseal(row.id, row.data);
+      return data === row.data ? row : { ...row, data };
+    };
+    const write = <Row extends WriteRow>(name: string, statement: Statement<Row, Written>) => {
+      const send = batcher.batched(name, 'write', statement, { bytesOf: (row) => row.data.length });
+      return async (row: Row): Promise<Settled> => {
+        const sealed = { ...row, data: codec.seal(row.id, row.data) };
+        const written = await batcher.untilFree(() => send(sealed), isSettled);
+        return written.outcome === 'conflict'
+          ? { outcome: 'conflict', stored: unseal(written.stored) }
+          : written;
+      };
+    };
+    const touch = batcher.batched('touch', 'write', statements.touch);
+    const end = batcher.batched('end', 'write', statements.end);
+    const read = batcher.batched('read', 'read', statements.read, { keyOf: (id) => id });
+    this.#read = async (id) => {
+      const row = await read(id);
+      return row && unseal(row);
+    };
+    this.#writes = {
+      save: write('save', statements.save),
+      create: write('create', statements.create),
+      put: write('put', statements.put),
+      touch: (row) => batcher.untilFree(() => touch(row), isDecided),
+      end: (id) => batcher.untilFree(() => end(id), isDecided),
+    };
+  }
+
+  read(id: string): Promise<StoredRow | undefined> {
+    this.#touches.delete(id);
+    return this.#turns.shared(id, () => this.#read(id));
+  }
+
+  write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {
+    this.#touches.delete(id);
+    return this.#turns.exclusive(id, () => work(this.#writes));
+  }
+
+  touch(row: TouchRow): Promise<Decided> {
+    const { id } = row;
+    const waiting = this.#touches.get(id);
+    if (waiting !== undefined) {
+      // As if both had been sent: the session was alive at the first, the second moves it last.
+      waiting.row = { ...row, aliveAt: waiting.row.aliveAt };
+      return waiting.outcome;
+    }
+    if (!this.#turns.has(id)) return this.#turns.exclusive(id, () => this.#writes.touch(row));
+    const outcome = this.#turns.exclusive(id, () => {
+      if (this.#touches.get(id) === touch) this.#touches.delete(id);
+      return this.#writes.touch(touch.row);
+    });
+    const touch: WaitingTouch = { row, outcome };
+    this.#touches.set(id, touch);
+    return outcome;
+  }
+
+  ended(): void {}
+}
+
+function isDecided(outcome: Outcome): outcome is Decided {
+  return outcome !== 'busy';
+}
+
+function isSettled(written: Written): written is Settled {
+  return written.outcome !== 'busy';
+}

@@ -1,0 +1,769 @@
+/**
+ * The store: express-session's contract and what goes beyond it.
+ *
+ * @module
+ */
+import type { Request } from 'express';
+import session, { type Session, type SessionData } from 'express-session';
+import { Batcher } from './batch.js';
+import { CachedRows } from './cache.js';
+import { Codec, Unreadable } from './codec.js';
+import {
+  ConflictError,
+  InvalidArgumentError,
+  InvalidSidError,
+  MigrationError,
+  StoreClosedError,
+  safeError,
+  storeError,
+  TableMissingError,
+} from './errors.js';
+import { idOf, isId } from './id.js';
+import { migrate } from './migrate.js';
+import { type Connection, nameIn, type Opener, openerFor, type Source } from './open.js';
+import {
+  type DrizzleStoreOptions,
+  describe,
+  type Settings,
+  settingsFrom,
+  type UserId,
+} from './options.js';
+import { pruneAll, pruneAtIntervals } from './prune.js';
+import { BatchedRows, type Rows } from './rows.js';
+import { asSession, type SaveResult, Saver, userIdText } from './save.js';
+import { sessionTable } from './schema.js';
+import {
+  buildStatements,
+  type ListedRow,
+  type SessionView,
+  type Statements,
+  type StoredRow,
+  viewOf,
+} from './statements.js';
+import { channelOf, type Message } from './sync/channel.js';
+import { Realtime } from './sync/realtime.js';
+import { traced } from './tracing.js';
+
+/** The Node callback that express-session passes. */
+export type Callback<T> = (error?: unknown, result?: T) => void;
+
+/** A session of `sessions()`. */
+export interface StoredSession {
+  /** `base64url(SHA-256(sid))`: what `revoke` takes. */
+  readonly id: string;
+  readonly userId: string | null;
+  readonly data: SessionData;
+  readonly createdAt: Date;
+  readonly lastSeenAt: Date;
+  readonly expiresAt: Date;
+}
+
+/** Changes the session that it gets, or gives another. It may run more than once. */
+// biome-ignore lint/suspicious/noConfusingVoidType: a function that returns nothing is meant
+export type Updater = (session: SessionData) => SessionData | void | Promise<SessionData | void>;
+
+/** What happened to a session, and whether this process did it. */
+export interface SessionEvent {
+  readonly id: string;
+  readonly local: boolean;
+}
+
+/** Counts since the store was made. */
+export interface StoreStats {
+  /** Reads that the cache answered, and that it could not. */
+  readonly hits: number;
+  readonly misses: number;
+  /** Statements sent in batches, and the rows in them. */
+  readonly statements: number;
+  readonly rows: number;
+  readonly largestBatch: number;
+  /** Statements or rows sent again. */
+  readonly retries: number;
+  /** Writes that were merged with another request's. */
+  readonly merges: number;
+  /** Writes that came after their session had ended, and were not done. */
+  readonly dropped: number;
+  /** Rows that could not be read. */
+  readonly unreadable: number;
+  /** Rows that pruning deleted. */
+  readonly pruned: number;
+  readonly sync: 'off' | 'up' | 'down';
+  /** Entries in the cache now. */
+  readonly cached: number;
+}
+
+/** What is there once the source is open. */
+interface Opened {
+  readonly connection: Connection;
+  readonly statements: Statements;
+  readonly batcher: Batcher;
+  readonly rows: Rows;
+  readonly cache: CachedRows | undefined;
+}
+
+/** What express-session assigns to `store.generate`: it gives a request its new session. */
+type GenerateSession = (request: Request) => void;
+
+const PAGE_ROWS = 256;
+
+/** More tries of `update()` than callers that could stand in each other's way. */
+const UPDATE_TRIES = 1000;
+
+/**
+ * A session store for express-session on PostgreSQL.
+ *
+ * Every method takes a Node callback, or gives a promise where there is none. A callback is never
+ * called synchronously. A sid that is unknown, expired, revoked or malformed is "no session", never
+ * an error: errors are for the system ({@link SessionStoreError}).
+ */
+export class DrizzleStore extends session.Store {
+  readonly #settings: Settings;
+  readonly #opener: Opener;
+  readonly #table: SessionView;
+  readonly #codec: Codec;
+  readonly #saver: Saver;
+  readonly #realtime: Realtime | undefined;
+  readonly #closing = new AbortController();
+  readonly #pruning: Promise<void>;
+  #opening: Promise<Opened> | undefined;
+  #opened: Opened | undefined;
+  #closed: Promise<void> | undefined;
+  #underWay = 0;
+  #whenIdle: (() => void) | undefined;
+  #unreadable = 0;
+  #pruned = 0;
+  #generate: GenerateSession | undefined;
+
+  static {
+    // express-session assigns `store.generate`: what it generates must be known as a request's own.
+    Object.defineProperty(DrizzleStore.prototype, 'generate', {
+      configurable: true,
+      get(this: DrizzleStore) {
+        return this.#generate;
+      },
+      set(this: DrizzleStore, generate: GenerateSession) {
+        this.#generate = (request) => {
+          generate(request);
+          this.#saver.generated(request.session, request.sessionID);
+        };
+      },
+    });
+  }
+
+  /**
+   * @param source a Drizzle database, a pool, a PGlite or postgres-js client, a URL, a folder, or
+   *   nothing for an in-memory store
+   * @throws {InvalidArgumentError} a TypeError that names what came and what is taken
+   */
+  constructor(...args: [source?: Source, options?: DrizzleStoreOptions]) {
+    super();
+    // An explicit `undefined` is an unset variable, and refused.
+    this.#opener = openerFor(args.length === 0 ? 'memory://' : args[0]);
+    this.#settings = settingsFrom(args[1] ?? {});
+    const { table, tableName, schemaName, signal, pruneSessionInterval, sync } = this.#settings;
+    this.#table = viewOf(
+      table ?? sessionTable({ tableName, schemaName }),
+      nameIn(this.#opener.drizzle),
+    );
+    this.#codec = new Codec(this.#settings.serializer, this.#settings.encryptionKeys);
+    this.#saver = new Saver(this.#codec, this.#settings);
+    this.#realtime = sync && this.#makeRealtime(sync);
+    if (this.#opener.description === 'memory' && process.env.NODE_ENV === 'production') {
+      process.emitWarning(
+        'connect-drizzle: this store is in memory; its sessions end with the process',
+      );
+    }
+    this.#pruning =
+      pruneSessionInterval === false
+        ? Promise.resolve()
+        : pruneAtIntervals({
+            interval: pruneSessionInterval,
+            signal: this.#closing.signal,
+            run: () => this.#prune(),
+            onError: (error) => this.#log('Pruning expired sessions failed', error),
+          });
+    if (signal?.aborted) this.#closeQuietly();
+    else signal?.addEventListener('abort', () => this.#closeQuietly(), { once: true });
+    // Listening starts with the store, not with its first request.
+    if (sync && !signal?.aborted) {
+      this.#open().catch((error) => this.#log('Opening the session store failed', error));
+    }
+  }
+
+  /** The session of a sid, or `undefined`. A row that cannot be read is reported to `errorLog`, and is no session. */
+  override get(sid: string, callback: (error: unknown, session?: SessionData | null) => void): void;
+  override get(sid: string): Promise<SessionData | undefined>;
+  override get(sid: string, callback?: Callback<SessionData | undefined>) {
+    return this.#call<SessionData | undefined>(callback, () => {
+      if (!isSid(sid)) return async () => undefined;
+      const id = idOf(sid);
+      return ({ rows }) => traced({ operation: 'get', id }, () => this.#load(id, rows));
+    });
+  }
+
+  /**
+   * Saves a session: compare-and-set with a merge for one that `get` gave, an insert for a new one. A
+   * session that was ended meanwhile is not written, which is no error.
+   *
+   * @throws {InvalidSidError} for a sid that is empty or no string
+   * @throws {NotSerializableError} for a session that is not JSON
+   * @throws {InvalidUserIdError} where `userId` gives no user's id
+   */
+  override set(sid: string, session: SessionData, callback: Callback<void>): void;
+  override set(sid: string, session: SessionData): Promise<void>;
+  override set(sid: string, session: SessionData, callback?: Callback<void>) {
+    return this.#call(callback, () => {
+      if (!isSid(sid)) throw new InvalidSidError(describe(sid));
+      const id = idOf(sid);
+      const draft = this.#saver.draft(session);
+      return ({ rows, statements, batcher }) =>
+        traced({ operation: 'set', id }, async () => {
+          const result = await rows.write(id, (writes) =>
+            this.#saver.save(id, session, draft, writes),
+          );
+          await this.#settle(id, result, { rows, statements, batcher });
+        });
+    });
+  }
+
+  /** Moves a session's expiry to its cookie's. Does nothing where there is no live session. */
+  override touch(sid: string, session: SessionData, callback: Callback<void>): void;
+  override touch(sid: string, session: SessionData): Promise<void>;
+  override touch(sid: string, session: SessionData, callback?: Callback<void>) {
+    return this.#call(callback, () => {
+      if (!isSid(sid) || this.#settings.disableTouch) return async () => {};
+      const id = idOf(sid);
+      return (opened) =>
+        traced({ operation: 'touch', id }, async () => {
+          await this.#settle(id, await this.#saver.touch(id, session, opened.rows), opened);
+        });
+    });
+  }
+
+  /** Ends a session, by its sid or by an id of `all()` or `ids()`. No error where there is none. */
+  override destroy(sid: string, callback?: Callback<void>): void;
+  override destroy(sid: string): Promise<void>;
+  override destroy(sid: string, callback?: Callback<void>) {
+    return this.#call(callback, () => {
+      if (!isSid(sid)) return async () => {};
+      const id = idOf(sid);
+      return (opened) =>
+        traced({ operation: 'destroy', id }, async () => {
+          await this.#end(id, opened);
+          if (isId(sid)) await this.#end(sid, opened);
+        });
+    });
+  }
+
+  /** All live sessions by their ids. Of a large table, use `sessions()`. */
+  override all(
+    callback: (error: unknown, sessions?: Record<string, SessionData> | null) => void,
+  ): void;
+  override all(): Promise<Record<string, SessionData>>;
+  override all(callback?: Callback<Record<string, SessionData>>) {
+    return this.#call(callback, () => async (opened) => {
+      const all: Record<string, SessionData> = Object.create(null);
+      for await (const row of this.#pages(undefined, opened)) {
+        const session = this.#sessionOf(row);
+        if (session !== undefined) all[row.id] = session;
+      }
+      return all;
+    });
+  }
+
+  /** The number of live sessions. */
+  override length(callback: (error: unknown, length?: number) => void): void;
+  override length(): Promise<number>;
+  override length(callback?: Callback<number>) {
+    return this.#call(
+      callback,
+      () =>
+        ({ statements }) =>
+          statements.count(Date.now()),
+    );
+  }
+
+  /** The ids of all live sessions, which `destroy` and `revoke` take. */
+  ids(callback: (error: unknown, ids?: string[]) => void): void;
+  ids(): Promise<string[]>;
+  ids(callback?: Callback<string[]>) {
+    return this.#call(callback, () => async ({ statements }) => {
+      const ids: string[] = [];
+      for (;;) {
+        const page = { after: ids.at(-1) ?? '', limit: 10_000, now: Date.now() };
+        const found = await statements.listIds(page);
+        if (found.length === 0) return ids;
+        ids.push(...found);
+      }
+    });
+  }
+
+  /** Deletes all sessions. A request that is in flight does not bring its one back. */
+  override clear(callback: Callback<void>): void;
+  override clear(): Promise<void>;
+  override clear(callback?: Callback<void>) {
+    return this.#call(callback, () => async (opened) => {
+      await this.#endWhile(opened, () => opened.statements.clear());
+    });
+  }
+
+  /** Deletes expired sessions and tombstones, and gives their number. */
+  pruneSessions(callback: Callback<number>): void;
+  pruneSessions(): Promise<number>;
+  pruneSessions(callback?: Callback<number>) {
+    return this.#call(callback, () => () => this.#prune());
+  }
+
+  /**
+   * Changes a session from what is stored, atomically: two increments of one counter are two. `fn`
+   * changes the session that it gets, or gives another; it runs again where another writer was first.
+   * Gives what was saved, or `undefined` where there is no live session.
+   *
+   * @throws {ConflictError} where other writers were first a thousand times
+   */
+  update(sid: string, fn: Updater): Promise<SessionData | undefined> {
+    return this.#call(undefined, () => {
+      if (!isSid(sid)) return async () => undefined;
+      const id = idOf(sid);
+      return (opened) => traced({ operation: 'update', id }, () => this.#update(id, fn, opened));
+    });
+  }
+
+  /** Live sessions, of one user or all, in pages that are read as they are needed. `limit`: how many at most. */
+  async *sessions({
+    userId,
+    limit = Number.POSITIVE_INFINITY,
+  }: {
+    userId?: UserId;
+    limit?: number;
+  } = {}): AsyncGenerator<StoredSession, void, undefined> {
+    if (!(limit >= 0)) throw new InvalidArgumentError('limit must be a number of sessions');
+    const user = userId === undefined ? undefined : this.#userText(userId);
+    let left = limit;
+    if (left === 0) return;
+    for await (const row of this.#pages(user, undefined)) {
+      const data = this.#sessionOf(row);
+      if (data === undefined) continue;
+      yield {
+        id: row.id,
+        userId: row.userId,
+        data,
+        createdAt: new Date(row.createdAt / 1000),
+        lastSeenAt: new Date(row.lastSeenAt),
+        expiresAt: new Date(this.#endOf(row)),
+      };
+      left -= 1;
+      if (left <= 0) return;
+    }
+  }
+
+  /** Ends the session of an id; gives how many that were (0 or 1). */
+  revoke(id: string): Promise<number> {
+    return this.#call(undefined, () => async (opened) => (isId(id) ? this.#end(id, opened) : 0));
+  }
+
+  /** Ends a user's sessions, all or all but one's own; gives how many that were. */
+  revokeUser(userId: UserId, { except }: { except?: string } = {}): Promise<number> {
+    return this.#call(undefined, () => {
+      const user = this.#userText(userId);
+      const exceptId = except === undefined ? '' : idOf(except);
+      return (opened) => this.#endWhile(opened, () => opened.statements.endUser(user, exceptId));
+    });
+  }
+
+  /**
+   * Makes the session table, or brings it up to date, under the store's own `tableName` and `schemaName`.
+   *
+   * @throws {MigrationError} for an app's own `table`, which drizzle-kit migrates
+   */
+  migrate(): Promise<void> {
+    return this.#call(undefined, () => {
+      if (this.#settings.table !== undefined) {
+        throw new MigrationError(
+          "The table is the app's own: make it with drizzle-kit (`drizzle-kit generate`, `drizzle-kit migrate`)",
+        );
+      }
+      return async ({ connection }) => this.#migrate(connection);
+    });
+  }
+
+  /**
+   * Opens the source, and resolves when the table is there.
+   *
+   * @throws {TableMissingError} {@link ConnectionError} {@link FolderInUseError}
+   */
+  ready(): Promise<void> {
+    return this.#call(
+      undefined,
+      () =>
+        ({ statements }) =>
+          statements.probe(),
+    );
+  }
+
+  /** Counts since the store was made. */
+  stats(): StoreStats {
+    const { batcher, cache } = this.#opened ?? {};
+    return {
+      hits: cache?.stats.hits ?? 0,
+      misses: cache?.stats.misses ?? 0,
+      statements: batcher?.stats.statements ?? 0,
+      rows: batcher?.stats.rows ?? 0,
+      largestBatch: batcher?.stats.largestBatch ?? 0,
+      retries: batcher?.stats.retries ?? 0,
+      merges: this.#saver.stats.merges,
+      dropped: this.#saver.stats.dropped,
+      unreadable: this.#unreadable,
+      pruned: this.#pruned,
+      sync: this.#realtime?.state ?? 'off',
+      cached: cache?.size ?? 0,
+    };
+  }
+
+  /**
+   * Ends pruning and listening at once, waits for the calls that are under way, and closes what the
+   * store itself has opened. Every later call fails with a {@link StoreClosedError}; another `close` does not.
+   */
+  close(callback: Callback<void>): void;
+  close(): Promise<void>;
+  close(callback?: Callback<void>) {
+    this.#closed ??= this.#shutDown();
+    return this.#answer(callback, this.#closed);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** express-session puts what `get` gave into a `Session` of its own. */
+  override createSession(request: Request, data: SessionData): Session & SessionData {
+    const created = super.createSession(request, data) as Session & SessionData;
+    this.#saver.moved(data, created);
+    return created;
+  }
+
+  /**
+   * Runs a call. `begin` runs at once and takes down its arguments; what it gives runs when the source
+   * is open. Only the promise crosses over: the caller goes on in its own async context.
+   */
+  #call<T>(
+    callback: Callback<T> | undefined,
+    begin: () => (opened: Opened) => Promise<T>,
+  ): Promise<T> {
+    return this.#answer(callback, this.#perform(begin));
+  }
+
+  async #perform<T>(begin: () => (opened: Opened) => Promise<T>): Promise<T> {
+    if (this.#closed !== undefined) throw new StoreClosedError();
+    const run = begin();
+    this.#underWay += 1;
+    try {
+      return await run(this.#opened ?? (await this.#open()));
+    } finally {
+      this.#underWay -= 1;
+      if (this.#underWay === 0) this.#whenIdle?.();
+    }
+  }
+
+  /**
+   * Answers a callback, or gives the promise. Nobody need await it: a failure is then not an unhandled rejection,
+   * which would end the process, but goes to `errorLog`.
+   */
+  #answer<T>(callback: Callback<T> | undefined, promise: Promise<T>): Promise<T> {
+    if (callback === undefined) {
+      promise.catch((error) => this.#log('A session store call failed', error));
+      return promise;
+    }
+    promise.then(
+      (result) => process.nextTick(callback, null, result),
+      (error) => process.nextTick(callback, error),
+    );
+    // A callback was asked for, so there is no promise: a caller that gave one awaits none.
+    return undefined as never;
+  }
+
+  async #load(id: string, rows: Rows): Promise<SessionData | undefined> {
+    const row = await this.#readable(id, () => rows.read(id));
+    if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
+    const session = this.#sessionOf(row);
+    if (session !== undefined) this.#saver.loaded(session, row);
+    return session;
+  }
+
+  /** The session of a row, its cookie as it was last touched; `undefined` where it cannot be read. */
+  #sessionOf(row: StoredRow): SessionData | undefined {
+    try {
+      const session = this.#codec.parse(row.data);
+      const { cookie } = session;
+      if (typeof cookie === 'object' && cookie !== null && 'expires' in cookie && cookie.expires) {
+        const expires = new Date(this.#endOf(row));
+        cookie.expires = this.#codec.isJson ? expires.toISOString() : expires;
+      }
+      return asSession(session);
+    } catch (error) {
+      this.#reportUnreadable(row.id, error);
+      return undefined;
+    }
+  }
+
+  /** When a session ends: at its expiry, or at the end of its absolute lifetime. */
+  #endOf({ expiresAt, createdAt }: StoredRow): number {
+    const { maxLifetime } = this.#settings;
+    return maxLifetime === undefined
+      ? expiresAt
+      : Math.min(expiresAt, Math.floor(createdAt / 1000) + maxLifetime * 1000);
+  }
+
+  async #readable<T>(id: string, read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read();
+    } catch (error) {
+      this.#reportUnreadable(id, error);
+      return undefined;
+    }
+  }
+
+  #reportUnreadable(id: string, error: unknown): void {
+    if (!(error instanceof Unreadable)) throw error;
+    this.#unreadable += 1;
+    this.#log(`The session with the id ${id} cannot be read: ${error.message}`);
+  }
+
+  /** After a save has committed, and before it answers. */
+  async #settle(
+    id: string,
+    { changed, gainedUser }: SaveResult,
+    opened: Pick<Opened, 'rows' | 'statements' | 'batcher'>,
+  ): Promise<void> {
+    if (changed) this.#announce('change', id, true);
+    const { maxSessionsPerUser } = this.#settings;
+    if (gainedUser === null || maxSessionsPerUser === undefined) return;
+    await this.#endWhile(opened, () =>
+      opened.statements.endBeyond(gainedUser, id, maxSessionsPerUser, Date.now()),
+    );
+  }
+
+  async #end(id: string, { rows }: Opened): Promise<number> {
+    const outcome = await rows.write(id, (writes) => writes.end(id));
+    if (outcome === 'gone') return 0;
+    this.#announce('destroy', id, true);
+    return 1;
+  }
+
+  /** Ends sessions as long as a statement leaves some; gives how many. */
+  async #endWhile(
+    { rows, batcher }: Pick<Opened, 'rows' | 'batcher'>,
+    statement: () => Promise<{ ended: string[]; busy: boolean }>,
+  ): Promise<number> {
+    let count = 0;
+    const send = async (): Promise<boolean> => {
+      const { ended, busy } = await statement();
+      rows.ended(ended);
+      for (const id of ended) this.#announce('destroy', id, true);
+      count += ended.length;
+      return ended.length > 0 && busy ? send() : busy;
+    };
+    await batcher.untilFree(send, (busy): busy is false => !busy);
+    return count;
+  }
+
+  async #update(id: string, fn: Updater, opened: Opened): Promise<SessionData | undefined> {
+    let row = await this.#readable(id, () => opened.rows.read(id));
+    for (let tries = 0; tries < UPDATE_TRIES; tries += 1) {
+      if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
+      const { version, createdAt } = row;
+      const session = this.#sessionOf(row);
+      if (session === undefined) return undefined;
+      const changed = (await fn(session)) ?? session;
+      const { text: data, expiresAt, userId } = this.#saver.draft(changed);
+      const saved = { id, data, expiresAt, userId, version, createdAt };
+      const written = await this.#readable(id, () =>
+        opened.rows.write(id, (writes) => writes.save(saved)),
+      );
+      if (written === undefined || written.outcome === 'gone') return undefined;
+      if (written.outcome === 'done') {
+        const gainedUser = userId === row.userId ? null : userId;
+        await this.#settle(id, { changed: true, gainedUser }, opened);
+        this.#saver.loaded(changed, { ...saved, version: written.version });
+        return changed;
+      }
+      if (written.stored.createdAt !== createdAt) return undefined;
+      row = written.stored;
+    }
+    throw new ConflictError(UPDATE_TRIES);
+  }
+
+  async *#pages(
+    userId: string | undefined,
+    opened: Opened | undefined,
+  ): AsyncGenerator<ListedRow, void, undefined> {
+    let after = '';
+    for (;;) {
+      const page = { userId, after, limit: PAGE_ROWS, now: Date.now() };
+      const rows = await (opened === undefined
+        ? this.#perform(
+            () =>
+              ({ statements }) =>
+                statements.list(page),
+          )
+        : opened.statements.list(page));
+      for (const row of rows) {
+        const readable = this.#unsealed(row);
+        if (readable !== undefined) yield readable;
+      }
+      const last = rows.at(-1);
+      if (last === undefined || rows.length < PAGE_ROWS) return;
+      after = last.id;
+    }
+  }
+
+  #unsealed(row: ListedRow): ListedRow | undefined {
+    try {
+      return { ...row, data: this.#codec.unseal(row.id, row.data) };
+    } catch (error) {
+      this.#reportUnreadable(row.id, error);
+      return undefined;
+    }
+  }
+
+  #userText(userId: UserId): string {
+    if (this.#settings.userId === undefined) {
+      throw new InvalidArgumentError('To find sessions by user, the store needs the option userId');
+    }
+    const text = userIdText(userId);
+    if (text === null)
+      throw new InvalidArgumentError(`userId must be a user's id, but got ${describe(userId)}`);
+    return text;
+  }
+
+  async #prune(): Promise<number> {
+    const { statements } = this.#opened ?? (await this.#open());
+    return traced({ operation: 'prune' }, async () => {
+      const deleteBatch = async (limit: number) => {
+        const deleted = await statements.prune(limit);
+        this.#pruned += deleted;
+        return deleted;
+      };
+      return pruneAll(deleteBatch, this.#closing.signal);
+    });
+  }
+
+  /** Opens the source once; after a failure, the next call tries again. */
+  #open(): Promise<Opened> {
+    this.#opening ??= this.#connect().then(
+      (opened) => {
+        this.#opened = opened;
+        return opened;
+      },
+      (error) => {
+        this.#opening = undefined;
+        throw storeError(error, this.#table.label);
+      },
+    );
+    return this.#opening;
+  }
+
+  async #connect(): Promise<Opened> {
+    const { lanes, timeout, preparedStatements, maxLifetime, cache: cacheOptions } = this.#settings;
+    const connection = await this.#opener.open((error) =>
+      this.#log('An idle connection of the session store failed', error),
+    );
+    try {
+      const statements = buildStatements(connection.db, {
+        ...this.#table,
+        withUser: this.#settings.userId !== undefined,
+        maxLifetime,
+        prepared: preparedStatements,
+        announce: this.#realtime && { channel: this.#channel, sender: this.#realtime.sender },
+      });
+      await this.#ensureTable(connection, statements);
+      const batcher = new Batcher({ connections: connection.connections, lanes, timeout });
+      const batched = new BatchedRows(statements, batcher, this.#codec);
+      const cache =
+        cacheOptions && this.#realtime
+          ? new CachedRows(batched, this.#realtime, cacheOptions)
+          : undefined;
+      if (!this.#closing.signal.aborted) this.#realtime?.start(connection.listen);
+      return { connection, statements, batcher, rows: cache ?? batched, cache };
+    } catch (error) {
+      await connection.close();
+      throw error;
+    }
+  }
+
+  async #ensureTable(connection: Connection, statements: Statements): Promise<void> {
+    if (!this.#settings.createTableIfMissing && !this.#opener.embedded) return;
+    try {
+      await statements.probe();
+    } catch (error) {
+      if (!(error instanceof TableMissingError) || this.#settings.table !== undefined) throw error;
+      await this.#migrate(connection);
+    }
+  }
+
+  #migrate({ db }: Connection): Promise<void> {
+    return migrate(db, this.#settings).catch((error) => {
+      throw storeError(error, this.#table.label);
+    });
+  }
+
+  get #channel(): string {
+    return channelOf(this.#table.schemaName, this.#table.tableName);
+  }
+
+  #makeRealtime({ heartbeat, connectionString }: NonNullable<Settings['sync']>): Realtime {
+    return new Realtime({
+      channel: this.#channel,
+      heartbeat,
+      connectionString,
+      onMessage: (message) => this.#hear(message),
+      onState: (state) => {
+        if (state === 'down') this.#opened?.cache?.clear();
+        process.nextTick(() => this.emit('sync', state));
+      },
+      onError: (message, error) => this.#log(message, error),
+    });
+  }
+
+  /** What another process has done. */
+  #hear({ kind, body }: Message): void {
+    if (kind === 'heartbeat') return;
+    const ids = body.split(',').filter(isId);
+    this.#opened?.cache?.ended(ids);
+    for (const id of ids) this.#announce(kind, id, false);
+  }
+
+  /** Tells the app; what its listeners throw is not this store's. */
+  #announce(event: 'change' | 'destroy', id: string, local: boolean): void {
+    if (this.listenerCount(event) === 0) return;
+    process.nextTick(() => this.emit(event, { id, local } satisfies SessionEvent));
+  }
+
+  async #shutDown(): Promise<void> {
+    this.#closing.abort(new StoreClosedError());
+    await this.#pruning;
+    await this.#realtime?.close();
+    if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    const opened = await this.#opening?.catch(() => undefined);
+    opened?.cache?.close();
+    await opened?.connection.close();
+  }
+
+  #closeQuietly(): void {
+    this.close().catch((error) => this.#log('Closing the session store failed', error));
+  }
+
+  /** An app's log that throws must not fail what is being logged. */
+  #log(message: string, error?: unknown): void {
+    try {
+      if (error === undefined) this.#settings.errorLog(`connect-drizzle: ${message}`);
+      else this.#settings.errorLog(`connect-drizzle: ${message}`, safeError(error));
+    } catch {
+      // There is nobody left to tell.
+    }
+  }
+}
+
+function isSid(sid: unknown): sid is string {
+  return typeof sid === 'string' && sid !== '';
+}

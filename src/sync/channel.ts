@@ -1,0 +1,69 @@
+/**
+ * What the drivers' listeners have in common, and the words that travel on a channel.
+ *
+ * A message is a kind, the sender's eight characters, and what it is about:
+ * `c` or `d` with ids (`43 characters, comma, …`) for sessions changed or ended, `h` with a number for a heartbeat.
+ *
+ * @module
+ */
+import { createHash, randomBytes } from 'node:crypto';
+
+/** What a listener tells its owner. */
+export interface ListenHandlers {
+  onMessage(payload: string): void;
+  /** The connection is gone; told once. */
+  onLost(): void;
+}
+
+/** A connection that listens. */
+export interface Listener {
+  /** Sends a message to the channel, through the listening connection itself where the driver can. */
+  send(payload: string): Promise<void>;
+  /** Ends it at once; `onLost` is not told. */
+  close(): Promise<void>;
+}
+
+/** Opens a listener of a driver, on the source's own settings or on a URL of its own. */
+export type Listen = (
+  channel: string,
+  connectionString: string | undefined,
+  handlers: ListenHandlers,
+) => Promise<Listener>;
+
+const SENDER_LENGTH = 8;
+
+export type MessageKind = 'change' | 'destroy' | 'heartbeat';
+
+const KINDS: Readonly<Record<string, MessageKind>> = { c: 'change', d: 'destroy', h: 'heartbeat' };
+
+export interface Message {
+  readonly kind: MessageKind;
+  readonly sender: string;
+  readonly body: string;
+}
+
+/** The channel of a table: every store on it listens there. */
+export function channelOf(schemaName: string | undefined, tableName: string): string {
+  const name = JSON.stringify([schemaName ?? 'public', tableName]);
+  return `connect_drizzle_${createHash('sha256').update(name).digest('hex').slice(0, 16)}`;
+}
+
+/** By what a store knows its own messages. */
+export function newSender(): string {
+  return randomBytes(6).toString('base64url');
+}
+
+export function heartbeat(sender: string, beat: number): string {
+  return `h${sender}${beat}`;
+}
+
+/** Reads a message; `undefined` for what no store of this package has sent. */
+export function readMessage(payload: string): Message | undefined {
+  const kind = KINDS[payload.charAt(0)];
+  if (kind === undefined || payload.length <= 1 + SENDER_LENGTH) return undefined;
+  return {
+    kind,
+    sender: payload.slice(1, 1 + SENDER_LENGTH),
+    body: payload.slice(1 + SENDER_LENGTH),
+  };
+}

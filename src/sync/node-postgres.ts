@@ -1,0 +1,66 @@
+/**
+ * LISTEN through node-postgres: a client of its own with the pool's settings.
+ *
+ * @module
+ */
+import type { Listen } from './channel.js';
+
+export function listenNodePostgres(poolOptions: object): Listen {
+  return async (channel, connectionString, { onMessage, onLost }) => {
+    const { default: pg } = await import('pg');
+    const options = connectionString === undefined ? allOf(poolOptions) : { connectionString };
+    const client = new pg.Client({ connectionTimeoutMillis: 10_000, ...options, keepAlive: true });
+    let over = false;
+    const lost = () => {
+      if (over) return;
+      over = true;
+      destroy(client);
+      onLost();
+    };
+    client.on('error', lost);
+    client.on('end', lost);
+    client.on('notification', (message) => {
+      if (!over && message.channel === channel) onMessage(message.payload ?? '');
+    });
+    try {
+      await client.connect();
+      await client.query(`listen "${channel}"`);
+    } catch (error) {
+      over = true;
+      destroy(client);
+      throw error;
+    }
+    unref(client);
+    return {
+      send: async (payload) => {
+        await client.query('select pg_notify($1, $2)', [channel, payload]);
+      },
+      close: async () => {
+        over = true;
+        destroy(client);
+      },
+    };
+  };
+}
+
+/** A copy with the password, which pg-pool makes a property that a spread leaves out. */
+function allOf(options: object): object {
+  const copy: Record<string, unknown> = {};
+  for (const key of Object.getOwnPropertyNames(options)) copy[key] = Reflect.get(options, key);
+  return copy;
+}
+
+/** Ends a connection without waiting for the other side, which may never answer. */
+function destroy(client: object): void {
+  const stream: unknown = Reflect.get(Reflect.get(client, 'connection') ?? {}, 'stream');
+  if (isDestroyable(stream)) stream.destroy();
+}
+
+function unref(client: object): void {
+  const method: unknown = Reflect.get(client, 'unref');
+  if (typeof method === 'function') method.call(client);
+}
+
+function isDestroyable(value: unknown): value is { destroy(): void } {
+  return typeof value === 'object' && value !== null && 'destroy' in value;
+}

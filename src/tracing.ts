@@ -1,0 +1,38 @@
+/**
+ * What can be observed from outside, through `node:diagnostics_channel`: a tracing channel for each
+ * operation, named `connect-drizzle:` and the operation. No context holds a sid or a session.
+ *
+ * @module
+ */
+import { tracingChannel } from 'node:diagnostics_channel';
+
+/** What a subscriber gets. */
+export interface TraceContext {
+  readonly operation: Operation;
+  /** The id of the session, `base64url(SHA-256(sid))`, where the operation concerns one. */
+  readonly id?: string;
+  /** Of a statement: its name, and for how many sessions at once it is. */
+  readonly statement?: string;
+  readonly rows?: number;
+}
+
+export type Operation = 'get' | 'set' | 'touch' | 'destroy' | 'update' | 'prune' | 'statement';
+
+const channel = (operation: Operation) =>
+  tracingChannel<unknown, TraceContext>(`connect-drizzle:${operation}`);
+
+export const tracing = {
+  get: channel('get'),
+  set: channel('set'),
+  touch: channel('touch'),
+  destroy: channel('destroy'),
+  update: channel('update'),
+  prune: channel('prune'),
+  statement: channel('statement'),
+} as const;
+
+/** Runs an operation, observed where somebody looks. */
+export function traced<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
+  const at = tracing[context.operation];
+  return at.hasSubscribers ? at.tracePromise(run, context) : run();
+}
