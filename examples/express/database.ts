@@ -1,0 +1,124 @@
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, isAbsolute, resolve } from 'node:path';
+import { PGlite } from '@electric-sql/pglite';
+import { drizzle as drizzlePool } from 'drizzle-orm/node-postgres';
+import { drizzle as drizzlePGlite } from 'drizzle-orm/pglite';
+import pg from 'pg';
+
+/** The database that accounts and sessions share. */
+export type Database = Awaited<ReturnType<typeof openDatabase>>;
+
+/** A mistake of whoever started the app: shown without a stack. */
+export class StartError extends Error {}
+
+/** Opens what the command line names: nothing, a Postgres URL or a folder. */
+export async function openDatabase(source: string | undefined) {
+  if (source === undefined || source === 'memory://') return inMemory();
+  if (/^postgres(ql)?:\/\//.test(source)) return onServer(source);
+  if (isAbsolute(source) || /^\.{1,2}([\\/]|$)/.test(source) || /^[\w-]+$/.test(source)) {
+    return inFolder(resolve(source));
+  }
+  throw new StartError(
+    `${JSON.stringify(withoutPassword(source))} is neither a Postgres URL ` +
+      '(postgres://user:password@host/database) nor a folder (./data).',
+  );
+}
+
+async function inMemory() {
+  const client = await PGlite.create();
+  return {
+    db: drizzlePGlite({ client }),
+    kind: 'an embedded database in memory, until the server stops',
+    name: 'an embedded database in memory, which is gone when the server stops',
+    close: () => client.close(),
+  };
+}
+
+async function onServer(url: string) {
+  const name = withoutPassword(url);
+  if (!URL.canParse(url)) throw new StartError(`${name} is not a URL.`);
+  const pool = new pg.Pool({ connectionString: url, connectionTimeoutMillis: 10_000 });
+  // An idle connection that breaks is replaced; without a listener it would end the process.
+  pool.on('error', (error) => console.error('An idle connection broke:', error.message));
+  try {
+    await pool.query('select 1');
+  } catch (error) {
+    await pool.end();
+    throw new StartError(`${name} does not answer: ${reasonOf(error)}`);
+  }
+  return {
+    db: drizzlePool({ client: pool }),
+    kind: 'PostgreSQL',
+    name,
+    close: () => pool.end(),
+  };
+}
+
+async function inFolder(folder: string) {
+  const unlock = lock(folder);
+  try {
+    const client = await PGlite.create(folder);
+    return {
+      db: drizzlePGlite({ client }),
+      kind: 'an embedded database in a folder',
+      name: `an embedded database in ${folder}`,
+      close: async () => {
+        await client.close();
+        unlock();
+      },
+    };
+  } catch (error) {
+    unlock();
+    throw new StartError(`${folder} cannot be opened as a database: ${reasonOf(error)}`);
+  }
+}
+
+/**
+ * An embedded database is for one process at a time: two would destroy each other's data. A store
+ * that opens a folder by itself, `new DrizzleStore('./data')`, locks it in the same way; here it is
+ * the app that opens it, to keep the accounts in it as well.
+ */
+function lock(folder: string): () => void {
+  const file = `${folder}.lock`;
+  try {
+    mkdirSync(dirname(folder), { recursive: true });
+    writeFileSync(file, String(process.pid), { flag: 'wx' });
+  } catch (error) {
+    if (!isTaken(error)) throw new StartError(`${folder} cannot be used: ${reasonOf(error)}`);
+    const holder = Number(readFileSync(file, 'utf8'));
+    if (holder !== process.pid && isRunning(holder)) {
+      throw new StartError(`${folder} is in use by process ${holder}.`);
+    }
+    // Its process was killed and could not clean up.
+    rmSync(file);
+    return lock(folder);
+  }
+  return () => rmSync(file, { force: true });
+}
+
+function isTaken(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'EEXIST';
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    // It runs, but belongs to somebody else.
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}
+
+/** A URL as it may be shown. */
+export function withoutPassword(url: string): string {
+  return url
+    .replace(/^([\w+.-]+:\/\/[^:@/]*):.*@/, '$1:***@')
+    .replace(/([?&][^=&]*password=)[^&]*/gi, '$1***');
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  // A host with two addresses that both refuse has the reasons inside.
+  if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);
+  return error.message;
+}

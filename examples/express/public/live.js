@@ -1,0 +1,90 @@
+// Keeps the list of devices true while the page is open, and says when this session has ended.
+
+const list = document.querySelector('#devices');
+const live = document.querySelector('#live');
+const liveText = document.querySelector('#live-text');
+const news = document.querySelector('#news');
+
+showTimes();
+setInterval(showTimes, 10_000);
+
+let leaving = false;
+document.addEventListener('submit', () => {
+  leaving = true;
+});
+// Back from another page: what the browser kept may be long untrue.
+addEventListener('pageshow', (event) => {
+  if (event.persisted) location.reload();
+});
+
+const events = new EventSource('/events');
+live.hidden = false;
+say('connecting', 'Connecting …');
+events.addEventListener('open', () => say('on', 'Live'));
+events.addEventListener('error', () => say('off', 'Not live: trying again …'));
+events.addEventListener('devices', ({ data }) => {
+  if (!leaving) showDevices(data);
+});
+events.addEventListener('ended', () => {
+  events.close();
+  if (!leaving) showEnded();
+});
+
+function say(state, text) {
+  live.dataset.state = state;
+  liveText.textContent = text;
+}
+
+/** The server made and escaped the markup; the page only puts it in its place. */
+function showDevices(markup) {
+  const before = names();
+  const focused = document.activeElement?.dataset.key;
+  list.innerHTML = markup;
+  showTimes();
+  if (focused) {
+    const button = list.querySelector(`[data-key="${CSS.escape(focused)}"]`);
+    (button ?? document.querySelector('#devices-title')).focus();
+  }
+  const after = names();
+  const came = [...after]
+    .filter(([id]) => !before.has(id))
+    .map(([id, name]) => [id, `${name} has logged in.`]);
+  const went = [...before]
+    .filter(([id]) => !after.has(id))
+    .map(([, name]) => `${name} is logged out.`);
+  for (const [id] of came) list.querySelector(`[data-id="${CSS.escape(id)}"]`).classList.add('new');
+  const texts = [...came.map(([, text]) => text), ...went];
+  if (texts.length > 0) news.textContent = texts.join(' ');
+}
+
+function names() {
+  const items = list.querySelectorAll('[data-id]');
+  return new Map(Array.from(items, ({ dataset }) => [dataset.id, dataset.name]));
+}
+
+/** Nothing of the account stays on the page. */
+function showEnded() {
+  document.querySelector('.who')?.remove();
+  const main = document.querySelector('main');
+  main.className = 'door';
+  main.replaceChildren(document.querySelector('#ended').content);
+  document.title = `Logged out · ${document.title}`;
+  main.querySelector('h1').focus();
+}
+
+function showTimes() {
+  for (const element of document.querySelectorAll('time')) {
+    const date = new Date(element.dateTime);
+    element.textContent = ago(date);
+    element.title = date.toLocaleString();
+  }
+}
+
+function ago(date) {
+  const seconds = Math.max(0, (Date.now() - date.getTime()) / 1000);
+  const format = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
+  if (seconds < 45) return 'just now';
+  if (seconds < 45 * 60) return format.format(-Math.round(seconds / 60), 'minute');
+  if (seconds < 22 * 3600) return format.format(-Math.round(seconds / 3600), 'hour');
+  return format.format(-Math.round(seconds / 86_400), 'day');
+}
