@@ -1,0 +1,82 @@
+import {
+  BadRequestException,
+  Body,
+  Controller,
+  Delete,
+  Get,
+  HttpCode,
+  Inject,
+  NotFoundException,
+  Param,
+  Post,
+  Req,
+  UseGuards,
+} from '@nestjs/common';
+import { DrizzleStore, idOf } from 'connect-drizzle';
+import type { Request } from 'express';
+import { LoggedIn, Member } from './logged-in.js';
+
+declare module 'express-session' {
+  interface SessionData {
+    /** The name of whoever is logged in. */
+    member: string;
+    /** How often they asked who they are. */
+    asked: number;
+  }
+}
+
+@Controller()
+export class SessionController {
+  constructor(@Inject(DrizzleStore) private readonly store: DrizzleStore) {}
+
+  /** An app of yours asks for a password here. */
+  @Post('login')
+  @HttpCode(204)
+  async logIn(@Req() request: Request, @Body('name') name: unknown): Promise<void> {
+    if (typeof name !== 'string' || name === '') throw new BadRequestException('A name, please.');
+    await promised((done) => request.session.regenerate(done));
+    request.session.member = name;
+    await promised((done) => request.session.save(done));
+  }
+
+  @Get('me')
+  @UseGuards(LoggedIn)
+  me(@Req() { session }: Request, @Member() name: string): { name: string; asked: number } {
+    session.asked = (session.asked ?? 0) + 1;
+    return { name, asked: session.asked };
+  }
+
+  @Get('sessions')
+  @UseGuards(LoggedIn)
+  async sessions(@Req() request: Request, @Member() name: string) {
+    const current = idOf(request.sessionID);
+    const sessions: { id: string; lastSeenAt: Date; current: boolean }[] = [];
+    for await (const { id, lastSeenAt } of this.store.sessions({ userId: name })) {
+      sessions.push({ id, lastSeenAt, current: id === current });
+    }
+    return sessions;
+  }
+
+  @Delete('sessions/:id')
+  @HttpCode(204)
+  @UseGuards(LoggedIn)
+  async revoke(@Param('id') id: string, @Member() name: string): Promise<void> {
+    for await (const session of this.store.sessions({ userId: name })) {
+      if (session.id === id && (await this.store.revoke(id)) > 0) return;
+    }
+    // Nobody else's session either: an id is no secret.
+    throw new NotFoundException('No such session of yours.');
+  }
+
+  @Post('logout')
+  @HttpCode(204)
+  async logOut(@Req() request: Request): Promise<void> {
+    await promised((done) => request.session.destroy(done));
+  }
+}
+
+function promised(call: (done: (error?: unknown) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    call((error) => (error ? reject(error) : resolve()));
+  });
+}
