@@ -26,16 +26,18 @@ const versions: DrizzleVersion[] = ['0.45', '1.0'];
 /** Uses a store on the table as an app does; arguments: the database's URL, the options as JSON. */
 const useStore = `
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { DrizzleStore } from 'connect-drizzle';
 
 const [url, options = '{}'] = process.argv.slice(2);
 const store = new DrizzleStore(url, { pruneSessionInterval: false, ...JSON.parse(options) });
 const expires = new Date(Date.now() + 3_600_000);
-await store.set('a sid', { cookie: { originalMaxAge: 3_600_000, expires }, views: 1 });
-assert.equal((await store.get('a sid')).views, 1);
-await store.touch('a sid', { cookie: { originalMaxAge: 3_600_000, expires } });
-await store.destroy('a sid');
-assert.ok(!(await store.get('a sid')));
+const sid = randomUUID();
+await store.set(sid, { cookie: { originalMaxAge: 3_600_000, expires }, views: 1 });
+assert.equal((await store.get(sid)).views, 1);
+await store.touch(sid, { cookie: { originalMaxAge: 3_600_000, expires } });
+await store.destroy(sid);
+assert.ok(!(await store.get(sid)));
 await store.close();
 console.log('works');
 `;
