@@ -4,7 +4,11 @@ import { defineConfig } from 'vitest/config';
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
 /** Left out of `SUITE=core`, which runs once more for each version of Postgres, Node and Drizzle. */
-const onceOnly = ['test/package.test.ts', 'test/migrations.test.ts'];
+const onceOnly = [
+  'test/package.test.ts',
+  'test/migrations.test.ts',
+  'test/examples-browser.test.ts',
+];
 
 export default defineConfig({
   resolve: {
