@@ -21,6 +21,12 @@ import { traced } from './tracing.js';
 const MAX_ROWS = 256;
 const MAX_BYTES = 1024 * 1024;
 
+/**
+ * Lanes that are free at the same time share what waits, so that the server works on one half while
+ * this process has the other. Fewer rows than this are not worth a statement of their own.
+ */
+const MIN_SHARE = 8;
+
 /** Waits between tries of what another transaction stood in the way of. */
 const FIRST_BACKOFF_MS = 2;
 const LONGEST_BACKOFF_MS = 100;
@@ -141,7 +147,8 @@ export class Batcher {
       },
       run: () => {
         joinable.clear();
-        return this.#run(queue, take(waiting));
+        const share = Math.ceil(waiting.length / (lanes.free + 1));
+        return this.#run(queue, take(waiting, Math.max(share, MIN_SHARE)));
       },
       fail: (error) => {
         joinable.clear();
@@ -277,12 +284,13 @@ export class Batcher {
 }
 
 /** Takes the oldest calls that fit into one statement; one of any size always does. */
-function take<Row, Result>(waiting: Call<Row, Result>[]): Call<Row, Result>[] {
+function take<Row, Result>(waiting: Call<Row, Result>[], share: number): Call<Row, Result>[] {
+  const most = Math.min(share, MAX_ROWS);
   let bytes = 0;
   let count = 0;
   for (const call of waiting) {
     bytes += call.bytes;
-    if (count > 0 && (count === MAX_ROWS || bytes > MAX_BYTES)) break;
+    if (count > 0 && (count === most || bytes > MAX_BYTES)) break;
     count += 1;
   }
   return waiting.splice(0, count);

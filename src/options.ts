@@ -9,7 +9,7 @@ import { inspect } from 'node:util';
 import type { SessionData } from 'express-session';
 import { InvalidArgumentError } from './errors.js';
 import { DEFAULT_TABLE_NAME, MAX_IDENTIFIER_BYTES } from './names.js';
-import type { AppTable } from './statements.js';
+import type { AppTable } from './view.js';
 
 /** Turns a session into text and back, in place of JSON. */
 export interface Serializer {

@@ -2,10 +2,9 @@
  * Every statement of the store, typed and prepared. Each takes many rows at once and is sent as one
  * implicit transaction, so it commits before it answers.
  *
- * All parameters are texts. A column of a batch is one text joined by a separator and taken apart by
- * `string_to_array`: ids and numbers by a comma, which they cannot contain, data by U+001F, which JSON
- * text cannot contain. Arrays of texts would cost the driver an escape per element, and postgres-js
- * cannot send them where it may not look types up.
+ * All parameters are texts, a column of the batch each (see `columns.ts`). They are taken apart in a
+ * subselect or a CTE, out of the planner's sight: if it could see how long a list is, it would find
+ * each call's own plan a little cheaper than the general one, and make a new plan for every call.
  *
  * Rows are reached through `id = any(…)`: a plan that joined instead, made while the table was empty,
  * would go on reading the whole table once it is large.
@@ -16,25 +15,22 @@
  * `busy`, and the caller's row is sent again. Postgres never inlines a CTE with a row lock, so
  * MATERIALIZED need not be written. (https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE)
  *
+ * What became of rows that are not done is looked up only where there are any: `notAll` makes it a
+ * one-time filter, so that it costs nothing otherwise.
+ *
  * @module
  */
 import { createHash } from 'node:crypto';
-import { getTableColumns, is, type SQL, sql } from 'drizzle-orm';
-import {
-  type AnyPgColumn,
-  getTableConfig,
-  type PgDatabase,
-  type PgQueryResultHKT,
-  PgTable,
-  type SelectedFields,
+import { type SQL, sql } from 'drizzle-orm';
+import type {
+  AnyPgColumn,
+  PgDatabase,
+  PgQueryResultHKT,
+  SelectedFields,
 } from 'drizzle-orm/pg-core';
-import { InvalidArgumentError, storeError } from './errors.js';
-import { COLUMN_NAMES } from './names.js';
-import { type SessionTable, sessions, sessionTable } from './schema.js';
-
-/** The app's own table: anything that has the session columns, whatever else it has. */
-export type AppTable = PgTable &
-  Readonly<Record<'id' | 'data' | 'userId' | 'expiresAt', AnyPgColumn>>;
+import { DATA_SEPARATOR, joined, split, splitData } from './columns.js';
+import { storeError } from './errors.js';
+import type { SessionView } from './view.js';
 
 /** @internal The Drizzle database that statements run on. */
 export type Database = PgDatabase<PgQueryResultHKT>;
@@ -95,18 +91,6 @@ export interface ListedRow extends StoredRow {
   readonly lastSeenAt: number;
 }
 
-/** The store's own view of an app's table: its columns alone. */
-export interface SessionView {
-  readonly view: SessionTable;
-  readonly tableName: string;
-  readonly schemaName: string | undefined;
-  /** What error messages call it. */
-  readonly label: string;
-  readonly userIdType: string;
-  /** Whether `user_id` may be emptied in a tombstone. */
-  readonly userIdNullable: boolean;
-}
-
 /** What makes one store's statements differ from another's. */
 export interface StatementSettings extends SessionView {
   readonly withUser: boolean;
@@ -164,102 +148,98 @@ export interface ListPage {
   readonly now: number;
 }
 
-/** Makes the view of a table, with the names and `user_id`'s SQL type taken from it. */
-export function viewOf(table: AppTable, nameOf: (column: AnyPgColumn) => string): SessionView {
-  if (!is(table, PgTable)) {
-    throw new InvalidArgumentError(
-      'table must be a Drizzle Postgres table (sessionTable(), or a pgTable with sessionColumns())',
-    );
-  }
-  const columns: Record<string, AnyPgColumn | undefined> = getTableColumns(table);
-  const { name: tableName, schema: schemaName } = getTableConfig(table);
-  const names: Record<string, string> = {};
-  for (const [key, own] of Object.entries(getTableColumns(sessions))) {
-    const theirs = columns[key];
-    if (theirs === undefined) {
-      throw new InvalidArgumentError(
-        `table ${tableName} lacks the column ${key}: spread sessionColumns() into it`,
-      );
-    }
-    if (key !== 'userId' && theirs.getSQLType() !== own.getSQLType()) {
-      throw new InvalidArgumentError(
-        `column ${key} of table ${tableName} must be ${own.getSQLType()}, but is ${theirs.getSQLType()}`,
-      );
-    }
-    names[key] = nameOf(theirs);
-  }
-  const view = sessionTable({ tableName, schemaName, columnNames: { ...COLUMN_NAMES, ...names } });
-  const { userId } = columns;
-  return {
-    view,
-    tableName,
-    schemaName,
-    label: [schemaName, tableName].filter((part) => part !== undefined).join('.'),
-    userIdType: userId?.getSQLType() ?? 'text',
-    userIdNullable: userId?.notNull !== true,
-  };
-}
-
 /** Builds the statements of a store; nothing is sent. */
 export function buildStatements(db: Database, settings: StatementSettings): Statements {
-  const { view: t, withUser, maxLifetime, announce } = settings;
+  const { view: t, withUser, announce } = settings;
+  const lifetime =
+    settings.maxLifetime === undefined
+      ? undefined
+      : sql.raw(`interval '${settings.maxLifetime * 1000} milliseconds'`);
 
+  const column = (of: AnyPgColumn) => sql.identifier(of.name);
+  const text = (name: string) => sql`${sql.placeholder(name)}::text`;
+  const number = (name: string) => sql`${text(name)}::float8`;
+  const timestamp = (ms: SQL) => sql`to_timestamp(${ms}::float8 / 1000)`;
   const microseconds = (time: SQL | AnyPgColumn) =>
     sql`(date_part('epoch', ${time}) * 1000000)::bigint`;
   const milliseconds = (time: SQL | AnyPgColumn) =>
     sql`round(date_part('epoch', ${time}) * 1000)::bigint`;
-  const timestamp = (ms: SQL) => sql`to_timestamp(${ms}::float8 / 1000)`;
-  const column = (of: AnyPgColumn) => sql.identifier(of.name);
-  const placeholder = (name: string) => sql.placeholder(name);
-  const list = (name: string) => sql`string_to_array(${placeholder(name)}, ',')`;
-  const number = (name: string) => sql`${placeholder(name)}::text::float8`;
-  const ids = list('ids');
-  const userIdText = withUser ? sql`${t.userId}::text` : sql`null::text`;
   /** An expiry that no touch or set moves beyond the absolute end of the session. */
   const capped = (expiry: SQL, createdAt: SQL | AnyPgColumn) =>
-    maxLifetime === undefined
-      ? expiry
-      : sql`least(${expiry}, ${createdAt} + ${sql.raw(`interval '${maxLifetime * 1000} milliseconds'`)})`;
+    lifetime === undefined ? expiry : sql`least(${expiry}, ${createdAt} + ${lifetime})`;
+  const cte = (name: string, query: SQL) => db.$with(name, {}).as(query);
+  type Cte = ReturnType<typeof cte>;
 
-  /** The input of a write: one row a session, its columns by their positions. */
-  const written = (columns: readonly string[]) => sql`
-    select * from rows from (
-      unnest(${sql.join([...columns.map(list), sql`string_to_array(${placeholder('data')}, chr(31))`], sql`, `)})
-      ${withUser ? sql`, json_array_elements_text(${placeholder('users')}::json)` : sql``}
-    ) as i (${sql.raw([...columns, 'data', ...(withUser ? ['user_id'] : [])].join(', '))})`;
-  const inputUserId = sql.raw(`i.user_id::${settings.userIdType}`);
-  const setUserId = withUser ? sql`${column(t.userId)} = ${inputUserId},` : sql``;
+  /** The columns of the input, `ids` and others, taken apart once. */
+  const given = (...names: string[]) => {
+    const lists = names.map((name) => {
+      const separator = name === 'data' ? sql`chr(31)` : sql`','`;
+      return sql`string_to_array(${sql.placeholder(name)}, ${separator}) as ${sql.identifier(name)}`;
+    });
+    return cte('given', sql`select ${sql.join(lists, sql`, `)}`);
+  };
+  const ids = sql`(select ids from given)::text[]`;
+  const isGiven = sql`${t.id} = any(${ids})`;
+  const isEnded = sql`${t.revokedAt} is not null`;
+  const isNotEnded = sql`${t.revokedAt} is null`;
+
+  /** The input as rows, with its columns by their names. */
+  const input = (...columns: string[]) => {
+    const lists = sql.raw(['ids', ...columns].map((name) => `given.${name}`).join(', '));
+    const users = withUser ? sql`, json_array_elements_text(${text('users')}::json)` : sql``;
+    const names = ['id', ...columns, ...(withUser ? ['owner'] : [])].join(', ');
+    return cte(
+      'input',
+      sql`select i.* from given, rows from (unnest(${lists})${users}) as i (${sql.raw(names)})`,
+    );
+  };
+  const plainInput = (...columns: string[]) =>
+    cte(
+      'input',
+      sql`select i.* from given, unnest(${sql.raw(['ids', ...columns].map((name) => `given.${name}`).join(', '))})
+        as i (${sql.raw(['id', ...columns].join(', '))})`,
+    );
+  const inputOwner = sql.raw(`input.owner::${settings.userIdType}`);
+
+  /** Locks the rows of the input that nobody else has locked. */
+  const locked = (columns: SQL, condition: SQL) =>
+    cte(
+      'locked',
+      sql`select ${columns} from ${t} where ${isGiven} and ${condition} for update skip locked`,
+    );
+  const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
+  const notAll = (done: string) =>
+    sql`(select count(*) from ${sql.raw(done)}) < cardinality(${ids})`;
+  const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
+
+  /** Sets a server's setting for this transaction; a scalar subselect is run once, before the rows are looked for. */
+  const withSetting = (name: string, value: string) =>
+    sql`(select set_config(${sql.raw(literal(name))}, ${sql.raw(literal(value))}, true)) is not null`;
 
   /** Announces what `changed` holds, in as few notifications as fit, in the same transaction. */
   const announcement = (kind: 'c' | 'd', changed: string) =>
-    announce === undefined
-      ? undefined
-      : cte(
-          'announced',
-          sql`
-          select pg_notify(${sql.raw(literal(announce.channel))},
-            ${sql.raw(literal(`${kind}${announce.sender}`))} || string_agg(id, ','))
-          from (select id, (row_number() over () - 1) / ${sql.raw(String(IDS_PER_NOTIFICATION))} as page
-            from ${sql.raw(changed)}) as pages
-          group by page`,
-        );
+    announce &&
+    cte(
+      'announced',
+      sql`select pg_notify(${sql.raw(literal(announce.channel))},
+          ${sql.raw(literal(kind + announce.sender))} || string_agg(id, ','))
+        from (select id, (row_number() over () - 1) / ${sql.raw(String(IDS_PER_NOTIFICATION))} as page
+          from ${sql.raw(changed)}) as pages
+        group by page`,
+    );
   /** A CTE that nothing refers to is never run. */
   const announced = announce === undefined ? sql`true` : sql`(select count(*) from announced) >= 0`;
-
-  const cte = (name: string, query: SQL) => db.$with(name, {}).as(query);
-  type Cte = ReturnType<typeof cte>;
 
   /** The tombstones that `ended` leaves of the rows that `locked` holds. */
   const tombstones = (condition: SQL = sql`true`) =>
     cte(
       'ended',
-      sql`
-    update ${t} set ${column(t.data)} = null,
-      ${settings.userIdNullable ? sql`${column(t.userId)} = null,` : sql``}
-      ${column(t.version)} = ${t.version} + 1, ${column(t.revokedAt)} = now(),
-      ${column(t.expiresAt)} = now() + ${TOMBSTONE}
-    from locked where ${t}.ctid = locked.at and ${condition}
-    returning ${t.id} as id`,
+      sql`update ${t} set ${column(t.data)} = null,
+          ${settings.userIdNullable ? sql`${column(t.userId)} = null,` : sql``}
+          ${column(t.version)} = ${t.version} + 1, ${column(t.revokedAt)} = now(),
+          ${column(t.expiresAt)} = now() + ${TOMBSTONE}
+        from locked where ${t}.ctid = locked.at and ${condition}
+        returning ${t.id} as id`,
     );
 
   /** Prepares a statement; its name carries a hash of its text, so that two stores can share a pool. */
@@ -285,246 +265,128 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     };
   }
 
-  const idField = { id: sql<string>`id`.as('id') };
-  const outcomeFields = { ...idField, outcome: sql<Outcome>`outcome`.as('outcome') };
-  const storedFields = {
-    ...idField,
-    data: sql<string | null>`data`.as('data'),
-    version: sql<number | string>`version`.as('version'),
-    createdAt: sql<number | string>`created_us`.as('created_us'),
-    expiresAt: sql<number | string>`expires_ms`.as('expires_ms'),
-    userId: sql<string | null>`owner`.as('owner'),
-  };
-  const writtenFields = {
-    ...storedFields,
-    outcome: sql<Outcome | 'conflict'>`outcome`.as('outcome'),
-  };
-  const listedFields = { ...storedFields, lastSeenAt: sql<number | string>`seen_ms`.as('seen_ms') };
-  const storedColumns = sql`${t.id} as id, ${t.data}::text as data, ${t.version} as version,
-    ${microseconds(t.createdAt)} as created_us, ${milliseconds(t.expiresAt)} as expires_ms, ${userIdText} as owner`;
-
+  // Small sessions are answered as one row of joined columns, each large one as a row of its own.
+  const owners = withUser ? sql`json_agg(${t.userId}::text)::text` : sql`null::text`;
   const readRows = prepare(
     'read',
-    [],
+    [cte('given', sql`select string_to_array(${sql.placeholder('ids')}, ',') as ids`)],
     storedFields,
-    sql`
-    select ${storedColumns} from ${t} where ${t.id} = any(${ids}) and ${t.revokedAt} is null`,
+    sql`select string_agg(${t.id}, ',') as id, string_agg(coalesce(${t.data}::text, 'null'), chr(31)) as data,
+        string_agg(${t.version}::text, ',') as version,
+        string_agg(${microseconds(t.createdAt)}::text, ',') as created_us,
+        string_agg(${milliseconds(t.expiresAt)}::text, ',') as expires_ms, ${owners} as owner
+      from ${t} where ${isGiven} and ${isNotEnded}
+      group by case when pg_column_size(${t.data}) > ${sql.raw(String(LARGE_BYTES))} then ${t.id} end`,
   );
 
   const touchRows = prepare(
     'touch',
     [
-      // The scalar subselect is evaluated once, before a row is locked, and holds for this transaction.
-      cte(
-        'locked',
-        sql`
-      select ${t.id} as id, ${t}.ctid as at from ${t}
-      where ${t.id} = any(${ids}) and ${t.revokedAt} is null
-        and (select set_config('synchronous_commit', 'off', true)) is not null
-      for update skip locked`,
-      ),
-      cte(
-        'input',
-        sql`
-      select * from unnest(${ids}, ${list('expiries')}, ${list('alive')}) as i (id, expiry, alive)`,
-      ),
+      given('ids', 'expiry', 'alive'),
+      plainInput('expiry', 'alive'),
+      locked(lockedAt, sql`${isNotEnded} and ${withSetting('synchronous_commit', 'off')}`),
       cte(
         'moved',
-        sql`
-      update ${t} set ${column(t.expiresAt)} = ${capped(timestamp(sql`i.expiry`), t.createdAt)},
-        ${column(t.lastSeenAt)} = now()
-      from locked join input i on i.id = locked.id
-      where ${t}.ctid = locked.at and ${t.expiresAt} > ${timestamp(sql`i.alive`)}
-      returning ${t.id} as id`,
+        sql`update ${t} set ${column(t.expiresAt)} = ${capped(timestamp(sql`input.expiry`), t.createdAt)},
+            ${column(t.lastSeenAt)} = now()
+          from locked join input on input.id = locked.id
+          where ${t}.ctid = locked.at and ${t.expiresAt} > ${timestamp(sql`input.alive`)}
+          returning ${t.id} as id`,
       ),
     ],
     outcomeFields,
-    sql`
-    select id, 'done' as outcome from moved
-    union all
-    select ${t.id}, 'busy' from ${t} join input i on i.id = ${t.id}
-    where (select count(*) from moved) < cardinality(${ids})
-      and ${t.id} = any(${ids}) and ${t.revokedAt} is null
-      and ${t.expiresAt} > ${timestamp(sql`i.alive`)}
-      and ${t.id} not in (select id from moved)`,
+    sql`select (select string_agg(id, ',') from moved) as done,
+        (select string_agg(${t.id}, ',') from ${t} join input on input.id = ${t.id}
+          where ${notAll('moved')} and ${isGiven} and ${isNotEnded} and ${isNotIn('moved')}
+            and ${t.expiresAt} > ${timestamp(sql`input.alive`)}) as busy`,
   );
 
-  const unchanged = sql`locked.version = i.version::integer and locked.created_us = i.created::bigint`;
+  const storedColumns = sql`${t.id} as id, ${t.data}::text as data, ${t.version} as version,
+    ${microseconds(t.createdAt)} as created_us, ${milliseconds(t.expiresAt)} as expires_ms,
+    ${withUser ? sql`${t.userId}::text` : sql`null::text`} as owner`;
+  const isUnchanged = sql`locked.version = input.version::integer and locked.created_us = input.created::bigint`;
   const saveRows = prepare(
     'save',
     [
-      cte(
-        'locked',
-        sql`
-      select ${storedColumns}, ${t.revokedAt} as revoked_at, ${t}.ctid as at from ${t}
-      where ${t.id} = any(${ids}) for update skip locked`,
-      ),
-      cte('input', written(['ids', 'version', 'created', 'expiry'])),
+      given('ids', 'version', 'created', 'expiry', 'data'),
+      input('version', 'created', 'expiry', 'data'),
+      locked(sql`${storedColumns}, ${isEnded} as ended, ${t}.ctid as at`, sql`true`),
       cte(
         'saved',
-        sql`
-      update ${t} set ${column(t.data)} = i.data::json, ${setUserId}
-        ${column(t.version)} = ${t.version} + 1, ${column(t.lastSeenAt)} = now(),
-        ${column(t.expiresAt)} = ${capped(timestamp(sql`i.expiry`), t.createdAt)}
-      from locked join input i on i.ids = locked.id
-      where ${t}.ctid = locked.at and locked.revoked_at is null and ${unchanged}
-      returning ${t.id} as id`,
+        sql`update ${t} set ${column(t.data)} = input.data::json,
+            ${withUser ? sql`${column(t.userId)} = ${inputOwner},` : sql``}
+            ${column(t.version)} = ${t.version} + 1, ${column(t.lastSeenAt)} = now(),
+            ${column(t.expiresAt)} = ${capped(timestamp(sql`input.expiry`), t.createdAt)}
+          from locked join input on input.id = locked.id
+          where ${t}.ctid = locked.at and not locked.ended and ${isUnchanged}
+          returning ${t.id} as id`,
       ),
       announcement('c', 'saved'),
     ],
     writtenFields,
-    sql`
-    select judged.id, case outcome when 'conflict' then data end as data,
-      case outcome when 'done' then version + 1 else version end as version, created_us, expires_ms,
-      owner, outcome
-    from (
-      select locked.*, case
-        when saved.id is not null then 'done'
-        when locked.revoked_at is not null then 'gone'
-        when ${unchanged} then 'busy'
-        else 'conflict' end as outcome
-      from locked join input i on i.ids = locked.id left join saved on saved.id = locked.id
-    ) as judged
-    where ${announced}
-    union all
-    select ${t.id}, null, 0, 0, 0, null, 'busy' from ${t}
-    where (select count(*) from locked) < cardinality(${ids})
-      and ${t.id} = any(${ids}) and ${t.revokedAt} is null
-      and ${t.id} not in (select id from locked)`,
+    sql`select 'done' as outcome, string_agg(id, ',') as id, null as data, null as version,
+        null as created_us, null as expires_ms, null as owner
+      from saved where ${announced}
+      union all
+      select case when ended then 'gone' when ${isUnchanged} then 'busy' else 'conflict' end, locked.id,
+        locked.data, locked.version::text, locked.created_us::text, locked.expires_ms::text, locked.owner
+      from locked join input on input.id = locked.id
+      where ${notAll('saved')} and locked.id not in (select id from saved)
+      union all
+      select 'busy', ${t.id}, null, null, null, null, null
+      from ${t} where ${notAll('saved')} and ${isGiven} and ${isNotEnded} and ${isNotIn('locked')}`,
   );
 
   const insertRows = (kind: 'create' | 'put') =>
     prepare(
       kind,
       [
-        cte(
-          'locked',
-          sql`
-      select ${t.id} as id from ${t}
-      where ${t.id} = any(${ids})
-        and (select set_config('lock_timeout', ${sql.raw(literal(INSERT_LOCK_TIMEOUT))}, true)) is not null
-      for update skip locked`,
-        ),
-        cte(
-          'held',
-          sql`
-      select ${t.id} as id from ${t}
-      where ${t.id} = any(${ids}) and ${t.id} not in (select id from locked)`,
-        ),
+        given('ids', 'expiry', 'data'),
+        input('expiry', 'data'),
+        locked(sql`${t.id} as id`, withSetting('lock_timeout', INSERT_LOCK_TIMEOUT)),
+        cte('held', sql`select ${t.id} as id from ${t} where ${isGiven} and ${isNotIn('locked')}`),
         cte(
           'written',
-          sql`
-      insert into ${t} (${sql.join(
-        [t.id, t.data, ...(withUser ? [t.userId] : []), t.expiresAt].map(column),
-        sql`, `,
-      )})
-      select i.ids, i.data::json, ${withUser ? sql`${inputUserId},` : sql``}
-        ${capped(timestamp(sql`i.expiry`), sql`now()`)}
-      from (${written(['ids', 'expiry'])}) as i
-      where i.ids not in (select id from held)
-      order by i.ids collate "C"
-      on conflict (${column(t.id)}) do update set ${column(t.data)} = excluded.${column(t.data)},
-        ${withUser ? sql`${column(t.userId)} = excluded.${column(t.userId)},` : sql``}
-        ${column(t.version)} = ${t.version} + 1, ${column(t.lastSeenAt)} = now(),
-        ${
-          kind === 'create'
-            ? sql`${column(t.createdAt)} = now(), ${column(t.revokedAt)} = null,
-                ${column(t.expiresAt)} = excluded.${column(t.expiresAt)}`
-            : sql`${column(t.expiresAt)} = ${capped(sql`excluded.${column(t.expiresAt)}`, t.createdAt)}`
-        }
-      ${kind === 'create' ? sql`` : sql`where ${t.revokedAt} is null`}
-      returning ${t.id} as id, ${t.version} as version, ${microseconds(t.createdAt)} as created_us`,
+          sql`insert into ${t} (${sql.join(
+            [t.id, t.data, ...(withUser ? [t.userId] : []), t.expiresAt].map(column),
+            sql`, `,
+          )})
+            select input.id, input.data::json, ${withUser ? sql`${inputOwner},` : sql``}
+              ${capped(timestamp(sql`input.expiry`), sql`now()`)}
+            from input where input.id not in (select id from held)
+            order by input.id collate "C"
+            on conflict (${column(t.id)}) do update set ${column(t.data)} = excluded.${column(t.data)},
+              ${withUser ? sql`${column(t.userId)} = excluded.${column(t.userId)},` : sql``}
+              ${column(t.version)} = ${t.version} + 1, ${column(t.lastSeenAt)} = now(),
+              ${
+                kind === 'create'
+                  ? sql`${column(t.createdAt)} = now(), ${column(t.revokedAt)} = null,
+                      ${column(t.expiresAt)} = excluded.${column(t.expiresAt)}`
+                  : sql`${column(t.expiresAt)} =
+                      ${capped(sql`excluded.${column(t.expiresAt)}`, t.createdAt)} where ${isNotEnded}`
+              }
+            returning ${t.id} as id, ${t.version} as version, ${microseconds(t.createdAt)} as created_us`,
         ),
         announcement('c', 'written'),
       ],
       writtenFields,
-      sql`
-    select id, null as data, version, created_us, 0 as expires_ms, null as owner, 'done' as outcome
-    from written where ${announced}
-    union all
-    select id, null, 0, 0, 0, null, 'busy' from held`,
+      sql`select 'done' as outcome, string_agg(id, ',') as id, null as data,
+          string_agg(version::text, ',') as version, string_agg(created_us::text, ',') as created_us,
+          null as expires_ms, null as owner
+        from written where ${announced}
+        union all
+        select 'busy', id, null, null, null, null, null from held`,
     );
   const createRows = insertRows('create');
   const putRows = insertRows('put');
 
   const endRows = prepare(
     'end',
-    [
-      cte(
-        'locked',
-        sql`
-      select ${t.id} as id, ${t}.ctid as at from ${t}
-      where ${t.id} = any(${ids}) and ${t.revokedAt} is null
-      for update skip locked`,
-      ),
-      tombstones(),
-      announcement('d', 'ended'),
-    ],
+    [given('ids'), locked(lockedAt, isNotEnded), tombstones(), announcement('d', 'ended')],
     outcomeFields,
-    sql`
-    select id, 'done' as outcome from ended where ${announced}
-    union all
-    select ${t.id}, 'busy' from ${t}
-    where (select count(*) from ended) < cardinality(${ids})
-      and ${t.id} = any(${ids}) and ${t.revokedAt} is null
-      and ${t.id} not in (select id from ended)`,
-  );
-
-  const ofUser = sql`${t.userId} = ${sql`${placeholder('user')}::text`}::${sql.raw(settings.userIdType)}
-    and ${t.revokedAt} is null`;
-  const endUserRows = prepare(
-    'end_user',
-    [
-      cte(
-        'locked',
-        sql`
-      select ${t.id} as id, ${t}.ctid as at from ${t}
-      where ${ofUser} and ${t.id} <> ${placeholder('except')}
-      limit 1000 for update skip locked`,
-      ),
-      tombstones(),
-      announcement('d', 'ended'),
-    ],
-    outcomeFields,
-    sql`
-    select id, 'done' as outcome from ended where ${announced}
-    union all
-    (select ${t.id}, 'busy' from ${t}
-      where ${ofUser} and ${t.id} <> ${placeholder('except')} and ${t.id} not in (select id from ended)
-      limit 1)`,
-  );
-
-  // The user's sessions are all locked before any is judged. Two log-ins at once cannot each end the
-  // other: one of them finds rows that it cannot lock, or that the other has ended.
-  const liveOfUser = sql`${ofUser} and ${t.expiresAt} > ${timestamp(number('now'))}`;
-  const endBeyondRows = prepare(
-    'end_beyond',
-    [
-      cte(
-        'locked',
-        sql`
-      select ${t.id} as id, ${t}.ctid as at, ${t.lastSeenAt} as seen from ${t}
-      where ${liveOfUser} for update skip locked`,
-      ),
-      cte(
-        'surplus',
-        sql`
-      select id from locked where id <> ${placeholder('id')}
-        and (select count(*) from locked) = (select count(*) from ${t} where ${liveOfUser})
-      order by seen desc, id
-      offset ${number('keep')}::integer
-        - (select count(*) from locked where id = ${placeholder('id')})`,
-      ),
-      tombstones(sql`locked.id in (select id from surplus)`),
-      announcement('d', 'ended'),
-    ],
-    outcomeFields,
-    sql`
-    select id, 'done' as outcome from ended where ${announced}
-    union all
-    select '', 'busy'
-    where (select count(*) from locked) <> (select count(*) from ${t} where ${liveOfUser})
-      or (select count(*) from ended) <> (select count(*) from surplus)`,
+    sql`select (select string_agg(id, ',') from ended where ${announced}) as done,
+        (select string_agg(${t.id}, ',') from ${t}
+          where ${notAll('ended')} and ${isGiven} and ${isNotEnded} and ${isNotIn('ended')}) as busy`,
   );
 
   const clearRows = prepare(
@@ -532,26 +394,66 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     [
       cte(
         'cleared',
-        sql`
-      delete from ${t} where ctid = any(array(select ctid from ${t} limit 1000 for update skip locked))
-      returning ${t.id} as id`,
+        sql`delete from ${t} where ctid = any(array(select ctid from ${t} limit 1000 for update skip locked))
+          returning ${t.id} as id`,
       ),
       announcement('d', 'cleared'),
     ],
     outcomeFields,
-    sql`
-    select id, 'done' as outcome from cleared where ${announced}
-    union all
-    (select ${t.id}, 'busy' from ${t} where ${t.id} not in (select id from cleared) limit 1)`,
+    sql`select (select string_agg(id, ',') from cleared where ${announced}) as done,
+        (select ${t.id} from ${t} where ${isNotIn('cleared')} limit 1) as busy`,
   );
 
-  const isLive = sql`${t.revokedAt} is null and ${t.expiresAt} > ${timestamp(number('now'))}
-    ${
-      maxLifetime === undefined
-        ? sql``
-        : sql`and ${t.createdAt} > ${timestamp(number('now'))} - ${sql.raw(`interval '${maxLifetime * 1000} milliseconds'`)}`
-    }`;
-  const nextPage = sql`${t.id} > ${placeholder('after')} order by ${t.id} limit ${number('limit')}::integer`;
+  const ofUser = sql`${t.userId} = ${text('user')}::${sql.raw(settings.userIdType)} and ${isNotEnded}`;
+  const endUserRows = prepare(
+    'end_user',
+    [
+      cte(
+        'locked',
+        sql`select ${lockedAt} from ${t} where ${ofUser} and ${t.id} <> ${text('except')}
+          limit 1000 for update skip locked`,
+      ),
+      tombstones(),
+      announcement('d', 'ended'),
+    ],
+    outcomeFields,
+    sql`select (select string_agg(id, ',') from ended where ${announced}) as done,
+        (select ${t.id} from ${t}
+          where ${ofUser} and ${t.id} <> ${text('except')} and ${isNotIn('ended')} limit 1) as busy`,
+  );
+
+  // The user's sessions are all locked before any is judged. Two log-ins at once cannot each end the
+  // other: one of them finds rows that it cannot lock, or that the other has ended.
+  const isLiveOfUser = sql`${ofUser} and ${t.expiresAt} > ${timestamp(number('now'))}`;
+  const isIncomplete = sql`(select count(*) from locked) <> (select count(*) from ${t} where ${isLiveOfUser})`;
+  const endBeyondRows = prepare(
+    'end_beyond',
+    [
+      cte(
+        'locked',
+        sql`select ${lockedAt}, ${t.lastSeenAt} as seen from ${t} where ${isLiveOfUser} for update skip locked`,
+      ),
+      cte(
+        'surplus',
+        sql`select id from locked where id <> ${text('id')} and not ${isIncomplete}
+          order by seen desc, id
+          offset ${number('keep')}::integer - (select count(*) from locked where id = ${text('id')})`,
+      ),
+      tombstones(sql`locked.id in (select id from surplus)`),
+      announcement('d', 'ended'),
+    ],
+    outcomeFields,
+    sql`select (select string_agg(id, ',') from ended where ${announced}) as done,
+        case when ${isIncomplete} or (select count(*) from ended) <> (select count(*) from surplus)
+          then 'some' end as busy`,
+  );
+
+  const isLive = sql`${isNotEnded} and ${t.expiresAt} > ${timestamp(number('now'))} ${
+    lifetime === undefined
+      ? sql``
+      : sql`and ${t.createdAt} > ${timestamp(number('now'))} - ${lifetime}`
+  }`;
+  const nextPage = sql`${t.id} > ${text('after')} order by ${t.id} limit ${number('limit')}::integer`;
   const listed = sql`select ${storedColumns}, ${milliseconds(t.lastSeenAt)} as seen_ms from ${t} where ${isLive}`;
   const listAll = prepare('list', [], listedFields, sql`${listed} and ${nextPage}`);
   const listOfUser = prepare(
@@ -564,15 +466,13 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     'list_ids',
     [],
     idField,
-    sql`
-    select ${t.id} as id from ${t} where ${isLive} and ${nextPage}`,
+    sql`select ${t.id} as id from ${t} where ${isLive} and ${nextPage}`,
   );
   const countRows = prepare(
     'count',
     [],
-    { count: sql<number | string>`count`.as('count') },
-    sql`
-    select count(*) as count from ${t} where ${isLive}`,
+    countField,
+    sql`select count(*) as count from ${t} where ${isLive}`,
   );
 
   // `expires_hour <= now()` finds the rows by the index; the second condition is exact.
@@ -581,146 +481,211 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     [
       cte(
         'pruned',
-        sql`
-      delete from ${t} where ctid = any(array(
-        select ctid from ${t} where ${t.expiresHour} <= now() and ${t.expiresAt} <= now()
-        limit ${number('limit')}::integer for update skip locked))
-      returning 1`,
+        sql`delete from ${t} where ctid = any(array(
+            select ctid from ${t} where ${t.expiresHour} <= now() and ${t.expiresAt} <= now()
+            limit ${number('limit')}::integer for update skip locked))
+          returning 1`,
       ),
     ],
-    { count: sql<number | string>`count`.as('count') },
+    countField,
     sql`select count(*) as count from pruned`,
   );
   const probeRows = prepare('probe', [], idField, sql`select ${t.id} as id from ${t} limit 0`);
 
-  const userColumn = (rows: readonly WriteRow[]) =>
+  const ownersOf = (rows: readonly WriteRow[]) =>
     withUser ? { users: JSON.stringify(rows.map((row) => row.userId)) } : {};
   const insert =
     (run: typeof createRows): Statement<WriteRow, Written> =>
-    async (rows) =>
-      inOrder(
-        rows,
-        (row) => row.id,
-        GONE,
-        toWritten,
-        await run({
-          ids: rows.map((row) => row.id).join(','),
-          expiry: rows.map((row) => row.expiresAt).join(','),
-          data: rows.map((row) => row.data).join(SEPARATOR),
-          ...userColumn(rows),
-        }),
-      );
-  const outcomes = (rows: { id: string; outcome: Outcome }[]) => ({
-    ended: rows.filter((row) => row.outcome === 'done').map((row) => row.id),
-    busy: rows.some((row) => row.outcome === 'busy'),
-  });
+    async (rows) => {
+      const found = await run({
+        ids: joined(rows, (row) => row.id),
+        expiry: joined(rows, (row) => row.expiresAt),
+        data: joined(rows, (row) => row.data, DATA_SEPARATOR),
+        ...ownersOf(rows),
+      });
+      return inOrder(rows, writtenById(found, rows), GONE);
+    };
 
   return {
-    read: async (rows) =>
-      inOrder(rows, (id) => id, undefined, toStored, await readRows({ ids: rows.join(',') })),
-    touch: async (rows) =>
-      inOrder(
-        rows,
-        (row) => row.id,
-        'gone',
-        (row) => row.outcome,
-        await touchRows({
-          ids: rows.map((row) => row.id).join(','),
-          expiries: rows.map((row) => row.expiresAt).join(','),
-          alive: rows.map((row) => row.aliveAt).join(','),
-        }),
-      ),
-    save: async (rows) =>
-      inOrder(
-        rows,
-        (row) => row.id,
-        GONE,
-        toWritten,
-        await saveRows({
-          ids: rows.map((row) => row.id).join(','),
-          version: rows.map((row) => row.version).join(','),
-          created: rows.map((row) => row.createdAt).join(','),
-          expiry: rows.map((row) => row.expiresAt).join(','),
-          data: rows.map((row) => row.data).join(SEPARATOR),
-          ...userColumn(rows),
-        }),
-      ),
+    read: async (rows) => {
+      const found = new Map<string, StoredRow>();
+      for (const group of await readRows({ ids: rows.join(',') })) {
+        for (const row of storedIn(group)) found.set(row.id, row);
+      }
+      return rows.map((id) => found.get(id));
+    },
+    touch: async (rows) => {
+      const found = await touchRows({
+        ids: joined(rows, (row) => row.id),
+        expiry: joined(rows, (row) => row.expiresAt),
+        alive: joined(rows, (row) => row.aliveAt),
+      });
+      return inOrder(rows, outcomesById(found), 'gone');
+    },
+    save: async (rows) => {
+      const found = await saveRows({
+        ids: joined(rows, (row) => row.id),
+        version: joined(rows, (row) => row.version),
+        created: joined(rows, (row) => row.createdAt),
+        expiry: joined(rows, (row) => row.expiresAt),
+        data: joined(rows, (row) => row.data, DATA_SEPARATOR),
+        ...ownersOf(rows),
+      });
+      return inOrder(rows, writtenById(found, rows), GONE);
+    },
     create: insert(createRows),
     put: insert(putRows),
-    end: async (rows) =>
-      inOrder(
-        rows,
-        (id) => id,
-        'gone',
-        (row) => row.outcome,
-        await endRows({ ids: rows.join(',') }),
-      ),
-    clear: async () => outcomes(await clearRows({})),
-    endUser: async (user, except) => outcomes(await endUserRows({ user, except })),
+    end: async (rows) => {
+      const found = outcomesById(await endRows({ ids: rows.join(',') }));
+      return rows.map((id) => found.get(id) ?? 'gone');
+    },
+    clear: async () => endedIn(await clearRows({})),
+    endUser: async (user, except) => endedIn(await endUserRows({ user, except })),
     endBeyond: async (user, id, keep, now) =>
-      outcomes(await endBeyondRows({ user, id, keep: String(keep), now: String(now) })),
+      endedIn(await endBeyondRows({ user, id, keep: String(keep), now: String(now) })),
     list: async ({ userId, after, limit, now }) => {
       const page = { after, limit: String(limit), now: String(now) };
       const rows = await (userId === undefined
         ? listAll(page)
         : listOfUser({ ...page, user: userId }));
-      return rows.map((row) => ({ ...toStored(row), lastSeenAt: Number(row.lastSeenAt) }));
+      return rows.map((row) => ({
+        id: row.id ?? '',
+        data: row.data ?? 'null',
+        version: Number(row.version),
+        createdAt: Number(row.createdAt),
+        expiresAt: Number(row.expiresAt),
+        userId: row.userId,
+        lastSeenAt: Number(row.lastSeenAt),
+      }));
     },
     listIds: async ({ after, limit, now }) =>
       (await listIdRows({ after, limit: String(limit), now: String(now) })).map((row) => row.id),
     count: async (now) => Number((await countRows({ now: String(now) }))[0]?.count),
     prune: async (limit) => Number((await pruneRows({ limit: String(limit) }))[0]?.count),
-    probe: async () => void (await probeRows({})),
+    probe: async () => {
+      await probeRows({});
+    },
   };
 }
 
-/** U+001F: JSON text escapes it, so it separates JSON texts. */
-const SEPARATOR = '\u001f';
+/** Above so many bytes as stored, a session is answered in a row of its own: a joined column must not outgrow a text. */
+const LARGE_BYTES = 8192;
 
 const GONE: Written = { outcome: 'gone' };
 
-interface StoredFields {
-  readonly id: string;
-  readonly data: string | null;
-  readonly version: number | string;
-  readonly createdAt: number | string;
-  readonly expiresAt: number | string;
-  readonly userId: string | null;
+const idField = { id: sql<string>`id`.as('id') };
+const countField = { count: sql<number | string>`count`.as('count') };
+/** Ids, joined. */
+const outcomeFields = {
+  done: sql<string | null>`done`.as('done'),
+  busy: sql<string | null>`busy`.as('busy'),
+};
+/** Of one row, or columns of many, joined. */
+const storedFields = {
+  id: sql<string | null>`id`.as('id'),
+  data: sql<string | null>`data`.as('data'),
+  version: sql<string | number | null>`version`.as('version'),
+  createdAt: sql<string | number | null>`created_us`.as('created_us'),
+  expiresAt: sql<string | number | null>`expires_ms`.as('expires_ms'),
+  userId: sql<string | null>`owner`.as('owner'),
+};
+const writtenFields = { ...storedFields, outcome: sql<Written['outcome']>`outcome`.as('outcome') };
+const listedFields = { ...storedFields, lastSeenAt: sql<string | number>`seen_ms`.as('seen_ms') };
+
+type Fields<F> = { readonly [K in keyof F]: F[K] extends SQL.Aliased<infer T> ? T : never };
+type StoredFields = Fields<typeof storedFields>;
+
+function* storedIn(group: StoredFields): Iterable<StoredRow> {
+  const data = splitData(group.data);
+  const versions = split(String(group.version));
+  const createdAt = split(String(group.createdAt));
+  const expiresAt = split(String(group.expiresAt));
+  const owners: (string | null)[] = group.userId === null ? [] : JSON.parse(group.userId);
+  for (const [at, id] of split(group.id).entries()) {
+    yield {
+      id,
+      data: data[at] ?? 'null',
+      version: Number(versions[at]),
+      createdAt: Number(createdAt[at]),
+      expiresAt: Number(expiresAt[at]),
+      userId: owners[at] ?? null,
+    };
+  }
 }
 
-function toStored(row: StoredFields): StoredRow {
+function outcomesById(found: readonly Fields<typeof outcomeFields>[]): Map<string, Outcome> {
+  const outcomes = new Map<string, Outcome>();
+  for (const { done, busy } of found) {
+    for (const id of split(done)) outcomes.set(id, 'done');
+    for (const id of split(busy)) outcomes.set(id, 'busy');
+  }
+  return outcomes;
+}
+
+function endedIn(found: readonly Fields<typeof outcomeFields>[]): {
+  ended: string[];
+  busy: boolean;
+} {
   return {
-    id: row.id,
-    data: row.data ?? 'null',
-    version: Number(row.version),
-    createdAt: Number(row.createdAt),
-    expiresAt: Number(row.expiresAt),
-    userId: row.userId,
+    ended: found.flatMap(({ done }) => split(done)),
+    busy: found.some(({ busy }) => busy !== null),
   };
 }
 
-function toWritten(row: StoredFields & { readonly outcome: Outcome | 'conflict' }): Written {
-  if (row.outcome === 'conflict') return { outcome: 'conflict', stored: toStored(row) };
-  if (row.outcome !== 'done') return { outcome: row.outcome };
-  return { outcome: 'done', version: Number(row.version), createdAt: Number(row.createdAt) };
+function writtenById(
+  found: readonly Fields<typeof writtenFields>[],
+  rows: readonly (WriteRow | SaveRow)[],
+): Map<string, Written> {
+  const results = new Map<string, Written>();
+  for (const group of found) {
+    const ids = split(group.id);
+    if (group.outcome === 'conflict') {
+      const [id = ''] = ids;
+      const { data, userId } = group;
+      const stored = { id, data: data ?? 'null', userId, ...numbersOf(group) };
+      results.set(id, { outcome: 'conflict', stored });
+    } else if (group.outcome !== 'done') {
+      for (const id of ids) results.set(id, { outcome: group.outcome });
+    } else if (group.version !== null) {
+      const versions = split(String(group.version));
+      const createdAt = split(String(group.createdAt));
+      for (const [at, id] of ids.entries()) {
+        results.set(id, {
+          outcome: 'done',
+          version: Number(versions[at]),
+          createdAt: Number(createdAt[at]),
+        });
+      }
+    } else if (ids.length > 0) {
+      // A save that is done has raised the version that it came with.
+      const done = new Set(ids);
+      for (const row of rows) {
+        if (!done.has(row.id) || !('version' in row)) continue;
+        results.set(row.id, {
+          outcome: 'done',
+          version: row.version + 1,
+          createdAt: row.createdAt,
+        });
+      }
+    }
+  }
+  return results;
 }
 
-/** Brings results, which come in the database's order, into that of the input; `absent` where there is none. */
-function inOrder<Row, Found extends { readonly id: string }, Result>(
-  rows: readonly Row[],
-  idOf: (row: Row) => string,
+function numbersOf({ version, createdAt, expiresAt }: StoredFields) {
+  return { version: Number(version), createdAt: Number(createdAt), expiresAt: Number(expiresAt) };
+}
+
+/** Brings results, which come in the database's order, into that of the input. */
+function inOrder<Result>(
+  rows: readonly { readonly id: string }[],
+  found: ReadonlyMap<string, Result>,
   absent: Result,
-  convert: (found: Found) => Result,
-  found: readonly Found[],
 ): Result[] {
-  const byId = new Map(found.map((one) => [one.id, one]));
-  return rows.map((row) => {
-    const one = byId.get(idOf(row));
-    return one === undefined ? absent : convert(one);
-  });
+  return rows.map((row) => found.get(row.id) ?? absent);
 }
 
-/** A text as an SQL literal, for the few that are made by this package itself. */
+/** A text as an SQL literal, for the few that this package makes itself. */
 function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }

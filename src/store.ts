@@ -32,17 +32,11 @@ import { pruneAll, pruneAtIntervals } from './prune.js';
 import { BatchedRows, type Rows } from './rows.js';
 import { asSession, type SaveResult, Saver, userIdText } from './save.js';
 import { sessionTable } from './schema.js';
-import {
-  buildStatements,
-  type ListedRow,
-  type SessionView,
-  type Statements,
-  type StoredRow,
-  viewOf,
-} from './statements.js';
+import { buildStatements, type ListedRow, type Statements, type StoredRow } from './statements.js';
 import { channelOf, type Message } from './sync/channel.js';
 import { Realtime } from './sync/realtime.js';
 import { traced } from './tracing.js';
+import { type SessionView, viewOf } from './view.js';
 
 /** The Node callback that express-session passes. */
 export type Callback<T> = (error?: unknown, result?: T) => void;
