@@ -64,9 +64,10 @@ async function start(): Promise<void> {
 
   const address = server.address();
   const shown = typeof address === 'object' && address ? address.port : port;
+  const name = ['127.0.0.1', '0.0.0.0', '::1', '::'].includes(host) ? 'localhost' : host;
   const [demo] = demoAccounts;
   console.log(`Sessions are stored in ${database.name}.`);
-  console.log(`The page is at http://${host === '127.0.0.1' ? 'localhost' : host}:${shown}`);
+  console.log(`The page is at http://${name}:${shown}`);
   console.log(
     `Log in as ${demo.name} with the password ${demo.password}. Ctrl+C stops the server.`,
   );
