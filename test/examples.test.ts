@@ -182,6 +182,14 @@ describe('the express example, in memory', () => {
     expect(await events.next()).toMatchObject({ done: true });
   });
 
+  test('tells a page at once that another tab has logged out, though no session changed', async () => {
+    const { browser } = await somebody(example);
+    const events = eventsOf(await browser.copy().open('/events'));
+    await nextEvent(events, ({ name }) => name === 'devices');
+    await browser.post('/logout', new URLSearchParams());
+    await nextEvent(events, ({ name }) => name === 'ended');
+  });
+
   test('tells a page that nobody is logged in to so, instead of keeping it waiting', async () => {
     const events = eventsOf(await example.browser().open('/events'));
     expect(await events.next()).toMatchObject({ value: { name: 'ended' } });
@@ -223,7 +231,7 @@ describe('the express example, in memory', () => {
   });
 });
 
-describe('the express example, started and stopped', () => {
+describe('the express example, started and stopped', { timeout: 120_000 }, () => {
   test('runs by npm start, and stops on a signal with a page still open', async () => {
     const run = launch('npm', ['start']);
     const url = await run.until(/http:\/\/localhost:\d+/);
@@ -290,8 +298,13 @@ describe('the express example, started and stopped', () => {
 
   test('tells a page of one process at once what happened in another, on one Postgres', () =>
     withDatabase(async (database) => {
-      await using one = await startExample(app, { args: [database.url] });
-      await using two = await startExample(app, { env: { DATABASE_URL: database.url } });
+      // Both make the tables at once.
+      const [one, two] = await Promise.all([
+        startExample(app, { args: [database.url] }),
+        startExample(app, { env: { DATABASE_URL: database.url } }),
+      ]);
+      await using _one = one;
+      await using _two = two;
       const { password } = new URL(database.url);
       expect(password).not.toBe('');
       for (const { output } of [one, two]) {

@@ -23,16 +23,27 @@ function eventFrom(block: string): StreamEvent {
   };
 }
 
-/** Reads until an event is found; fails where the stream ends without. */
+const limitMs = 10_000;
+
+/** Reads until an event is found; fails where the stream ends without, or it does not come soon. */
 export async function nextEvent(
   events: AsyncIterator<StreamEvent>,
   found: (event: StreamEvent) => boolean,
 ): Promise<StreamEvent> {
   const seen: string[] = [];
-  for (;;) {
-    const { value, done } = await events.next();
-    if (done) throw new Error(`The stream ended after: ${seen.join(', ') || 'nothing'}`);
-    if (found(value)) return value;
-    seen.push(value.name);
+  const inVain = (why: string) => new Error(`${why} after: ${seen.join(', ') || 'nothing'}`);
+  let limit: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    limit = setTimeout(() => reject(inVain(`${limitMs} ms went by`)), limitMs);
+  });
+  try {
+    for (;;) {
+      const { value, done } = await Promise.race([events.next(), late]);
+      if (done) throw inVain('The stream ended');
+      if (found(value)) return value;
+      seen.push(value.name);
+    }
+  } finally {
+    clearTimeout(limit);
   }
 }
