@@ -1,0 +1,70 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PGlite } from '@electric-sql/pglite';
+import { DrizzleStore, type Source } from 'connect-drizzle';
+import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
+import { drizzle as drizzlePglite } from 'drizzle-orm/pglite';
+import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
+import postgres from 'postgres';
+import { freshDatabase } from './database.js';
+
+/** A kind of source, open, with a store on it. */
+export interface OpenSource {
+  /** One store for many tests: to be cleared between them. */
+  readonly store: DrizzleStore;
+  close(): Promise<void>;
+}
+
+/** Every kind of source that a store takes. */
+export const sources: Record<string, () => Promise<OpenSource>> = {
+  'a pg.Pool': () => onServer(({ pool }) => pool()),
+  'a URL': () => onServer(({ url }) => url),
+  'Drizzle on node-postgres': () =>
+    onServer(({ pool }) => drizzleNodePostgres({ client: pool(), logger: false })),
+  'Drizzle on postgres-js': () =>
+    onServer(({ url }, ends) => drizzlePostgresJs({ client: postgresJs(url, ends) })),
+  'a postgres-js sql': () => onServer(({ url }, ends) => postgresJs(url, ends)),
+  'a PGlite': () => onPglite((client) => client),
+  'Drizzle on PGlite': () => onPglite((client) => drizzlePglite({ client })),
+  'a folder': async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'connect-drizzle-folder-'));
+    return on(join(folder, 'sessions'), () => rm(folder, { recursive: true, force: true }));
+  },
+  memory: async () => on('memory://', async () => {}),
+};
+
+type End = () => Promise<unknown>;
+type Database = Awaited<ReturnType<typeof freshDatabase>>;
+
+async function onServer(make: (database: Database, ends: End[]) => Source): Promise<OpenSource> {
+  const database = await freshDatabase();
+  const ends: End[] = [];
+  return on(make(database, ends), async () => {
+    for (const end of ends) await end();
+    await database.drop();
+  });
+}
+
+function postgresJs(url: string, ends: End[]): postgres.Sql {
+  const sql = postgres(url, { onnotice: () => {} });
+  ends.push(() => sql.end());
+  return sql;
+}
+
+async function onPglite(make: (client: PGlite) => Source): Promise<OpenSource> {
+  const client = await PGlite.create();
+  return on(make(client), () => client.close());
+}
+
+async function on(source: Source, end: End): Promise<OpenSource> {
+  const store = new DrizzleStore(source, { createTableIfMissing: true });
+  await store.ready();
+  return {
+    store,
+    async close() {
+      await store.close();
+      await end();
+    },
+  };
+}
