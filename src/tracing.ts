@@ -32,7 +32,14 @@ export const tracing = {
 } as const;
 
 /** Runs an operation, observed where somebody looks. */
-export function traced<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
+export async function traced<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
   const at = tracing[context.operation];
-  return at.hasSubscribers ? at.tracePromise(run, context) : run();
+  if (!at.hasSubscribers) return run();
+  const kept: { result?: T } = {};
+  // What a traced promise gives, its subscribers get: here that would be a session, or the rows of a batch.
+  const observed = async () => {
+    kept.result = await run();
+  };
+  await at.tracePromise(observed, context);
+  return kept.result as T;
 }
