@@ -21,6 +21,7 @@ export interface SessionView {
   readonly schemaName: string | undefined;
   /** What error messages call it. */
   readonly label: string;
+  /** The SQL type of `user_id`, to cast to. */
   readonly userIdType: string;
   /** Whether `user_id` may be emptied in a tombstone. */
   readonly userIdNullable: boolean;
@@ -57,7 +58,16 @@ export function viewOf(table: AppTable, nameOf: (column: AnyPgColumn) => string)
     tableName,
     schemaName,
     label: [schemaName, tableName].filter((part) => part !== undefined).join('.'),
-    userIdType: userId?.getSQLType() ?? 'text',
+    userIdType: withoutLength(userId?.getSQLType() ?? 'text'),
     userIdNullable: userId?.notNull !== true,
   };
+}
+
+/**
+ * An SQL type to cast to. A cast to `varchar(10)` would cut a longer user id off, and so take one user
+ * for another; without the length, a column that cannot hold the id refuses it.
+ */
+function withoutLength(type: string): string {
+  const name = type.replace(/\s*\([^)]*\)/, '');
+  return name === 'char' ? 'bpchar' : name;
 }
