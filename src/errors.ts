@@ -139,11 +139,17 @@ export class ConnectionError extends SessionStoreError {
   }
 }
 
+const UNDEFINED_COLUMN = '42703';
+const NOT_OURS =
+  "the table lacks a column. Is it another package's, such as the one of connect-pg-simple? Its sessions can be imported into a new table";
+
 /** The database refused a statement; `cause.code` is the SQLSTATE. */
 export class StatementError extends SessionStoreError {
   readonly code = 'ERR_STATEMENT';
   constructor(cause: unknown) {
-    super(`The database refused the statement (SQLSTATE ${sqlState(cause) ?? 'unknown'})`, cause);
+    const state = sqlState(cause) ?? 'unknown';
+    const hint = state === UNDEFINED_COLUMN ? `: ${NOT_OURS}` : '';
+    super(`The database refused the statement (SQLSTATE ${state})${hint}`, cause);
   }
 }
 

@@ -6,8 +6,9 @@
  * @module
  */
 import { sql } from 'drizzle-orm';
+import { MigrationError } from './errors.js';
 import { migrations } from './migrations.js';
-import { DEFAULT_TABLE_NAME, indexName } from './names.js';
+import { COLUMN_NAMES, DEFAULT_TABLE_NAME, indexName } from './names.js';
 import type { Database } from './statements.js';
 
 /** Which migrations a table has had. */
@@ -48,6 +49,10 @@ export async function migrate(
       await tx.execute(sql`create table if not exists ${tracking}
       (table_name text not null, migration text not null, applied_at timestamptz not null default now(),
        primary key (table_name, migration))`);
+      const isThere = await exists(tx, 'to_regclass', table);
+      if (isThere) await refuseOthers(tx, table);
+      // Whoever has dropped it meant to begin anew.
+      else await tx.execute(sql`delete from ${tracking} where table_name = ${tableName}::text`);
       const done = new Set(
         namesIn(
           await tx.execute(
@@ -59,7 +64,7 @@ export async function migrate(
         if (done.has(name)) continue;
         const isFirst = name === migrations[0]?.name;
         // A table that drizzle-kit made, before or beside this store, is as the first migration leaves it.
-        if (!(isFirst && (await exists(tx, 'to_regclass', table)))) {
+        if (!(isFirst && isThere)) {
           for (const statement of statements) await tx.execute(sql.raw(renamed(statement)));
         }
         await tx.execute(
@@ -69,6 +74,16 @@ export async function migrate(
       // Whatever the app's default is: what the process before has done must be seen after the wait.
     },
     { isolationLevel: 'read committed' },
+  );
+}
+
+/** A table of that name may be another package's: connect-pg-simple's is called `session`. */
+async function refuseOthers(tx: Pick<Database, 'execute'>, table: string): Promise<void> {
+  const found = await tx.execute(sql`select attname as migration from pg_attribute
+    where attrelid = ${table}::text::regclass and attname = ${COLUMN_NAMES.expiresHour}::text and not attisdropped`);
+  if (namesIn(found).length > 0) return;
+  throw new MigrationError(
+    `The table ${table} is not one of this package. Pass another tableName; its sessions can be imported`,
   );
 }
 
