@@ -15,8 +15,9 @@
  * `busy`, and the caller's row is sent again. Postgres never inlines a CTE with a row lock, so
  * MATERIALIZED need not be written. (https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE)
  *
- * What became of rows that are not done is looked up only where there are any: `notAll` makes it a
- * one-time filter, so that it costs nothing otherwise.
+ * The answer of a write is what was done, and no more: what became of the others is read afterwards,
+ * where there are any. To have the statement itself tell it costs every caller more than the few who
+ * meet another writer save (measured: twice the server's time for a statement of one row).
  *
  * @module
  */
@@ -41,8 +42,11 @@ const TOMBSTONE = sql.raw(`interval '1 hour'`);
 /** Ids in one notification: 44 bytes each, of the 8,000 that Postgres takes. */
 const IDS_PER_NOTIFICATION = 150;
 
-/** How long an insert waits for another transaction that is inserting the same id. */
-const INSERT_LOCK_TIMEOUT = '100ms';
+/**
+ * How long a write waits for another transaction, where it cannot skip what that one holds: an id that is
+ * being inserted, or the user's row that an app's foreign key leads to.
+ */
+const LOCK_TIMEOUT = '100ms';
 
 /** A session's row as a read gives it. Times are milliseconds since 1970. */
 export interface StoredRow {
@@ -114,11 +118,11 @@ export interface Statements {
   readonly create: Statement<WriteRow, Written>;
   /** Inserts or overwrites, but never a tombstone. */
   readonly put: Statement<WriteRow, Written>;
-  /** Leaves tombstones. */
+  /** Leaves tombstones; `gone` where the session was not live. */
   readonly end: Statement<string, Outcome>;
   /** Deletes rows, tombstones too, up to 1,000 a call. `busy`: there are more, or some are held. */
   readonly clear: () => Promise<{ ended: string[]; busy: boolean }>;
-  /** Leaves tombstones of one user's sessions, up to 1,000 a call. `busy`: there are more, or some are held. */
+  /** Leaves tombstones of one user's sessions, up to 1,000 a call; gives the live ones. `busy`: there are more, or some are held. */
   readonly endUser: (
     userId: string,
     exceptId: string,
@@ -180,7 +184,6 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   };
   const ids = sql`(select ids from given)::text[]`;
   const isGiven = sql`${t.id} = any(${ids})`;
-  const isEnded = sql`${t.revokedAt} is not null`;
   const isNotEnded = sql`${t.revokedAt} is null`;
 
   /** The input as rows, with its columns by their names. */
@@ -208,8 +211,6 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       sql`select ${columns} from ${t} where ${isGiven} and ${condition} for update skip locked`,
     );
   const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
-  const notAll = (done: string) =>
-    sql`(select count(*) from ${sql.raw(done)}) < cardinality(${ids})`;
   const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
 
   /** Sets a server's setting for this transaction; a scalar subselect is run once, before the rows are looked for. */
@@ -230,7 +231,16 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   /** A CTE that nothing refers to is never run. */
   const announced = announce === undefined ? sql`true` : sql`(select count(*) from announced) >= 0`;
 
-  /** The tombstones that `ended` leaves of the rows that `locked` holds. */
+  const isLive = sql`${isNotEnded} and ${t.expiresAt} > ${timestamp(number('now'))} ${
+    lifetime === undefined
+      ? sql``
+      : sql`and ${t.createdAt} > ${timestamp(number('now'))} - ${lifetime}`
+  }`;
+
+  /**
+   * The tombstones that `ended` leaves of the rows that `locked` holds, of expired ones too, which a request that
+   * still runs could save.
+   */
   const tombstones = (condition: SQL = sql`true`) =>
     cte(
       'ended',
@@ -239,8 +249,10 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
           ${column(t.version)} = ${t.version} + 1, ${column(t.revokedAt)} = now(),
           ${column(t.expiresAt)} = now() + ${TOMBSTONE}
         from locked where ${t}.ctid = locked.at and ${condition}
-        returning ${t.id} as id`,
+        returning ${t.id} as id, locked.live as live`,
     );
+  const endingAt = sql`${lockedAt}, ${isLive} as live`;
+  const endedIds = sql`(select string_agg(id, ',') filter (where live) from ended where ${announced})`;
 
   /** Prepares a statement; its name carries a hash of its text, so that two stores can share a pool. */
   function prepare<F extends Record<string, SQL.Aliased>>(
@@ -265,18 +277,29 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     };
   }
 
-  // Small sessions are answered as one row of joined columns, each large one as a row of its own.
-  const owners = withUser ? sql`json_agg(${t.userId}::text)::text` : sql`null::text`;
+  // One row of joined columns. Each large session is left out of it, and read alone: a joined column
+  // must not outgrow what a text of Postgres or of V8 can be.
+  const owner = withUser ? sql`${t.userId}::text` : sql`null::text`;
+  const storedColumns = sql`${t.id} as id, coalesce(${t.data}::text, 'null') as data, ${t.version} as version,
+    ${microseconds(t.createdAt)} as created_us, ${milliseconds(t.expiresAt)} as expires_ms, ${owner} as owner`;
+  const isLarge = sql`octet_length(data) > ${sql.raw(String(LARGE_BYTES))}`;
   const readRows = prepare(
     'read',
-    [cte('given', sql`select string_to_array(${sql.placeholder('ids')}, ',') as ids`)],
+    [],
     storedFields,
-    sql`select string_agg(${t.id}, ',') as id, string_agg(coalesce(${t.data}::text, 'null'), chr(31)) as data,
-        string_agg(${t.version}::text, ',') as version,
-        string_agg(${microseconds(t.createdAt)}::text, ',') as created_us,
-        string_agg(${milliseconds(t.expiresAt)}::text, ',') as expires_ms, ${owners} as owner
-      from ${t} where ${isGiven} and ${isNotEnded}
-      group by case when pg_column_size(${t.data}) > ${sql.raw(String(LARGE_BYTES))} then ${t.id} end`,
+    sql`select string_agg(id, ',') as id, string_agg(case when ${isLarge} then '' else data end, chr(31)) as data,
+        string_agg(version::text, ',') as version, string_agg(created_us::text, ',') as created_us,
+        string_agg(expires_ms::text, ',') as expires_ms,
+        ${withUser ? sql`json_agg(owner)::text` : sql`null::text`} as owner
+      from (select ${storedColumns} from ${t}
+        where ${t.id} = any((select string_to_array(${sql.placeholder('ids')}, ','))::text[]) and ${isNotEnded}
+        offset 0) as stored`,
+  );
+  const readOne = prepare(
+    'read_one',
+    [],
+    storedFields,
+    sql`select ${storedColumns} from ${t} where ${t.id} = ${text('id')} and ${isNotEnded}`,
   );
 
   const touchRows = prepare(
@@ -294,23 +317,16 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
           returning ${t.id} as id`,
       ),
     ],
-    outcomeFields,
-    sql`select (select string_agg(id, ',') from moved) as done,
-        (select string_agg(${t.id}, ',') from ${t} join input on input.id = ${t.id}
-          where ${notAll('moved')} and ${isGiven} and ${isNotEnded} and ${isNotIn('moved')}
-            and ${t.expiresAt} > ${timestamp(sql`input.alive`)}) as busy`,
+    doneField,
+    sql`select string_agg(id, ',') as done from moved`,
   );
 
-  const storedColumns = sql`${t.id} as id, ${t.data}::text as data, ${t.version} as version,
-    ${microseconds(t.createdAt)} as created_us, ${milliseconds(t.expiresAt)} as expires_ms,
-    ${withUser ? sql`${t.userId}::text` : sql`null::text`} as owner`;
-  const isUnchanged = sql`locked.version = input.version::integer and locked.created_us = input.created::bigint`;
   const saveRows = prepare(
     'save',
     [
       given('ids', 'version', 'created', 'expiry', 'data'),
       input('version', 'created', 'expiry', 'data'),
-      locked(sql`${storedColumns}, ${isEnded} as ended, ${t}.ctid as at`, sql`true`),
+      locked(lockedAt, isNotEnded),
       cte(
         'saved',
         sql`update ${t} set ${column(t.data)} = input.data::json,
@@ -318,23 +334,14 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
             ${column(t.version)} = ${t.version} + 1, ${column(t.lastSeenAt)} = now(),
             ${column(t.expiresAt)} = ${capped(timestamp(sql`input.expiry`), t.createdAt)}
           from locked join input on input.id = locked.id
-          where ${t}.ctid = locked.at and not locked.ended and ${isUnchanged}
+          where ${t}.ctid = locked.at and ${t.version} = input.version::integer
+            and ${microseconds(t.createdAt)} = input.created::bigint
           returning ${t.id} as id`,
       ),
       announcement('c', 'saved'),
     ],
-    writtenFields,
-    sql`select 'done' as outcome, string_agg(id, ',') as id, null as data, null as version,
-        null as created_us, null as expires_ms, null as owner
-      from saved where ${announced}
-      union all
-      select case when ended then 'gone' when ${isUnchanged} then 'busy' else 'conflict' end, locked.id,
-        locked.data, locked.version::text, locked.created_us::text, locked.expires_ms::text, locked.owner
-      from locked join input on input.id = locked.id
-      where ${notAll('saved')} and locked.id not in (select id from saved)
-      union all
-      select 'busy', ${t.id}, null, null, null, null, null
-      from ${t} where ${notAll('saved')} and ${isGiven} and ${isNotEnded} and ${isNotIn('locked')}`,
+    doneField,
+    sql`select string_agg(id, ',') as done from saved where ${announced}`,
   );
 
   const insertRows = (kind: 'create' | 'put') =>
@@ -343,7 +350,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       [
         given('ids', 'expiry', 'data'),
         input('expiry', 'data'),
-        locked(sql`${t.id} as id`, withSetting('lock_timeout', INSERT_LOCK_TIMEOUT)),
+        locked(sql`${t.id} as id`, withSetting('lock_timeout', LOCK_TIMEOUT)),
         cte('held', sql`select ${t.id} as id from ${t} where ${isGiven} and ${isNotIn('locked')}`),
         cte(
           'written',
@@ -370,12 +377,9 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
         announcement('c', 'written'),
       ],
       writtenFields,
-      sql`select 'done' as outcome, string_agg(id, ',') as id, null as data,
-          string_agg(version::text, ',') as version, string_agg(created_us::text, ',') as created_us,
-          null as expires_ms, null as owner
-        from written where ${announced}
-        union all
-        select 'busy', id, null, null, null, null, null from held`,
+      sql`select string_agg(id, ',') as id, string_agg(version::text, ',') as version,
+          string_agg(created_us::text, ',') as created_us, (select string_agg(id, ',') from held) as busy
+        from written where ${announced}`,
     );
   const createRows = insertRows('create');
   const putRows = insertRows('put');
@@ -383,10 +387,8 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const endRows = prepare(
     'end',
     [given('ids'), locked(lockedAt, isNotEnded), tombstones(), announcement('d', 'ended')],
-    outcomeFields,
-    sql`select (select string_agg(id, ',') from ended where ${announced}) as done,
-        (select string_agg(${t.id}, ',') from ${t}
-          where ${notAll('ended')} and ${isGiven} and ${isNotEnded} and ${isNotIn('ended')}) as busy`,
+    doneField,
+    sql`select string_agg(id, ',') as done from ended where ${announced}`,
   );
 
   const clearRows = prepare(
@@ -399,7 +401,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       ),
       announcement('d', 'cleared'),
     ],
-    outcomeFields,
+    endedFields,
     sql`select (select string_agg(id, ',') from cleared where ${announced}) as done,
         (select ${t.id} from ${t} where ${isNotIn('cleared')} limit 1) as busy`,
   );
@@ -410,28 +412,28 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     [
       cte(
         'locked',
-        sql`select ${lockedAt} from ${t} where ${ofUser} and ${t.id} <> ${text('except')}
+        sql`select ${endingAt} from ${t} where ${ofUser} and ${t.id} <> ${text('except')}
           limit 1000 for update skip locked`,
       ),
       tombstones(),
       announcement('d', 'ended'),
     ],
-    outcomeFields,
-    sql`select (select string_agg(id, ',') from ended where ${announced}) as done,
+    endedFields,
+    sql`select ${endedIds} as done,
         (select ${t.id} from ${t}
           where ${ofUser} and ${t.id} <> ${text('except')} and ${isNotIn('ended')} limit 1) as busy`,
   );
 
   // The user's sessions are all locked before any is judged. Two log-ins at once cannot each end the
   // other: one of them finds rows that it cannot lock, or that the other has ended.
-  const isLiveOfUser = sql`${ofUser} and ${t.expiresAt} > ${timestamp(number('now'))}`;
+  const isLiveOfUser = sql`${ofUser} and ${isLive}`;
   const isIncomplete = sql`(select count(*) from locked) <> (select count(*) from ${t} where ${isLiveOfUser})`;
   const endBeyondRows = prepare(
     'end_beyond',
     [
       cte(
         'locked',
-        sql`select ${lockedAt}, ${t.lastSeenAt} as seen from ${t} where ${isLiveOfUser} for update skip locked`,
+        sql`select ${endingAt}, ${t.lastSeenAt} as seen from ${t} where ${isLiveOfUser} for update skip locked`,
       ),
       cte(
         'surplus',
@@ -442,17 +444,12 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       tombstones(sql`locked.id in (select id from surplus)`),
       announcement('d', 'ended'),
     ],
-    outcomeFields,
-    sql`select (select string_agg(id, ',') from ended where ${announced}) as done,
+    endedFields,
+    sql`select ${endedIds} as done,
         case when ${isIncomplete} or (select count(*) from ended) <> (select count(*) from surplus)
           then 'some' end as busy`,
   );
 
-  const isLive = sql`${isNotEnded} and ${t.expiresAt} > ${timestamp(number('now'))} ${
-    lifetime === undefined
-      ? sql``
-      : sql`and ${t.createdAt} > ${timestamp(number('now'))} - ${lifetime}`
-  }`;
   const nextPage = sql`${t.id} > ${text('after')} order by ${t.id} limit ${number('limit')}::integer`;
   const listed = sql`select ${storedColumns}, ${milliseconds(t.lastSeenAt)} as seen_ms from ${t} where ${isLive}`;
   const listAll = prepare('list', [], listedFields, sql`${listed} and ${nextPage}`);
@@ -492,38 +489,79 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   );
   const probeRows = prepare('probe', [], idField, sql`select ${t.id} as id from ${t} limit 0`);
 
+  const read: Statements['read'] = async (rows) => {
+    const found = new Map<string, StoredRow>();
+    for (const group of await readRows({ ids: rows.join(',') })) {
+      for (const row of storedIn(group)) found.set(row.id, row);
+    }
+    for (const [id, { data }] of found) {
+      if (data !== LARGE) continue;
+      const [row] = await readOne({ id });
+      if (row === undefined) found.delete(id);
+      else found.set(id, storedOf(row));
+    }
+    return rows.map((id) => found.get(id));
+  };
+
+  /** What became of each row of a write: `done`, or what is said of the row as it is stored now. */
+  async function judged<Row extends { readonly id: string }, Result>(
+    rows: readonly Row[],
+    [answer]: readonly { readonly done: string | null }[],
+    done: (row: Row) => Result,
+    otherwise: (row: Row, stored: StoredRow | undefined) => Result,
+  ): Promise<Result[]> {
+    const ids = new Set(split(answer?.done ?? null));
+    if (ids.size === rows.length) return rows.map(done);
+    const others = rows.filter((row) => !ids.has(row.id)).map((row) => row.id);
+    const stored = await read(others);
+    const storedById = new Map(others.map((id, at) => [id, stored[at]]));
+    return rows.map((row) =>
+      ids.has(row.id) ? done(row) : otherwise(row, storedById.get(row.id)),
+    );
+  }
+
   const ownersOf = (rows: readonly WriteRow[]) =>
     withUser ? { users: JSON.stringify(rows.map((row) => row.userId)) } : {};
+
   const insert =
     (run: typeof createRows): Statement<WriteRow, Written> =>
     async (rows) => {
-      const found = await run({
+      const [answer] = await run({
         ids: joined(rows, (row) => row.id),
         expiry: joined(rows, (row) => row.expiresAt),
         data: joined(rows, (row) => row.data, DATA_SEPARATOR),
         ...ownersOf(rows),
       });
-      return inOrder(rows, writtenById(found, rows), GONE);
+      const results = new Map<string, Written>();
+      for (const id of split(answer?.busy ?? null)) results.set(id, { outcome: 'busy' });
+      const versions = numbers(answer?.version ?? null);
+      const createdAt = numbers(answer?.createdAt ?? null);
+      for (const [at, id] of split(answer?.id ?? null).entries()) {
+        const [version = 1, created = 0] = [versions[at], createdAt[at]];
+        results.set(id, { outcome: 'done', version, createdAt: created });
+      }
+      return rows.map((row) => results.get(row.id) ?? GONE);
     };
 
   return {
-    read: async (rows) => {
-      const found = new Map<string, StoredRow>();
-      for (const group of await readRows({ ids: rows.join(',') })) {
-        for (const row of storedIn(group)) found.set(row.id, row);
-      }
-      return rows.map((id) => found.get(id));
-    },
+    read,
     touch: async (rows) => {
-      const found = await touchRows({
+      const answer = await touchRows({
         ids: joined(rows, (row) => row.id),
         expiry: joined(rows, (row) => row.expiresAt),
         alive: joined(rows, (row) => row.aliveAt),
       });
-      return inOrder(rows, outcomesById(found), 'gone');
+      const isAlive = (row: TouchRow, stored: StoredRow | undefined) =>
+        stored !== undefined && stored.expiresAt > row.aliveAt;
+      return judged<TouchRow, Outcome>(
+        rows,
+        answer,
+        () => 'done',
+        (row, stored) => (isAlive(row, stored) ? 'busy' : 'gone'),
+      );
     },
     save: async (rows) => {
-      const found = await saveRows({
+      const answer = await saveRows({
         ids: joined(rows, (row) => row.id),
         version: joined(rows, (row) => row.version),
         created: joined(rows, (row) => row.createdAt),
@@ -531,16 +569,31 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
         data: joined(rows, (row) => row.data, DATA_SEPARATOR),
         ...ownersOf(rows),
       });
-      return inOrder(rows, writtenById(found, rows), GONE);
+      return judged<SaveRow, Written>(
+        rows,
+        answer,
+        ({ version, createdAt }) => ({ outcome: 'done', version: version + 1, createdAt }),
+        ({ version, createdAt }, stored) => {
+          if (stored === undefined) return GONE;
+          const isSame = stored.version === version && stored.createdAt === createdAt;
+          return isSame ? { outcome: 'busy' } : { outcome: 'conflict', stored };
+        },
+      );
     },
     create: insert(createRows),
     put: insert(putRows),
-    end: async (rows) => {
-      const found = outcomesById(await endRows({ ids: rows.join(',') }));
-      return rows.map((id) => found.get(id) ?? 'gone');
+    end: async (ids) => {
+      const rows = ids.map((id) => ({ id }));
+      return judged<{ id: string }, Outcome>(
+        rows,
+        await endRows({ ids: ids.join(',') }),
+        () => 'done',
+        (_, stored) => (stored === undefined ? 'gone' : 'busy'),
+      );
     },
     clear: async () => endedIn(await clearRows({})),
-    endUser: async (user, except) => endedIn(await endUserRows({ user, except })),
+    endUser: async (user, except) =>
+      endedIn(await endUserRows({ user, except, now: String(Date.now()) })),
     endBeyond: async (user, id, keep, now) =>
       endedIn(await endBeyondRows({ user, id, keep: String(keep), now: String(now) })),
     list: async ({ userId, after, limit, now }) => {
@@ -548,15 +601,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       const rows = await (userId === undefined
         ? listAll(page)
         : listOfUser({ ...page, user: userId }));
-      return rows.map((row) => ({
-        id: row.id ?? '',
-        data: row.data ?? 'null',
-        version: Number(row.version),
-        createdAt: Number(row.createdAt),
-        expiresAt: Number(row.expiresAt),
-        userId: row.userId,
-        lastSeenAt: Number(row.lastSeenAt),
-      }));
+      return rows.map((row) => ({ ...storedOf(row), lastSeenAt: Number(row.lastSeenAt) }));
     },
     listIds: async ({ after, limit, now }) =>
       (await listIdRows({ after, limit: String(limit), now: String(now) })).map((row) => row.id),
@@ -568,19 +613,20 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   };
 }
 
-/** Above so many bytes as stored, a session is answered in a row of its own: a joined column must not outgrow a text. */
-const LARGE_BYTES = 8192;
+/** Characters above which a session is read alone: 256 of so many are within what V8 takes for one text. */
+const LARGE_BYTES = 1024 * 1024;
+
+/** In place of the data of a session that is to be read alone; no JSON text is empty. */
+const LARGE = '';
 
 const GONE: Written = { outcome: 'gone' };
 
 const idField = { id: sql<string>`id`.as('id') };
 const countField = { count: sql<number | string>`count`.as('count') };
 /** Ids, joined. */
-const outcomeFields = {
-  done: sql<string | null>`done`.as('done'),
-  busy: sql<string | null>`busy`.as('busy'),
-};
-/** Of one row, or columns of many, joined. */
+const doneField = { done: sql<string | null>`done`.as('done') };
+const endedFields = { ...doneField, busy: sql<string | null>`busy`.as('busy') };
+/** Of one row, or the joined columns of many. */
 const storedFields = {
   id: sql<string | null>`id`.as('id'),
   data: sql<string | null>`data`.as('data'),
@@ -589,100 +635,56 @@ const storedFields = {
   expiresAt: sql<string | number | null>`expires_ms`.as('expires_ms'),
   userId: sql<string | null>`owner`.as('owner'),
 };
-const writtenFields = { ...storedFields, outcome: sql<Written['outcome']>`outcome`.as('outcome') };
+const writtenFields = {
+  id: storedFields.id,
+  version: storedFields.version,
+  createdAt: storedFields.createdAt,
+  busy: endedFields.busy,
+};
 const listedFields = { ...storedFields, lastSeenAt: sql<string | number>`seen_ms`.as('seen_ms') };
 
 type Fields<F> = { readonly [K in keyof F]: F[K] extends SQL.Aliased<infer T> ? T : never };
 type StoredFields = Fields<typeof storedFields>;
 
-function* storedIn(group: StoredFields): Iterable<StoredRow> {
-  const data = splitData(group.data);
-  const versions = split(String(group.version));
-  const createdAt = split(String(group.createdAt));
-  const expiresAt = split(String(group.expiresAt));
-  const owners: (string | null)[] = group.userId === null ? [] : JSON.parse(group.userId);
-  for (const [at, id] of split(group.id).entries()) {
-    yield {
+function storedOf({ id, data, version, createdAt, expiresAt, userId }: StoredFields): StoredRow {
+  return {
+    id: id ?? '',
+    data: data ?? 'null',
+    version: Number(version),
+    createdAt: Number(createdAt),
+    expiresAt: Number(expiresAt),
+    userId,
+  };
+}
+
+/** The rows that joined columns hold. */
+function* storedIn(columns: StoredFields): Iterable<StoredRow> {
+  const data = splitData(columns.data);
+  const version = split(columns.version);
+  const createdAt = split(columns.createdAt);
+  const expiresAt = split(columns.expiresAt);
+  const owners: (string | null)[] = columns.userId === null ? [] : JSON.parse(columns.userId);
+  for (const [at, id] of split(columns.id).entries()) {
+    yield storedOf({
       id,
-      data: data[at] ?? 'null',
-      version: Number(versions[at]),
-      createdAt: Number(createdAt[at]),
-      expiresAt: Number(expiresAt[at]),
+      data: data[at] ?? null,
+      version: version[at] ?? null,
+      createdAt: createdAt[at] ?? null,
+      expiresAt: expiresAt[at] ?? null,
       userId: owners[at] ?? null,
-    };
+    });
   }
 }
 
-function outcomesById(found: readonly Fields<typeof outcomeFields>[]): Map<string, Outcome> {
-  const outcomes = new Map<string, Outcome>();
-  for (const { done, busy } of found) {
-    for (const id of split(done)) outcomes.set(id, 'done');
-    for (const id of split(busy)) outcomes.set(id, 'busy');
-  }
-  return outcomes;
+function numbers(column: string | number | null): number[] {
+  return split(column).map(Number);
 }
 
-function endedIn(found: readonly Fields<typeof outcomeFields>[]): {
-  ended: string[];
-  busy: boolean;
-} {
+function endedIn(found: readonly Fields<typeof endedFields>[]): { ended: string[]; busy: boolean } {
   return {
     ended: found.flatMap(({ done }) => split(done)),
     busy: found.some(({ busy }) => busy !== null),
   };
-}
-
-function writtenById(
-  found: readonly Fields<typeof writtenFields>[],
-  rows: readonly (WriteRow | SaveRow)[],
-): Map<string, Written> {
-  const results = new Map<string, Written>();
-  for (const group of found) {
-    const ids = split(group.id);
-    if (group.outcome === 'conflict') {
-      const [id = ''] = ids;
-      const { data, userId } = group;
-      const stored = { id, data: data ?? 'null', userId, ...numbersOf(group) };
-      results.set(id, { outcome: 'conflict', stored });
-    } else if (group.outcome !== 'done') {
-      for (const id of ids) results.set(id, { outcome: group.outcome });
-    } else if (group.version !== null) {
-      const versions = split(String(group.version));
-      const createdAt = split(String(group.createdAt));
-      for (const [at, id] of ids.entries()) {
-        results.set(id, {
-          outcome: 'done',
-          version: Number(versions[at]),
-          createdAt: Number(createdAt[at]),
-        });
-      }
-    } else if (ids.length > 0) {
-      // A save that is done has raised the version that it came with.
-      const done = new Set(ids);
-      for (const row of rows) {
-        if (!done.has(row.id) || !('version' in row)) continue;
-        results.set(row.id, {
-          outcome: 'done',
-          version: row.version + 1,
-          createdAt: row.createdAt,
-        });
-      }
-    }
-  }
-  return results;
-}
-
-function numbersOf({ version, createdAt, expiresAt }: StoredFields) {
-  return { version: Number(version), createdAt: Number(createdAt), expiresAt: Number(expiresAt) };
-}
-
-/** Brings results, which come in the database's order, into that of the input. */
-function inOrder<Result>(
-  rows: readonly { readonly id: string }[],
-  found: ReadonlyMap<string, Result>,
-  absent: Result,
-): Result[] {
-  return rows.map((row) => found.get(row.id) ?? absent);
 }
 
 /** A text as an SQL literal, for the few that this package makes itself. */

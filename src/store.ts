@@ -212,8 +212,8 @@ export class DrizzleStore extends session.Store {
       const draft = this.#saver.draft(session);
       return ({ rows, statements, batcher }) =>
         traced({ operation: 'set', id }, async () => {
-          const result = await rows.write(id, (writes) =>
-            this.#saver.save(id, session, draft, writes),
+          const result = await this.#readable(id, () =>
+            rows.write(id, (writes) => this.#saver.save(id, session, draft, writes)),
           );
           await this.#settle(id, result, { rows, statements, batcher });
         });
@@ -229,7 +229,10 @@ export class DrizzleStore extends session.Store {
       const id = idOf(sid);
       return (opened) =>
         traced({ operation: 'touch', id }, async () => {
-          await this.#settle(id, await this.#saver.touch(id, session, opened.rows), opened);
+          const result = await this.#readable(id, () =>
+            this.#saver.touch(id, session, opened.rows),
+          );
+          await this.#settle(id, result, opened);
         });
     });
   }
@@ -335,7 +338,7 @@ export class DrizzleStore extends session.Store {
     const user = userId === undefined ? undefined : this.#userText(userId);
     let left = limit;
     if (left === 0) return;
-    for await (const row of this.#pages(user, undefined)) {
+    for await (const row of this.#pages(user, undefined, limit)) {
       const data = this.#sessionOf(row);
       if (data === undefined) continue;
       yield {
@@ -351,12 +354,12 @@ export class DrizzleStore extends session.Store {
     }
   }
 
-  /** Ends the session of an id; gives how many that were (0 or 1). */
+  /** Ends the session of an id; gives how many live ones that were (0 or 1). */
   revoke(id: string): Promise<number> {
     return this.#call(undefined, () => async (opened) => (isId(id) ? this.#end(id, opened) : 0));
   }
 
-  /** Ends a user's sessions, all or all but one's own; gives how many that were. */
+  /** Ends a user's sessions, all or all but one's own (`except`: its sid); gives how many live ones that were. */
   revokeUser(userId: UserId, { except }: { except?: string } = {}): Promise<number> {
     return this.#call(undefined, () => {
       const user = this.#userText(userId);
@@ -523,12 +526,13 @@ export class DrizzleStore extends session.Store {
     this.#log(`The session with the id ${id} cannot be read: ${error.message}`);
   }
 
-  /** After a save has committed, and before it answers. */
+  /** After a save has committed, and before it answers; `undefined`: what is stored cannot be read, and stays. */
   async #settle(
     id: string,
-    { changed, gainedUser }: SaveResult,
+    result: SaveResult | undefined,
     opened: Pick<Opened, 'rows' | 'statements' | 'batcher'>,
   ): Promise<void> {
+    const { changed = false, gainedUser = null } = result ?? {};
     if (changed) this.#announce('change', id, true);
     const { maxSessionsPerUser } = this.#settings;
     if (gainedUser === null || maxSessionsPerUser === undefined) return;
@@ -590,10 +594,12 @@ export class DrizzleStore extends session.Store {
   async *#pages(
     userId: string | undefined,
     opened: Opened | undefined,
+    most = PAGE_ROWS,
   ): AsyncGenerator<ListedRow, void, undefined> {
+    const limit = Math.min(Math.ceil(most), PAGE_ROWS);
     let after = '';
     for (;;) {
-      const page = { userId, after, limit: PAGE_ROWS, now: Date.now() };
+      const page = { userId, after, limit, now: Date.now() };
       const rows = await (opened === undefined
         ? this.#perform(
             () =>
@@ -606,7 +612,7 @@ export class DrizzleStore extends session.Store {
         if (readable !== undefined) yield readable;
       }
       const last = rows.at(-1);
-      if (last === undefined || rows.length < PAGE_ROWS) return;
+      if (last === undefined || rows.length < limit) return;
       after = last.id;
     }
   }
@@ -659,8 +665,12 @@ export class DrizzleStore extends session.Store {
 
   async #connect(): Promise<Opened> {
     const { lanes, timeout, preparedStatements, maxLifetime, cache: cacheOptions } = this.#settings;
+    // pg adds the whole client to such an error: none of that belongs into a log.
     const connection = await this.#opener.open((error) =>
-      this.#log('An idle connection of the session store failed', error),
+      this.#log(
+        'An idle connection of the session store failed',
+        storeError(error, this.#table.label),
+      ),
     );
     try {
       const statements = buildStatements(connection.db, {
