@@ -13,6 +13,7 @@ import {
   index,
   integer,
   json,
+  type PgTableFn,
   pgSchema,
   pgTable,
   text,
@@ -36,7 +37,7 @@ export interface TableName {
  * `userId` may be replaced by a column of another SQL type with a foreign key:
  * `{ ...sessionColumns(), userId: integer('user_id').references(() => users.id, { onDelete: 'cascade' }) }`.
  */
-export function sessionColumns(names: ColumnNames = COLUMN_NAMES) {
+export function sessionColumns(names: ColumnNames = COLUMN_NAMES): SessionColumns {
   return {
     /** `base64url(SHA-256(sid))`: safe to show; the sid itself is never stored. */
     id: text(names.id).primaryKey(),
@@ -57,6 +58,29 @@ export function sessionColumns(names: ColumnNames = COLUMN_NAMES) {
     ),
   };
 }
+
+// Drizzle 0.45 and 1.0 have other names for the same types. So these are written as what Drizzle's own
+// functions return, which holds in both, and not left to inference, which writes out one version's.
+type Text = ReturnType<typeof text>;
+type Integer = ReturnType<typeof integer>;
+type Timestamp = ReturnType<typeof timestamp>;
+type NotNull<Builder extends { notNull(): unknown }> = ReturnType<Builder['notNull']>;
+type HasDefault<Builder extends { default(value: never): unknown }> = ReturnType<
+  Builder['default']
+>;
+
+/** The columns of the session table. */
+export type SessionColumns = {
+  readonly id: ReturnType<Text['primaryKey']>;
+  readonly data: ReturnType<typeof json>;
+  readonly userId: Text;
+  readonly version: HasDefault<NotNull<Integer>>;
+  readonly createdAt: HasDefault<NotNull<Timestamp>>;
+  readonly lastSeenAt: HasDefault<NotNull<Timestamp>>;
+  readonly expiresAt: NotNull<Timestamp>;
+  readonly revokedAt: Timestamp;
+  readonly expiresHour: ReturnType<Timestamp['generatedAlwaysAs']>;
+};
 
 interface IndexedColumns {
   readonly userId: AnyPgColumn;
@@ -92,7 +116,7 @@ export function sessionTable({
     : qualifiedTable(tableName, schemaName, columnNames);
 }
 
-function plainTable(tableName: string, columnNames: ColumnNames) {
+function plainTable(tableName: string, columnNames: ColumnNames): PlainSessionTable {
   return pgTable(tableName, sessionColumns(columnNames), sessionIndexes);
 }
 
@@ -100,11 +124,12 @@ function qualifiedTable(tableName: string, schemaName: string, columnNames: Colu
   return pgSchema(schemaName).table(tableName, sessionColumns(columnNames), sessionIndexes);
 }
 
-type PlainSessionTable = ReturnType<typeof plainTable>;
-type QualifiedSessionTable = ReturnType<typeof qualifiedTable>;
+declare const tableInSchema: PgTableFn<string>;
+type PlainSessionTable = ReturnType<typeof pgTable<string, SessionColumns>>;
+type QualifiedSessionTable = ReturnType<typeof tableInSchema<string, SessionColumns>>;
 
 /** The session table under its default name. */
-export const sessions = sessionTable();
+export const sessions: PlainSessionTable = sessionTable();
 
 /** A session table that {@link sessionTable} made. */
 export type SessionTable = PlainSessionTable | QualifiedSessionTable;
