@@ -70,7 +70,7 @@ const TAKEN =
   'a Drizzle database (node-postgres, postgres-js or PGlite), a pg.Pool, a PGlite, a postgres-js sql, ' +
   "a 'postgres://…' URL, a folder ('./data'), or nothing or 'memory://' for an in-memory store";
 
-/** Tells what a source is, or throws a TypeError; nothing is opened. */
+/** @internal Tells what a source is, or throws a TypeError; nothing is opened. */
 export function openerFor(source: unknown): Opener {
   if (typeof source === 'string') return openerForText(source);
   if (source === undefined || source === null) {
