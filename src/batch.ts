@@ -272,7 +272,9 @@ export class Batcher {
   async #withinTimeout<T>(answer: Promise<T>): Promise<T> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(reject, this.#timeoutMs, new StoreTimeoutError(this.#timeoutMs / 1000));
+      timer = setTimeout(() => {
+        reject(new StoreTimeoutError(this.#timeoutMs / 1000));
+      }, this.#timeoutMs);
       timer.unref();
     });
     try {

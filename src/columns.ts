@@ -21,9 +21,9 @@ export function joined<Row>(
   return text;
 }
 
-/** Takes a column apart; `string_agg` of nothing is null. */
-export function split(column: string | null, separator = ','): string[] {
-  return column === null ? [] : column.split(separator);
+/** Takes a column apart; `string_agg` of nothing is null. A driver may give a lone number as one. */
+export function split(column: string | number | null, separator = ','): string[] {
+  return column === null ? [] : String(column).split(separator);
 }
 
 /**

@@ -386,9 +386,9 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
 
   const endRows = prepare(
     'end',
-    [given('ids'), locked(lockedAt, isNotEnded), tombstones(), announcement('d', 'ended')],
+    [given('ids'), locked(endingAt, isNotEnded), tombstones(), announcement('d', 'ended')],
     doneField,
-    sql`select string_agg(id, ',') as done from ended where ${announced}`,
+    sql`select ${endedIds} as done`,
   );
 
   const clearRows = prepare(
@@ -586,7 +586,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       const rows = ids.map((id) => ({ id }));
       return judged<{ id: string }, Outcome>(
         rows,
-        await endRows({ ids: ids.join(',') }),
+        await endRows({ ids: ids.join(','), now: String(Date.now()) }),
         () => 'done',
         (_, stored) => (stored === undefined ? 'gone' : 'busy'),
       );
