@@ -165,13 +165,25 @@ export function sqlState(error: unknown): string | undefined {
   return undefined;
 }
 
-/** The error of this package that stands for a driver's. */
-export function storeError(error: unknown, table: string): SessionStoreError {
+/** The error of this package that stands for a driver's; a fault of a program stays what it is. */
+export function storeError(error: unknown, table: string): Error {
   if (error instanceof SessionStoreError) return error;
+  const fault = programFault(error);
+  if (fault !== undefined) return fault;
   const state = sqlState(error);
   if (state === '42P01' || state === '3F000') return new TableMissingError(table, error);
   if (state === undefined || isConnectionFailure(state)) return new ConnectionError(error);
   return new StatementError(error);
+}
+
+/** The TypeError and the like at the bottom of an error: no database is to blame for it. */
+function programFault(error: unknown): Error | undefined {
+  for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
+    const isFault =
+      at instanceof TypeError || at instanceof ReferenceError || at instanceof RangeError;
+    if (isFault && at instanceof Error && at.code === undefined) return at;
+  }
+  return undefined;
 }
 
 /** What of an error may be logged: this package's own as it is, a driver's as a copy, an app's as it is. */
