@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import {
   type DrizzleVersion,
@@ -16,9 +16,7 @@ import {
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-});
-afterAll(async () => {
-  await packed[Symbol.asyncDispose]();
+  return () => packed[Symbol.asyncDispose]();
 });
 
 const versions: DrizzleVersion[] = ['0.45', '1.0'];

@@ -18,9 +18,7 @@ import {
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-});
-afterAll(async () => {
-  await packed[Symbol.asyncDispose]();
+  return () => packed[Symbol.asyncDispose]();
 });
 
 test('the tarball holds what a user needs and nothing else', () => {
