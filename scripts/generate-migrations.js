@@ -8,7 +8,7 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { installDrizzleV1 } from './drizzle-v1.js';
+import { installIn } from './install.js';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 const check = process.argv.includes('--check');
@@ -20,7 +20,7 @@ try {
   const before = filesIn(join(root, 'drizzle'));
 
   generate(root, join(root, 'src/schema.ts'), join(folder, 'drizzle'));
-  const v1 = installDrizzleV1();
+  const v1 = installIn('test/drizzle-v1');
   // A copy, so that its imports of drizzle-orm find the candidate.
   const copy = mkdtempSync(join(v1, '.src-'));
   try {

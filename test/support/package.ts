@@ -4,7 +4,7 @@ import { cp, mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { installDrizzleV1 } from '../../scripts/drizzle-v1.js';
+import { installIn } from '../../scripts/install.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -106,7 +106,7 @@ export async function linkedApp(
   const links = new Map(
     [...linked, ...(options.links ?? [])].map((name) => [name, join(root, 'node_modules', name)]),
   );
-  const drizzleFolder = drizzle === '1.0' ? installDrizzleV1() : root;
+  const drizzleFolder = drizzle === '1.0' ? installIn('test/drizzle-v1') : root;
   for (const name of ['drizzle-orm', 'drizzle-kit']) {
     links.set(name, join(drizzleFolder, 'node_modules', name));
   }
