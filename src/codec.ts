@@ -36,14 +36,23 @@ export class Codec {
   /**
    * The text of a session.
    *
-   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, and the like
+   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, and for what is no object
    */
   text(session: object): string {
+    const text = isObject(session) && !Array.isArray(session) ? this.#textOf(session) : undefined;
+    // What could not be read back must not be acknowledged: an array, an object whose JSON is none.
+    if (text === undefined || (this.isJson && !text.startsWith('{'))) {
+      throw new NotSerializableError('it is not an object');
+    }
+    return text;
+  }
+
+  #textOf(value: object): string {
     try {
       const text: unknown =
         this.#serializer === undefined
-          ? JSON.stringify(session)
-          : this.#serializer.stringify(plainCopy(session));
+          ? JSON.stringify(value)
+          : this.#serializer.stringify(plainCopy(value));
       if (typeof text === 'string') return text;
     } catch (error) {
       throw new NotSerializableError(reasonOf(error));
@@ -87,7 +96,7 @@ export class Codec {
   readonly same: SameValue = (one, other) => {
     if (this.#serializer === undefined && !(isObject(one) && isObject(other))) return false;
     try {
-      return this.text([one]) === this.text([other]);
+      return this.#textOf([one]) === this.#textOf([other]);
     } catch {
       return false;
     }

@@ -137,11 +137,11 @@ function openerForDrizzle(source: object): Opener {
 /** Drivers are told by their shape: an app's copy of a driver need not be the store's. */
 function openerForClient(client: object, drizzle: object | undefined): Opener | undefined {
   if (typeof client === 'function') {
-    if (!has(client, 'unsafe') || !has(client, 'options')) return undefined;
+    if (!has(client, 'unsafe')) return undefined;
     if (has(client, 'savepoint') || has(client, 'release')) {
       throw refused('a transaction or a reserved connection of postgres-js; pass sql itself');
     }
-    return postgresJsOpener(client, drizzle);
+    return has(client, 'options') ? postgresJsOpener(client, drizzle) : undefined;
   }
   if (has(client, 'dumpDataDir') && has(client, 'waitReady')) {
     return pgliteOpener(client, drizzle);

@@ -160,7 +160,15 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
     'maxSessionsPerUser',
     'encryptionKeys',
   ]);
-  if (options.table !== undefined && (options.tableName ?? options.schemaName) !== undefined) {
+  const {
+    table,
+    ttl = DAY,
+    touchAfter = 0,
+    pruneSessionInterval = 900,
+    lanes = 2,
+    timeout = 30,
+  } = options;
+  if (table !== undefined && (options.tableName ?? options.schemaName) !== undefined) {
     throw new InvalidArgumentError('pass either table or tableName and schemaName, but got both');
   }
   const cache = cacheFrom(options.cache);
@@ -175,31 +183,22 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
     );
   }
   return {
-    table: options.table,
+    table,
     tableName: read.identifier('tableName', options.tableName) ?? DEFAULT_TABLE_NAME,
     schemaName: read.identifier('schemaName', options.schemaName),
     createTableIfMissing: read.boolean('createTableIfMissing', options.createTableIfMissing, false),
-    ttl:
-      typeof options.ttl === 'function'
-        ? options.ttl
-        : read.seconds('ttl', options.ttl ?? DAY, YEAR),
+    ttl: typeof ttl === 'function' ? ttl : read.seconds('ttl', ttl, YEAR),
     disableTouch: read.boolean('disableTouch', options.disableTouch, false),
-    touchAfter: read.seconds('touchAfter', options.touchAfter ?? 0, YEAR, 0),
+    touchAfter: read.seconds('touchAfter', touchAfter, YEAR, 0),
     pruneSessionInterval:
-      options.pruneSessionInterval === false
+      pruneSessionInterval === false
         ? false
-        : read.seconds(
-            'pruneSessionInterval',
-            options.pruneSessionInterval ?? 900,
-            YEAR,
-            undefined,
-            ' or false',
-          ),
+        : read.seconds('pruneSessionInterval', pruneSessionInterval, YEAR, undefined, ' or false'),
     errorLog: read.function('errorLog', options.errorLog) ?? logToConsole,
     serializer: serializerFrom(options.serializer),
     signal: signalFrom(options.signal),
-    lanes: read.integer('lanes', options.lanes ?? 2, 1, 64),
-    timeout: read.seconds('timeout', options.timeout ?? 30, DAY),
+    lanes: read.integer('lanes', lanes, 1, 64),
+    timeout: read.seconds('timeout', timeout, DAY),
     preparedStatements: read.boolean('preparedStatements', options.preparedStatements, true),
     sync: syncFrom(options.sync, cache !== undefined),
     cache,
@@ -224,11 +223,12 @@ function cacheFrom(cache: DrizzleStoreOptions['cache']): Required<CacheOptions> 
   if (!isPlainObject(options)) throw wrong('cache', 'true, false or an object', cache);
   const read = new Reader(options, 'cache.');
   read.only(['max', 'maxIdle', 'scavenge', 'maxAge']);
+  const { max = 10_000, maxIdle = 300, scavenge = 1, maxAge = 60 } = options;
   return {
-    max: read.integer('max', options.max ?? 10_000, 1, 100_000_000),
-    maxIdle: read.seconds('maxIdle', options.maxIdle ?? 300, DAY),
-    scavenge: read.seconds('scavenge', options.scavenge ?? 1, DAY),
-    maxAge: read.seconds('maxAge', options.maxAge ?? 60, DAY),
+    max: read.integer('max', max, 1, 100_000_000),
+    maxIdle: read.seconds('maxIdle', maxIdle, DAY),
+    scavenge: read.seconds('scavenge', scavenge, DAY),
+    maxAge: read.seconds('maxAge', maxAge, DAY),
   };
 }
 
@@ -243,13 +243,13 @@ function syncFrom(sync: DrizzleStoreOptions['sync'], implied: boolean): Settings
   if (!isPlainObject(options)) throw wrong('sync', 'true, false or an object', sync);
   const read = new Reader(options, 'sync.');
   read.only(['connectionString', 'heartbeat']);
-  const { connectionString } = options;
+  const { connectionString, heartbeat = 5 } = options;
   if (connectionString !== undefined && !/^postgres(ql)?:\/\//.test(connectionString)) {
     throw new InvalidArgumentError(
       "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got another text",
     );
   }
-  return { connectionString, heartbeat: read.seconds('heartbeat', options.heartbeat ?? 5, 3600) };
+  return { connectionString, heartbeat: read.seconds('heartbeat', heartbeat, 3600) };
 }
 
 function serializerFrom(serializer: Serializer | undefined): Serializer | undefined {

@@ -153,10 +153,10 @@ export class DrizzleStore extends session.Store {
     super();
     // An explicit `undefined` is an unset variable, and refused.
     this.#opener = openerFor(args.length === 0 ? 'memory://' : args[0]);
-    this.#settings = settingsFrom(args[1] ?? {});
+    this.#settings = settingsFrom(args[1] === undefined ? {} : args[1]);
     const { table, tableName, schemaName, signal, pruneSessionInterval, sync } = this.#settings;
     this.#table = viewOf(
-      table ?? sessionTable({ tableName, schemaName }),
+      table === undefined ? sessionTable({ tableName, schemaName }) : table,
       nameIn(this.#opener.drizzle),
     );
     this.#codec = new Codec(this.#settings.serializer, this.#settings.encryptionKeys);
@@ -238,8 +238,8 @@ export class DrizzleStore extends session.Store {
   }
 
   /** Ends a session, by its sid or by an id of `all()` or `ids()`. No error where there is none. */
-  override destroy(sid: string, callback?: Callback<void>): void;
   override destroy(sid: string): Promise<void>;
+  override destroy(sid: string, callback?: Callback<void>): void;
   override destroy(sid: string, callback?: Callback<void>) {
     return this.#call(callback, () => {
       if (!isSid(sid)) return async () => {};

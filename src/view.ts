@@ -8,6 +8,7 @@ import { getTableColumns, is } from 'drizzle-orm';
 import { type AnyPgColumn, getTableConfig, PgTable } from 'drizzle-orm/pg-core';
 import { InvalidArgumentError } from './errors.js';
 import { COLUMN_NAMES } from './names.js';
+import { describe } from './options.js';
 import { type SessionTable, sessions, sessionTable } from './schema.js';
 
 /** The app's own table: anything that has the session columns, whatever else it has. */
@@ -31,7 +32,8 @@ export interface SessionView {
 export function viewOf(table: AppTable, nameOf: (column: AnyPgColumn) => string): SessionView {
   if (!is(table, PgTable)) {
     throw new InvalidArgumentError(
-      'table must be a Drizzle Postgres table (sessionTable(), or a pgTable with sessionColumns())',
+      'table must be a Drizzle Postgres table (sessionTable(), or a pgTable with sessionColumns()), ' +
+        `but got ${describe(table)}`,
     );
   }
   const columns: Record<string, AnyPgColumn | undefined> = getTableColumns(table);
