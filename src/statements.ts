@@ -326,7 +326,10 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     [
       given('ids', 'version', 'created', 'expiry', 'data'),
       input('version', 'created', 'expiry', 'data'),
-      locked(lockedAt, isNotEnded),
+      locked(
+        lockedAt,
+        withUser ? sql`${isNotEnded} and ${withSetting('lock_timeout', LOCK_TIMEOUT)}` : isNotEnded,
+      ),
       cte(
         'saved',
         sql`update ${t} set ${column(t.data)} = input.data::json,

@@ -345,7 +345,7 @@ export class DrizzleStore extends session.Store {
         id: row.id,
         userId: row.userId,
         data,
-        createdAt: new Date(row.createdAt / 1000),
+        createdAt: new Date(Math.round(row.createdAt / 1000)),
         lastSeenAt: new Date(row.lastSeenAt),
         expiresAt: new Date(this.#endOf(row)),
       };
