@@ -3,10 +3,10 @@
  *
  * A lane is one connection's worth of statements in flight; there are few, and reads and writes have
  * their own, so that a burst of sessions can take neither the app's connections nor each other's.
- * When a call comes and a lane is free, a statement leaves with it at the end of the current turn of
- * the event loop's microtasks: nobody waits for company, and there is no timer. While all lanes are busy, calls gather;
- * the lane that is free next takes the oldest, with all that wait for the same statement, up to 256
- * rows or 1 MiB. So the batches grow with the load and vanish without it.
+ * A call that finds the lanes idle leaves at the end of the current microtasks: it waits for nobody, and
+ * there is no timer. While statements are under way, calls gather; the lane that is free next takes the
+ * oldest, with all that wait for the same statement, up to 256 rows or 1 MiB, and a second lane is
+ * opened for as many as are worth it. So the batches grow with the load and vanish without it.
  *
  * A caller gets a promise of its own, made in its own async context and only ever resolved from here:
  * what it does next runs in its context, not in that of the call that filled the batch.
@@ -26,6 +26,14 @@ const MAX_BYTES = 1024 * 1024;
  * this process has the other. Fewer rows than this are not worth a statement of their own.
  */
 const MIN_SHARE = 8;
+
+/**
+ * While statements are under way, another lane is opened for half as many rows, or after a short while:
+ * fewer are better off in the next statement of a lane that is busy. (Else the callers fall out of
+ * step, and the batches of writes shrink to a third: measured.)
+ */
+const WORTH_A_LANE = 2;
+const HOLD_MS = 2;
 
 /** Waits between tries of what another transaction stood in the way of. */
 const FIRST_BACKOFF_MS = 2;
@@ -81,6 +89,10 @@ export interface BatchedOptions<Row> {
 class Lanes {
   free: number;
   flushing = false;
+  /** Rows that wait, and rows in the statements under way. */
+  waiting = 0;
+  inFlight = 0;
+  holding: NodeJS.Timeout | undefined;
   readonly kinds: Kind[] = [];
 
   constructor(readonly count: number) {
@@ -148,10 +160,11 @@ export class Batcher {
       run: () => {
         joinable.clear();
         const share = Math.ceil(waiting.length / (lanes.free + 1));
-        return this.#run(queue, take(waiting, Math.max(share, MIN_SHARE)));
+        return this.#run(queue, take(lanes, waiting, Math.max(share, MIN_SHARE)));
       },
       fail: (error) => {
         joinable.clear();
+        lanes.waiting -= waiting.length;
         for (const call of waiting.splice(0)) call.reject(error);
       },
     });
@@ -160,6 +173,7 @@ export class Batcher {
         const deadline = performance.now() + this.#timeoutMs;
         const order = this.#calls;
         this.#calls += 1;
+        lanes.waiting += 1;
         waiting.push({ row, bytes: bytesOf(row), deadline, order, resolve, reject, tries: 0 });
         this.#flushSoon(lanes);
       });
@@ -203,16 +217,28 @@ export class Batcher {
     });
   }
 
-  #flush(lanes: Lanes): void {
+  #flush(lanes: Lanes, held = false): void {
     while (lanes.free > 0) {
       const kind = lanes.oldest();
       if (kind === undefined) return;
+      if (!held && lanes.waiting * WORTH_A_LANE < lanes.inFlight) {
+        this.#hold(lanes);
+        return;
+      }
       lanes.free -= 1;
       kind.run().finally(() => {
         lanes.free += 1;
         this.#flushSoon(lanes);
       });
     }
+  }
+
+  /** Lets a few calls wait for the statement that is under way, or for no longer than a short while. */
+  #hold(lanes: Lanes): void {
+    lanes.holding ??= setTimeout(() => {
+      lanes.holding = undefined;
+      this.#flush(lanes, true);
+    }, HOLD_MS);
   }
 
   async #run<Row, Result>(
@@ -225,6 +251,7 @@ export class Batcher {
       if (call.deadline <= now) call.reject(new StoreTimeoutError(this.#timeoutMs / 1000));
     }
     if (due.length === 0) return;
+    queue.lanes.inFlight += due.length;
     this.stats.statements += 1;
     this.stats.rows += due.length;
     this.stats.largestBatch = Math.max(this.stats.largestBatch, due.length);
@@ -232,9 +259,11 @@ export class Batcher {
     try {
       results = await this.#withinTimeout(queue.statement(due.map((call) => call.row)));
     } catch (error) {
+      queue.lanes.inFlight -= due.length;
       await this.#refused(queue, due, error);
       return;
     }
+    queue.lanes.inFlight -= due.length;
     for (const [at, call] of due.entries()) call.resolve(results[at] as Result);
   }
 
@@ -264,6 +293,7 @@ export class Batcher {
   #sendLater<Row, Result>(queue: Queue<Row, Result>, call: Call<Row, Result>): void {
     call.tries += 1;
     void pause(backoff(call.tries)).then(() => {
+      queue.lanes.waiting += 1;
       queue.waiting.unshift(call);
       this.#flushSoon(queue.lanes);
     });
@@ -286,7 +316,11 @@ export class Batcher {
 }
 
 /** Takes the oldest calls that fit into one statement; one of any size always does. */
-function take<Row, Result>(waiting: Call<Row, Result>[], share: number): Call<Row, Result>[] {
+function take<Row, Result>(
+  lanes: Lanes,
+  waiting: Call<Row, Result>[],
+  share: number,
+): Call<Row, Result>[] {
   const most = Math.min(share, MAX_ROWS);
   let bytes = 0;
   let count = 0;
@@ -295,6 +329,7 @@ function take<Row, Result>(waiting: Call<Row, Result>[], share: number): Call<Ro
     if (count > 0 && (count === most || bytes > MAX_BYTES)) break;
     count += 1;
   }
+  lanes.waiting -= count;
   return waiting.splice(0, count);
 }
 
