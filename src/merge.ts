@@ -82,15 +82,19 @@ function mergeCookies(seen: unknown, now: unknown, stored: unknown, same: SameVa
   if (!isPlain(seen) || !isPlain(now) || !isPlain(stored)) {
     return mergeValues(seen, now, stored, same);
   }
-  const settled = sameLifetimes(seen, now)
-    ? { ...now, originalMaxAge: own(seen, 'originalMaxAge') }
-    : now;
-  if (own(settled, 'originalMaxAge') === ABSENT) Reflect.deleteProperty(settled, 'originalMaxAge');
+  const settled = { ...now };
+  if (sameLifetimes(seen, now)) restore(settled, 'originalMaxAge', own(seen, 'originalMaxAge'));
   const merged = mergeObjects(seen, settled, stored, same, () => false);
-  const mine = timeOf(own(now, 'expires'));
-  const theirs = timeOf(own(stored, 'expires'));
-  if (mine !== undefined && theirs !== undefined && own(merged, 'expires') !== ABSENT) {
-    define(merged, 'expires', mine >= theirs ? own(now, 'expires') : own(stored, 'expires'));
+  const [before, mine, theirs] = [seen, now, stored].map((cookie) =>
+    timeOf(own(cookie, 'expires')),
+  );
+  if (mine === undefined) return merged;
+  if (theirs === undefined) {
+    // A touch moves an expiry, it does not bring one back that the other has taken away.
+    const isOnlyTouched = before !== undefined && sameLifetimes(seen, now);
+    if (isOnlyTouched) restore(merged, 'expires', own(stored, 'expires'));
+  } else if (theirs !== before && theirs > mine) {
+    define(merged, 'expires', own(stored, 'expires'));
   }
   return merged;
 }
@@ -144,10 +148,11 @@ function sameObjects(
   isIgnored: (key: string) => boolean,
 ): boolean {
   const keys = Object.keys(one).filter((key) => !isIgnored(key));
-  return (
-    keys.length === Object.keys(other).filter((key) => !isIgnored(key)).length &&
-    keys.every((key) => sameValues(own(one, key), own(other, key), same))
-  );
+  if (keys.length !== Object.keys(other).filter((key) => !isIgnored(key)).length) return false;
+  for (const key of keys) {
+    if (!sameValues(own(one, key), own(other, key), same)) return false;
+  }
+  return true;
 }
 
 export function isPlain(value: unknown): value is PlainObject {
@@ -159,6 +164,12 @@ export function isPlain(value: unknown): value is PlainObject {
 /** An own property, never one of the prototype's: keys such as `constructor` are data. */
 function own(object: PlainObject, key: string): unknown {
   return Object.hasOwn(object, key) ? object[key] : ABSENT;
+}
+
+/** Sets an own property, or deletes it. */
+function restore(object: PlainObject, key: string, value: unknown): void {
+  if (value === ABSENT) Reflect.deleteProperty(object, key);
+  else define(object, key, value);
 }
 
 /** Sets an own property, whatever its name: an assignment to `__proto__` would set the prototype. */

@@ -1,0 +1,348 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import {
+  isPlain,
+  LIFETIME_DRIFT_MS,
+  type MergeSettings,
+  merge,
+  onlyExpiryMoved,
+} from '../src/merge.js';
+
+type Plain = Record<string, unknown>;
+
+const settings: MergeSettings = {
+  same: (one, other) => JSON.stringify(one) === JSON.stringify(other),
+  isDropped: () => false,
+};
+
+const merged = (seen: Plain, now: Plain, stored: Plain) => merge(seen, now, stored, settings);
+
+/** Keys of a prototype, keys that JavaScript puts in another order, and keys that many sessions share. */
+const key = fc.oneof(
+  fc.constantFrom('a', 'b', 'user', 'cart'),
+  fc.constantFrom('__proto__', 'constructor', 'prototype', 'toJSON', 'hasOwnProperty', 'valueOf'),
+  fc.constantFrom('', '0', '1', '-1', '01', '1e3', '\u0000', '\ud800'),
+  fc.string({ maxLength: 2 }),
+);
+
+const leaf = fc.oneof(
+  fc.constantFrom<unknown>(null, true, 0, 1, '', 'x', [], {}),
+  fc.array(fc.oneof(fc.integer(), fc.dictionary(key, fc.integer(), { maxKeys: 2 })), {
+    maxLength: 3,
+  }),
+);
+
+/** JSON as a parser gives it: `__proto__` is an own key like any other. */
+const { object } = fc.letrec<{ value: unknown; object: Plain }>((tie) => ({
+  value: fc.oneof({ maxDepth: 3, withCrossShrink: true }, leaf, tie('object')),
+  object: fc.array(fc.tuple(key, tie('value')), { maxLength: 5 }).map(fromEntries),
+}));
+
+const cookie = fc
+  .record({
+    originalMaxAge: fc.constantFrom<number | null>(null, 60_000, 3_600_000),
+    expires: fc.constantFrom<string | null>(
+      null,
+      '2026-01-01T00:00:00.000Z',
+      '2026-01-01T01:00:00.000Z',
+      '2026-01-02T00:00:00.000Z',
+    ),
+    path: fc.constantFrom('/', '/app'),
+    secure: fc.option(fc.boolean(), { nil: undefined }),
+  })
+  .map((fields) => JSON.parse(JSON.stringify(fields)));
+
+const session = fc
+  .tuple(cookie, object)
+  .map(([fields, content]): Plain => fromEntries([...Object.entries(content), ['cookie', fields]]));
+
+/** A session that has come about from another by changes here and there, as sessions do. */
+const edit = fc.record({ at: fc.nat(), value: fc.option(leaf, { nil: undefined }), key });
+const history = fc.tuple(
+  session,
+  fc.array(edit, { maxLength: 4 }),
+  fc.array(edit, { maxLength: 4 }),
+  fc.option(session, { nil: undefined }),
+);
+const threeSides = history.map(([seen, here, there, other]): [Plain, Plain, Plain] => [
+  seen,
+  here.reduce(edited, seen),
+  other ?? there.reduce(edited, seen),
+]);
+
+test('merging with a stored session that nobody changed gives what this request made of it', () => {
+  fc.assert(
+    fc.property(threeSides, ([seen, now]) => {
+      // The automatic refresh of `originalMaxAge` drifts, and is no change; here it does not.
+      expect(merged(seen, now, seen)).toEqual(now);
+    }),
+  );
+});
+
+test('a request that changed nothing leaves what the other made of it', () => {
+  fc.assert(
+    fc.property(threeSides, ([seen, , stored]) => {
+      expect(merged(seen, seen, stored)).toEqual(stored);
+    }),
+  );
+});
+
+test('merging is idempotent: merging again with its result changes nothing', () => {
+  fc.assert(
+    fc.property(threeSides, ([seen, now, stored]) => {
+      const once = merged(seen, now, stored);
+      expect(merged(seen, now, once)).toEqual(once);
+    }),
+  );
+});
+
+test('changes of different paths commute, and none is lost', () => {
+  fc.assert(
+    fc.property(threeSides, ([seen, now, stored]) => {
+      const here = changedPaths(seen, now);
+      const there = changedPaths(seen, stored);
+      fc.pre(here.every((one) => there.every((other) => !overlap(one, other))));
+      const result = merged(seen, now, stored);
+      expect(result).toEqual(merged(seen, stored, now));
+      for (const path of here) expect(at(result, path)).toEqual(at(now, path));
+      for (const path of there) expect(at(result, path)).toEqual(at(stored, path));
+    }),
+  );
+});
+
+test('a result holds nothing that neither side has', () => {
+  fc.assert(
+    fc.property(threeSides, ([seen, now, stored]) => {
+      const result = merged(seen, now, stored);
+      for (const path of leafPaths(result)) {
+        const value = JSON.stringify(at(result, path));
+        const sources = [now, stored].map((side) => JSON.stringify(at(side, path)));
+        expect(sources).toContain(value);
+      }
+    }),
+  );
+});
+
+test('none of the three is changed, and no prototype is', () => {
+  fc.assert(
+    fc.property(threeSides, ([seen, now, stored]) => {
+      const before = [seen, now, stored].map((side) => JSON.stringify(side));
+      const result = merged(seen, now, stored);
+      expect([seen, now, stored].map((side) => JSON.stringify(side))).toEqual(before);
+      expect(Object.getPrototypeOf(result)).toBe(Object.prototype);
+      expect(Object.keys(Object.prototype)).toEqual([]);
+      for (const found of plainObjectsIn(result)) {
+        expect(Object.getPrototypeOf(found)).toBe(Object.prototype);
+      }
+    }),
+  );
+});
+
+test.each(['__proto__', 'constructor', 'prototype', 'toJSON', '', '0', 'hasOwnProperty'])(
+  'the key %j is data: set, changed and deleted as any other, here and there',
+  (name) => {
+    const none = parse({});
+    const one = parse({ [`${name}`]: { isAdmin: true } }, name);
+    const two = parse({ [`${name}`]: { isAdmin: true, rank: 2 } }, name);
+    expect(merged(none, one, none)).toEqual(one);
+    expect(merged(none, none, one)).toEqual(one);
+    expect(merged(one, two, one)).toEqual(two);
+    expect(merged(one, one, two)).toEqual(two);
+    expect(merged(one, none, one)).toEqual(none);
+    expect(merged(one, one, none)).toEqual(none);
+    expect(Object.hasOwn(merged(none, none, one), name)).toBe(true);
+    expect(Reflect.get({}, 'isAdmin')).toBeUndefined();
+  },
+);
+
+test('an inherited property is no key: a session that lacks "constructor" does not have one', () => {
+  const seen = { a: 1 };
+  const now = JSON.parse('{"a":1,"constructor":"c"}');
+  expect(merged(seen, now, { a: 2 })).toEqual(JSON.parse('{"a":2,"constructor":"c"}'));
+  expect(merged(now, seen, { ...now, a: 2 })).toEqual({ a: 2 });
+});
+
+test('the same key changed on both sides is this request’s', () => {
+  expect(merged({ a: 1 }, { a: 2 }, { a: 3 })).toEqual({ a: 2 });
+  expect(merged({ a: 1 }, {}, { a: 3 })).toEqual({});
+  expect(merged({ a: 1 }, { a: 2 }, {})).toEqual({ a: 2 });
+});
+
+test('an array is one value, also one of objects', () => {
+  expect(merged({ a: [1] }, { a: [1, 2] }, { a: [1, 3] })).toEqual({ a: [1, 2] });
+  expect(merged({ a: [{ x: 1 }] }, { a: [{ x: 1 }] }, { a: [{ x: 2 }] })).toEqual({
+    a: [{ x: 2 }],
+  });
+  expect(merged({ a: [] }, { a: {} }, { a: [1] })).toEqual({ a: {} });
+});
+
+test('two objects under a key that neither had become one', () => {
+  expect(merged({}, { cart: { tea: 1 } }, { cart: { nuts: 2 } })).toEqual({
+    cart: { tea: 1, nuts: 2 },
+  });
+});
+
+test('an object that the other removed or replaced does not come back through a change inside it', () => {
+  const seen = { user: { name: 'ada', lastSeen: 1 } };
+  const now = { user: { name: 'ada', lastSeen: 2 } };
+  expect(merged(seen, now, {})).toEqual({});
+  expect(merged(seen, now, { user: null })).toEqual({ user: null });
+  expect(merged(seen, now, { user: [1] })).toEqual({ user: [1] });
+});
+
+test('an object that this request removed or replaced does not come back through a change inside it', () => {
+  const seen = { user: { name: 'ada', lastSeen: 1 } };
+  const stored = { user: { name: 'ada', lastSeen: 2 } };
+  expect(merged(seen, {}, stored)).toEqual({});
+  expect(merged(seen, { user: 0 }, stored)).toEqual({ user: 0 });
+});
+
+test('the same holds within objects', () => {
+  const seen = { shop: { user: { name: 'ada' }, cart: 1 } };
+  const now = { shop: { user: { name: 'ada', lastSeen: 2 }, cart: 1 } };
+  expect(merged(seen, now, { shop: { cart: 2 } })).toEqual({ shop: { cart: 2 } });
+});
+
+test('a key that `Session` drops on loading counts as unchanged', () => {
+  const dropping = { ...settings, isDropped: (name: string) => name === 'id' };
+  expect(merge({ id: 1, a: 1 }, { a: 2 }, { id: 3, a: 1 }, dropping)).toEqual({ id: 3, a: 2 });
+  expect(onlyExpiryMoved({ id: 1, a: 1 }, { a: 1 }, dropping)).toBe(true);
+  // Only at the top: within a value it is data.
+  expect(merge({ a: { id: 1 } }, { a: {} }, { a: { id: 1 }, b: 1 }, dropping)).toEqual({
+    a: {},
+    b: 1,
+  });
+});
+
+const early = '2026-01-01T00:00:00.000Z';
+const middle = '2026-01-01T01:00:00.000Z';
+const late = '2026-01-01T02:00:00.000Z';
+const until = (expires: string | null, originalMaxAge: number | null = 3_600_000): Plain => ({
+  cookie: { originalMaxAge, expires, path: '/' },
+});
+
+test('of two expiries that both moved the later holds', () => {
+  expect(merged(until(early), until(late), until(middle))).toEqual(until(late));
+  expect(merged(until(early), until(middle), until(late))).toEqual(until(late));
+});
+
+test('an expiry that one side moved is that side’s, to earlier too', () => {
+  expect(merged(until(late), until(late), until(early))).toEqual(until(early));
+  expect(merged(until(late), until(early), until(late))).toEqual(until(early));
+});
+
+test('a touch does not bring an expiry back that the other has taken away', () => {
+  const forgotten = until(null, null);
+  expect(merged(until(early), until(late), forgotten)).toEqual(forgotten);
+  expect(merged(until(early), forgotten, until(late))).toEqual(forgotten);
+});
+
+test('“remember me” against a touch keeps the new lifetime, on whichever side it was chosen', () => {
+  const remembered = until(late, 30 * 86_400_000);
+  expect(merged(until(early), until(middle), remembered)).toEqual(remembered);
+  expect(merged(until(early), remembered, until(middle))).toEqual(remembered);
+  expect(merged(until(null, null), remembered, until(null, null))).toEqual(remembered);
+});
+
+test('a lifetime that drifted in a touch is neither a change nor kept', () => {
+  const drifted = until(late, 3_600_000 - LIFETIME_DRIFT_MS);
+  expect(onlyExpiryMoved(until(early), drifted, settings)).toBe(true);
+  expect(merged(until(early), drifted, until(middle))).toEqual(until(late));
+  const chosen = until(late, 3_600_000 - LIFETIME_DRIFT_MS - 1);
+  expect(onlyExpiryMoved(until(early), chosen, settings)).toBe(false);
+  expect(merged(until(early), chosen, until(middle))).toEqual(chosen);
+});
+
+test('only an expiry that moved is a touch; anything else of a cookie, or none any more, is a change', () => {
+  const moved = (now: Plain) => onlyExpiryMoved(until(early), now, settings);
+  expect(moved(until(late))).toBe(true);
+  expect(moved(until(late, 1))).toBe(false);
+  expect(moved(until(null))).toBe(false);
+  expect(moved({ cookie: { ...Object(until(late).cookie), path: '/app' } })).toBe(false);
+  expect(moved({ ...until(late), a: 1 })).toBe(false);
+  expect(moved({})).toBe(false);
+  expect(onlyExpiryMoved(until(null), until(early), settings)).toBe(false);
+});
+
+test('a session that is nested a thousand objects deep is merged', () => {
+  const nested = (depth: number, value: number): Plain =>
+    JSON.parse(`${'{"a":'.repeat(depth)}{"x":${value}}${'}'.repeat(depth)}`);
+  const depth = 1000;
+  const [seen, now] = [nested(depth, 1), nested(depth, 2)];
+  expect(JSON.stringify(merged(seen, now, { ...seen, b: 1 }))).toBe(
+    JSON.stringify({ ...now, b: 1 }),
+  );
+});
+
+function fromEntries(entries: readonly (readonly [string, unknown])[]): Plain {
+  return JSON.parse(
+    `{${[...new Map(entries)].map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(',')}}`,
+  );
+}
+
+function parse(fields: Plain, name?: string): Plain {
+  return fromEntries(name === undefined ? [] : [[name, Object.values(fields)[0] ?? fields[name]]]);
+}
+
+/** Sets or deletes a key of one of the objects in a session; which one, `at` decides. */
+function edited(
+  side: Plain,
+  { at: index, key: name, value }: { at: number; key: string; value: unknown },
+): Plain {
+  const copy: Plain = structuredCloneJson(side);
+  const places = [...plainObjectsIn(copy)].filter((place) => place !== copy.cookie);
+  const place = places[index % places.length] ?? copy;
+  if (name === 'cookie') return copy;
+  if (value === undefined) Reflect.deleteProperty(place, name);
+  else define(place, name, value);
+  return copy;
+}
+
+function define(object: Plain, name: string, value: unknown): void {
+  Object.defineProperty(object, name, {
+    value,
+    configurable: true,
+    enumerable: true,
+    writable: true,
+  });
+}
+
+function structuredCloneJson(value: Plain): Plain {
+  return JSON.parse(JSON.stringify(value));
+}
+
+function* plainObjectsIn(value: unknown): Generator<Plain> {
+  if (!isPlain(value)) return;
+  yield value;
+  for (const name of Object.keys(value)) yield* plainObjectsIn(value[name]);
+}
+
+type Path = readonly string[];
+
+function at(value: unknown, path: Path): unknown {
+  let found = value;
+  for (const name of path) {
+    if (!isPlain(found) || !Object.hasOwn(found, name)) return undefined;
+    found = found[name];
+  }
+  return found;
+}
+
+/** The paths at which two sides differ, as deep as both have objects. */
+function changedPaths(before: unknown, after: unknown, path: Path = []): Path[] {
+  if (!isPlain(before) || !isPlain(after)) {
+    return JSON.stringify(before) === JSON.stringify(after) ? [] : [path];
+  }
+  return [...new Set([...Object.keys(before), ...Object.keys(after)])].flatMap((name) =>
+    changedPaths(at(before, [name]), at(after, [name]), [...path, name]),
+  );
+}
+
+function leafPaths(value: unknown, path: Path = []): Path[] {
+  if (!isPlain(value)) return [path];
+  return Object.keys(value).flatMap((name) => leafPaths(value[name], [...path, name]));
+}
+
+function overlap(one: Path, other: Path): boolean {
+  return one.every((name, index) => index >= other.length || other[index] === name);
+}
