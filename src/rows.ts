@@ -105,9 +105,11 @@ export class BatchedRows implements Rows {
   touch(row: TouchRow): Promise<Decided> {
     const { id } = row;
     const waiting = this.#touches.get(id);
-    if (waiting !== undefined) {
-      // As if both had been sent: the session was alive at the first, the second moves it last.
-      waiting.row = { ...row, aliveAt: waiting.row.aliveAt };
+    if (waiting !== undefined && waiting.row.createdAt === row.createdAt) {
+      // As if both had been sent: the session was alive at the first, and stays until the later expiry.
+      const { aliveAt, expiresAt } = waiting.row;
+      const later = row.createdAt === 0 ? row.expiresAt : Math.max(row.expiresAt, expiresAt);
+      waiting.row = { ...row, aliveAt, expiresAt: later };
       return waiting.outcome;
     }
     if (!this.#turns.has(id)) return this.#turns.exclusive(id, () => this.#writes.touch(row));

@@ -28,7 +28,9 @@ interface Loaded {
   readonly seen: string;
   readonly userId: string | null;
   /** Milliseconds since 1970. */
-  expiresAt: number;
+  readonly expiresAt: number;
+  /** Whether the object is a `Session` made of what was read, which drops some keys. */
+  readonly isInflated: boolean;
 }
 
 /** A session of this request's own making, under the sid it was made for. */
@@ -68,12 +70,10 @@ export class Saver {
   readonly #origins = new WeakMap<object, Loaded | Generated>();
   readonly #codec: Codec;
   readonly #settings: Settings;
-  readonly #merging: MergeSettings;
 
   constructor(codec: Codec, settings: Settings) {
     this.#codec = codec;
     this.#settings = settings;
-    this.#merging = { same: codec.same, isDropped: isDroppedOnLoading };
   }
 
   /** Remembers that `get` gave this object. */
@@ -87,6 +87,7 @@ export class Saver {
       seen: data,
       userId,
       expiresAt,
+      isInflated: false,
     });
   }
 
@@ -95,10 +96,12 @@ export class Saver {
     this.#origins.set(object, { generatedFor: sid });
   }
 
-  /** express-session puts what `get` gave into an object of its own. */
-  moved(from: object, to: object): void {
+  /** express-session puts what `get` gave into a `Session`. */
+  inflated(from: object, to: object): void {
     const origin = this.#origins.get(from);
-    if (origin !== undefined) this.#origins.set(to, origin);
+    if (origin !== undefined && 'id' in origin) {
+      this.#origins.set(to, { ...origin, isInflated: true });
+    }
   }
 
   /** Takes down what a set is to write. */
@@ -134,8 +137,9 @@ export class Saver {
   async save(id: string, object: object, draft: Draft, writes: RowWrites): Promise<SaveResult> {
     const origin = this.#origins.get(object);
     if (origin !== undefined && 'id' in origin && origin.id === id) {
-      return onlyMovesExpiry(this.#codec, this.#merging, origin, draft)
-        ? this.#moveExpiry(origin, draft, (row) => writes.touch(row))
+      return this.#onlyMovesExpiry(origin, draft)
+        ? // A session that expired while its request ran may still be saved: no time is too late here.
+          this.#moveExpiry(object, origin, draft, (row) => writes.touch({ ...row, aliveAt: 0 }))
         : this.#compareAndSet(object, origin, draft, writes);
     }
     const { text: data, expiresAt, userId } = draft;
@@ -154,26 +158,33 @@ export class Saver {
     const aliveAt = Date.now();
     const origin = this.#origins.get(object);
     if (origin === undefined || !('id' in origin) || origin.id !== id) {
-      await rows.touch({ id, expiresAt, aliveAt });
+      await rows.touch({ id, createdAt: 0, expiresAt, aliveAt });
       return UNCHANGED;
     }
-    const draft = this.#withCookie(origin, object, expiresAt);
-    if (!onlyMovesExpiry(this.#codec, this.#merging, origin, draft)) {
-      return rows.write(id, (writes) => this.save(id, object, draft, writes));
+    const draft = this.#withCookie(origin, Reflect.get(object, 'cookie'), expiresAt);
+    if (this.#onlyMovesExpiry(origin, draft)) {
+      return this.#moveExpiry(object, origin, draft, (row) => rows.touch({ ...row, aliveAt }));
     }
-    return this.#moveExpiry(origin, draft, (row) => rows.touch({ ...row, aliveAt }));
+    const { cookie } = this.#codec.parse(draft.text);
+    return rows.write(id, (writes) => {
+      // A save that this request did not wait for may have come before: its changes are seen by now.
+      const latest = this.#origins.get(object) ?? origin;
+      const now = 'id' in latest ? this.#withCookie(latest, cookie, expiresAt) : draft;
+      return this.save(id, object, now, writes);
+    });
   }
 
   async #moveExpiry(
+    object: object,
     origin: Loaded,
     { expiresAt }: Draft,
-    send: (row: TouchRow) => Promise<Decided>,
+    send: (row: Omit<TouchRow, 'aliveAt'>) => Promise<Decided>,
   ): Promise<SaveResult> {
     if (!this.#isWorthMoving(origin, expiresAt)) return UNCHANGED;
-    // A session that expired while its request ran may still be saved: no time is too late here.
-    const outcome = await send({ id: origin.id, expiresAt, aliveAt: 0 });
+    const { id, createdAt } = origin;
+    const outcome = await send({ id, createdAt, expiresAt });
     if (outcome === 'gone') return this.#drop();
-    origin.expiresAt = expiresAt;
+    if (this.#origins.get(object) === origin) this.#origins.set(object, { ...origin, expiresAt });
     return UNCHANGED;
   }
 
@@ -192,23 +203,23 @@ export class Saver {
     writes: RowWrites,
   ): Promise<SaveResult> {
     const { id, createdAt } = origin;
-    let { version } = origin;
-    let { text, expiresAt, userId } = draft;
+    let { version, expiresAt: seenExpiresAt } = origin;
+    let { text: data, expiresAt, userId } = draft;
     if (origin.stored !== origin.seen) {
-      text = this.#merge(origin.seen, draft.text, origin.stored);
-      userId = this.#userOfText(text);
+      data = this.#merge(origin, draft.text, origin.stored);
+      userId = this.#userOfText(data);
     }
     for (let tries = 0; tries < MERGE_TRIES; tries += 1) {
-      const written = await writes.save({ id, data: text, expiresAt, userId, version, createdAt });
+      const row = { id, data, expiresAt, userId, version, createdAt, seenExpiresAt };
+      const written = await writes.save(row);
       if (written.outcome === 'gone') return this.#drop();
       if (written.outcome === 'done') {
-        const seen = draft.text;
+        if (tries > 0) this.stats.merges += 1;
         this.#origins.set(object, {
-          id,
-          createdAt,
+          ...origin,
           version: written.version,
-          stored: text,
-          seen,
+          stored: data,
+          seen: draft.text,
           userId,
           expiresAt,
         });
@@ -219,12 +230,11 @@ export class Saver {
       // By the function, not by the column: a uuid column gives back in small letters what came in capitals.
       const [before, now] = [origin.stored, stored.data].map((one) => this.#userOfText(one));
       if (mixesUsers(before ?? null, draft.userId, now ?? null)) return this.#drop();
-      this.stats.merges += 1;
-      text = this.#merge(origin.seen, draft.text, stored.data);
-      userId = this.#userOfText(text);
+      data = this.#merge(origin, draft.text, stored.data);
+      userId = this.#userOfText(data);
       version = stored.version;
-      const othersMovedIt = stored.expiresAt !== origin.expiresAt;
-      expiresAt = othersMovedIt ? Math.max(draft.expiresAt, stored.expiresAt) : draft.expiresAt;
+      seenExpiresAt = stored.expiresAt;
+      expiresAt = laterIfBothMoved(origin.expiresAt, draft.expiresAt, stored.expiresAt);
     }
     throw new ConflictError(MERGE_TRIES);
   }
@@ -235,9 +245,21 @@ export class Saver {
     return UNCHANGED;
   }
 
-  #merge(seen: string, now: string, stored: string): string {
-    const [one, two, three] = [seen, now, stored].map((text) => this.#codec.parse(text));
-    return this.#codec.text(merge(one ?? {}, two ?? {}, three ?? {}, this.#merging));
+  #merge(origin: Loaded, now: string, stored: string): string {
+    const [seen, mine, theirs] = [origin.seen, now, stored].map((text) => this.#codec.parse(text));
+    return this.#codec.text(merge(seen ?? {}, mine ?? {}, theirs ?? {}, this.#merging(origin)));
+  }
+
+  #merging({ isInflated }: Loaded): MergeSettings {
+    return { same: this.#codec.same, isDropped: isInflated ? isDroppedOnLoading : () => false };
+  }
+
+  /** Whether a save needs no more than a touch: nothing changed but when the session expires, and that not to earlier. */
+  #onlyMovesExpiry(origin: Loaded, draft: Draft): boolean {
+    if (draft.expiresAt < origin.expiresAt - CLOCK_SKEW_MS) return false;
+    if (this.#codec.isJson && equalButForExpiry(origin.seen, draft.text)) return true;
+    const [seen, now] = [origin.seen, draft.text].map((text) => this.#codec.parse(text));
+    return onlyExpiryMoved(seen ?? {}, now ?? {}, this.#merging(origin));
   }
 
   #userOfText(text: string): string | null {
@@ -247,8 +269,7 @@ export class Saver {
   }
 
   /** What a touch amounts to: the session as seen, with the object's cookie. */
-  #withCookie(origin: Loaded, object: SessionData, expiresAt: number): Draft {
-    const cookie: unknown = Reflect.get(object, 'cookie');
+  #withCookie(origin: Loaded, cookie: unknown, expiresAt: number): Draft {
     const quick = this.#codec.isJson && replaceCookie(origin.seen, cookie);
     const text = quick || this.#codec.text({ ...this.#codec.parse(origin.seen), cookie });
     return { text, expiresAt, userId: origin.userId };
@@ -282,21 +303,15 @@ function mixesUsers(seen: string | null, now: string | null, stored: string | nu
   return seen !== null || (now !== null && now !== stored);
 }
 
-/** Whether a save needs no more than a touch: nothing changed but when the session expires, and that not to earlier. */
-function onlyMovesExpiry(
-  codec: Codec,
-  merging: MergeSettings,
-  origin: Loaded,
-  draft: Draft,
-): boolean {
-  if (draft.expiresAt < origin.expiresAt - CLOCK_SKEW_MS) return false;
-  if (codec.isJson && equalButForExpiry(origin.seen, draft.text)) return true;
-  return onlyExpiryMoved(codec.parse(origin.seen), codec.parse(draft.text), merging);
+/** Of an expiry that this request and another have moved, the later; else that of the one who did. */
+function laterIfBothMoved(seen: number, now: number, stored: number): number {
+  if (now === seen) return stored;
+  return stored === seen ? now : Math.max(now, stored);
 }
 
 /** express-session puts the cookie first; its values hold no quotation mark that is not escaped. */
 const COOKIE_START = '{"cookie":{';
-const EXPIRES_START = '"expires":"';
+const EXPIRES_START = ',"expires":"';
 
 /** Compares two JSON texts without parsing them. What it cannot tell it calls unequal. */
 function equalButForExpiry(one: string, other: string): boolean {
@@ -314,7 +329,7 @@ function equalButForExpiry(one: string, other: string): boolean {
 function expiryIn(text: string): [from: number, to: number] | undefined {
   if (!text.startsWith(COOKIE_START)) return undefined;
   const start = text.indexOf(EXPIRES_START, COOKIE_START.length);
-  if (start === -1 || start > text.indexOf('}', COOKIE_START.length)) return undefined;
+  if (start === -1 || /[{}]/.test(text.slice(COOKIE_START.length, start))) return undefined;
   const from = start + EXPIRES_START.length;
   return [from, text.indexOf('"', from)];
 }

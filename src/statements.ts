@@ -64,6 +64,9 @@ export type Outcome = 'done' | 'gone' | 'busy';
 
 export interface TouchRow {
   readonly id: string;
+  /** Of a session that was read, and only of that one; 0: of whatever session has the id. */
+  readonly createdAt: number;
+  /** Where a session was read, another request may have moved it further: it is never moved back. */
   readonly expiresAt: number;
   /** A session that had expired by then is not touched. */
   readonly aliveAt: number;
@@ -81,6 +84,8 @@ export interface WriteRow {
 export interface SaveRow extends WriteRow {
   readonly version: number;
   readonly createdAt: number;
+  /** When it was to expire. A touch does not raise the version: of two expiries that both moved, the later holds. */
+  readonly seenExpiresAt: number;
 }
 
 /** What became of a write. */
@@ -305,15 +310,19 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const touchRows = prepare(
     'touch',
     [
-      given('ids', 'expiry', 'alive'),
-      plainInput('expiry', 'alive'),
+      given('ids', 'created', 'expiry', 'alive'),
+      plainInput('created', 'expiry', 'alive'),
       locked(lockedAt, sql`${isNotEnded} and ${withSetting('synchronous_commit', 'off')}`),
       cte(
         'moved',
-        sql`update ${t} set ${column(t.expiresAt)} = ${capped(timestamp(sql`input.expiry`), t.createdAt)},
-            ${column(t.lastSeenAt)} = now()
+        sql`update ${t} set ${column(t.lastSeenAt)} = now(), ${column(t.expiresAt)} = ${capped(
+          sql`case input.created when '0' then ${timestamp(sql`input.expiry`)}
+              else greatest(${t.expiresAt}, ${timestamp(sql`input.expiry`)}) end`,
+          t.createdAt,
+        )}
           from locked join input on input.id = locked.id
-          where ${t}.ctid = locked.at and ${t.expiresAt} > ${timestamp(sql`input.alive`)}
+          where ${t}.ctid = locked.at and input.created in ('0', ${microseconds(t.createdAt)}::text)
+            and ${t.expiresAt} > ${timestamp(sql`input.alive`)}
           returning ${t.id} as id`,
       ),
     ],
@@ -324,8 +333,8 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const saveRows = prepare(
     'save',
     [
-      given('ids', 'version', 'created', 'expiry', 'data'),
-      input('version', 'created', 'expiry', 'data'),
+      given('ids', 'version', 'created', 'seen', 'expiry', 'data'),
+      input('version', 'created', 'seen', 'expiry', 'data'),
       locked(
         lockedAt,
         withUser ? sql`${isNotEnded} and ${withSetting('lock_timeout', LOCK_TIMEOUT)}` : isNotEnded,
@@ -335,7 +344,12 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
         sql`update ${t} set ${column(t.data)} = input.data::json,
             ${withUser ? sql`${column(t.userId)} = ${inputOwner},` : sql``}
             ${column(t.version)} = ${t.version} + 1, ${column(t.lastSeenAt)} = now(),
-            ${column(t.expiresAt)} = ${capped(timestamp(sql`input.expiry`), t.createdAt)}
+            ${column(t.expiresAt)} = ${capped(
+              sql`case when input.expiry = input.seen then ${t.expiresAt}
+                when ${milliseconds(t.expiresAt)} = input.seen::bigint then ${timestamp(sql`input.expiry`)}
+                else greatest(${t.expiresAt}, ${timestamp(sql`input.expiry`)}) end`,
+              t.createdAt,
+            )}
           from locked join input on input.id = locked.id
           where ${t}.ctid = locked.at and ${t.version} = input.version::integer
             and ${microseconds(t.createdAt)} = input.created::bigint
@@ -551,16 +565,19 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     touch: async (rows) => {
       const answer = await touchRows({
         ids: joined(rows, (row) => row.id),
+        created: joined(rows, (row) => row.createdAt),
         expiry: joined(rows, (row) => row.expiresAt),
         alive: joined(rows, (row) => row.aliveAt),
       });
-      const isAlive = (row: TouchRow, stored: StoredRow | undefined) =>
-        stored !== undefined && stored.expiresAt > row.aliveAt;
+      const isMeantAndAlive = (row: TouchRow, stored: StoredRow | undefined) =>
+        stored !== undefined &&
+        (row.createdAt === 0 || row.createdAt === stored.createdAt) &&
+        stored.expiresAt > row.aliveAt;
       return judged<TouchRow, Outcome>(
         rows,
         answer,
         () => 'done',
-        (row, stored) => (isAlive(row, stored) ? 'busy' : 'gone'),
+        (row, stored) => (isMeantAndAlive(row, stored) ? 'busy' : 'gone'),
       );
     },
     save: async (rows) => {
@@ -568,6 +585,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
         ids: joined(rows, (row) => row.id),
         version: joined(rows, (row) => row.version),
         created: joined(rows, (row) => row.createdAt),
+        seen: joined(rows, (row) => row.seenExpiresAt),
         expiry: joined(rows, (row) => row.expiresAt),
         data: joined(rows, (row) => row.data, DATA_SEPARATOR),
         ...ownersOf(rows),

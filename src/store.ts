@@ -435,7 +435,7 @@ export class DrizzleStore extends session.Store {
   /** express-session puts what `get` gave into a `Session` of its own. */
   override createSession(request: Request, data: SessionData): Session & SessionData {
     const created = super.createSession(request, data) as Session & SessionData;
-    this.#saver.moved(data, created);
+    this.#saver.inflated(data, created);
     return created;
   }
 
@@ -569,12 +569,12 @@ export class DrizzleStore extends session.Store {
     let row = await this.#readable(id, () => opened.rows.read(id));
     for (let tries = 0; tries < UPDATE_TRIES; tries += 1) {
       if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
-      const { version, createdAt } = row;
+      const { version, createdAt, expiresAt: seenExpiresAt } = row;
       const session = this.#sessionOf(row);
       if (session === undefined) return undefined;
       const changed = (await fn(session)) ?? session;
       const { text: data, expiresAt, userId } = this.#saver.draft(changed);
-      const saved = { id, data, expiresAt, userId, version, createdAt };
+      const saved = { id, data, expiresAt, userId, version, createdAt, seenExpiresAt };
       const written = await this.#readable(id, () =>
         opened.rows.write(id, (writes) => writes.save(saved)),
       );

@@ -1,0 +1,974 @@
+import { randomUUID } from 'node:crypto';
+import { DrizzleStore, idOf, type StoreStats } from 'connect-drizzle';
+import type { SessionData } from 'express-session';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { gate } from './support/gate.js';
+import { ending, generated, loaded, type RequestSession } from './support/requests.js';
+
+type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
+
+const hour = 3_600_000;
+
+let database: TestDatabase;
+let stores: DrizzleStore[];
+/** Two processes, as far as sessions are concerned: nothing is shared but the database. */
+let here: DrizzleStore;
+let there: DrizzleStore;
+let sid: string;
+
+beforeAll(async () => {
+  database = await freshDatabase();
+  const first = new DrizzleStore(database.pool(), { createTableIfMissing: true });
+  await first.ready();
+  await first.close();
+});
+
+afterAll(() => database.drop());
+
+beforeEach(() => {
+  stores = [];
+  sid = randomUUID();
+  [here, there] = [open(), open()];
+});
+
+afterEach(() => Promise.all(stores.map((store) => store.close())));
+
+function open(options: Options = {}): DrizzleStore {
+  const store = new DrizzleStore(database.pool(), { pruneSessionInterval: false, ...options });
+  stores.push(store);
+  return store;
+}
+
+/** A new session is made and saved in a first request. */
+async function begun(content: object = {}, { store = here, maxAge = hour as number | null } = {}) {
+  const session = generated(store, sid, maxAge === null ? {} : { maxAge });
+  Object.assign(session, content);
+  await store.set(sid, session);
+}
+
+function foreign(content: object = {}, maxAge = hour): SessionData {
+  const expires = new Date(Date.now() + maxAge);
+  const cookie = { originalMaxAge: maxAge, expires, httpOnly: true, path: '/' };
+  return { cookie, ...content } as object as SessionData;
+}
+
+/** What is stored, beside the cookie. */
+async function content(store = there): Promise<Record<string, unknown> | undefined> {
+  const session = await store.get(sid);
+  if (session === undefined) return undefined;
+  const { cookie, ...rest } = session as SessionData & Record<string, unknown>;
+  return rest;
+}
+
+async function cookieOf(store = there): Promise<{ expires?: string; originalMaxAge?: number }> {
+  const session: object | undefined = await store.get(sid);
+  return session === undefined ? {} : Reflect.get(session, 'cookie');
+}
+
+interface Row {
+  version: number;
+  expires: number;
+  created: string;
+  revoked: boolean;
+  data: { cookie: Record<string, unknown> } | null;
+}
+
+async function row(): Promise<Row | undefined> {
+  const [found] = await database.query<Row>(
+    `select version, round(extract(epoch from expires_at) * 1000)::float8 as expires,
+       created_at::text as created, revoked_at is not null as revoked, data
+     from sessions where id = $1`,
+    [idOf(sid)],
+  );
+  return found;
+}
+
+/** Passes a session's time without waiting for it. */
+function expire(): Promise<unknown[]> {
+  return database.query(`update sessions set expires_at = now() - interval '1 s' where id = $1`, [
+    idOf(sid),
+  ]);
+}
+
+/** Lets a tombstone's hour pass. */
+async function pruned(): Promise<void> {
+  await expire();
+  await here.pruneSessions();
+  expect(await row()).toBeUndefined();
+}
+
+function counts(store: DrizzleStore): Pick<StoreStats, 'merges' | 'dropped'> {
+  const { merges, dropped } = store.stats();
+  return { merges, dropped };
+}
+
+describe('a set of a loaded session', () => {
+  test('writes what it made of it, and raises the version', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.b = 2;
+    await here.set(sid, ending(session));
+    expect(await content()).toEqual({ a: 1, b: 2 });
+    expect(await row()).toMatchObject({ version: 2 });
+    expect(counts(here)).toEqual({ merges: 0, dropped: 0 });
+  });
+
+  test('takes one statement where there is no conflict', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.b = 2;
+    const before = here.stats().statements;
+    await here.set(sid, ending(session));
+    expect(here.stats().statements - before).toBe(1);
+  });
+
+  test('is merged with what another process has stored meanwhile, and counted once', async () => {
+    await begun({ a: 1, b: 1, c: 1, list: [1], deep: { x: 1, y: 1 } });
+    const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    Object.assign(mine, { a: 2, mine: true, deep: { x: 2, y: 1 } });
+    Object.assign(theirs, { b: 2, theirs: true, deep: { x: 1, y: 2 }, list: [1, 2] });
+    delete theirs.c;
+    await there.set(sid, ending(theirs));
+    await here.set(sid, ending(mine));
+    expect(await content()).toEqual({
+      a: 2,
+      b: 2,
+      list: [1, 2],
+      deep: { x: 2, y: 2 },
+      mine: true,
+      theirs: true,
+    });
+    expect(await row()).toMatchObject({ version: 3 });
+    expect(counts(here)).toEqual({ merges: 1, dropped: 0 });
+    expect(counts(there)).toEqual({ merges: 0, dropped: 0 });
+  });
+
+  test('is not written, and no error, where the session was ended meanwhile', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    await there.destroy(sid);
+    session.b = 2;
+    await here.set(sid, ending(session));
+    await here.set(sid, ending(session));
+    expect(await here.get(sid)).toBeUndefined();
+    expect(await row()).toMatchObject({ revoked: true, data: null });
+    expect(counts(here)).toEqual({ merges: 0, dropped: 2 });
+  });
+
+  test('is not written where its tombstone has been pruned', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    await there.destroy(sid);
+    await pruned();
+    session.b = 2;
+    await here.set(sid, ending(session));
+    expect(await row()).toBeUndefined();
+    expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
+  });
+
+  test.each([
+    ['over the tombstone', false],
+    ['after the tombstone was pruned, at the same version', true],
+  ])('is not taken for a later session of the same sid, made %s', async (_, isPruned) => {
+    await begun({ user: 'ada' });
+    const session = await loaded(here, sid);
+    await there.destroy(sid);
+    if (isPruned) await pruned();
+    await begun({ user: 'bob' }, { store: there });
+    if (isPruned) expect(await row()).toMatchObject({ version: 1 });
+    const before = await row();
+    session.user = 'ada';
+    session.cart = ['hers'];
+    await here.set(sid, ending(session));
+    expect(await row()).toEqual(before);
+    expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
+  });
+
+  test('is saved though the session expired while its request ran', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    await expire();
+    expect(await here.get(sid)).toBeUndefined();
+    session.b = 2;
+    await here.set(sid, ending(session));
+    expect(await content()).toEqual({ a: 1, b: 2 });
+  });
+
+  test('takes the session as it is at the call', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.a = 2;
+    const set = here.set(sid, ending(session));
+    session.a = 3;
+    await set;
+    expect(await content()).toEqual({ a: 2 });
+  });
+
+  test('takes what it compares with when its turn comes: a key set and deleted is deleted', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.b = 2;
+    const first = here.set(sid, ending(session));
+    delete session.b;
+    const second = here.set(sid, ending(session));
+    await Promise.all([first, second]);
+    expect(await content()).toEqual({ a: 1 });
+    expect(counts(here)).toEqual({ merges: 0, dropped: 0 });
+  });
+
+  test('does not take the other’s keys, which a merge added, for deletions at its next save', async () => {
+    await begun({ a: 1, b: 1 });
+    const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    theirs.theirs = 1;
+    delete theirs.b;
+    await there.set(sid, ending(theirs));
+    mine.a = 2;
+    await here.set(sid, ending(mine));
+    expect(mine.theirs).toBeUndefined();
+    mine.a = 3;
+    await here.set(sid, ending(mine));
+    // Neither does it bring back what it still has of the other's deletions.
+    expect(mine.b).toBe(1);
+    expect(await content()).toEqual({ a: 3, theirs: 1 });
+    expect(counts(here)).toEqual({ merges: 1, dropped: 0 });
+  });
+
+  test('keeps every change of a request that saves again and again between another’s saves', async () => {
+    await begun({});
+    const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    for (const round of [1, 2, 3]) {
+      mine[`mine${round}`] = round;
+      mine.last = `mine${round}`;
+      await here.set(sid, ending(mine));
+      theirs[`theirs${round}`] = round;
+      delete theirs[`theirs${round - 1}`];
+      await there.set(sid, ending(theirs));
+    }
+    expect(await content()).toEqual({ mine1: 1, mine2: 2, mine3: 3, last: 'mine3', theirs3: 3 });
+  });
+
+  test('after a reload writes only what was changed since', async () => {
+    await begun({ a: 1, b: 1 });
+    await loaded(here, sid);
+    const theirs = await loaded(there, sid);
+    Object.assign(theirs, { b: 2, c: 2 });
+    await there.set(sid, ending(theirs));
+    const again = await loaded(here, sid);
+    expect(again).toMatchObject({ a: 1, b: 2, c: 2 });
+    delete again.c;
+    await here.set(sid, ending(again));
+    expect(await content()).toEqual({ a: 1, b: 2 });
+    expect(counts(here)).toEqual({ merges: 0, dropped: 0 });
+  });
+
+  test('of a role that another took away does not bring it back', async () => {
+    await begun({ roles: ['admin'], user: { name: 'ada', admin: true } });
+    const slow = await loaded(here, sid);
+    const theirs = await loaded(there, sid);
+    Object.assign(theirs, { roles: [], user: { name: 'ada' } });
+    await there.set(sid, ending(theirs));
+    Object.assign(slow, { page: 7, user: { ...Object(slow.user), lastSeen: 1 } });
+    await here.set(sid, ending(slow));
+    expect(await content()).toEqual({ roles: [], user: { name: 'ada', lastSeen: 1 }, page: 7 });
+  });
+
+  test('under another sid is a copy: neither the one’s history nor its tombstone is the other’s', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    const other = randomUUID();
+    await here.set(other, session);
+    await there.destroy(sid);
+    session.a = 2;
+    await here.set(other, session);
+    expect(await here.get(other)).toMatchObject({ a: 2 });
+    await there.destroy(other);
+    await here.set(other, session);
+    expect(await here.get(other)).toBeUndefined();
+  });
+});
+
+describe('a set of a session whose user changed meanwhile', () => {
+  const userId = (session: SessionData) => {
+    const user: unknown = Reflect.get(session, 'user');
+    return typeof user === 'string' ? user : null;
+  };
+
+  beforeEach(() => {
+    [here, there] = [open({ userId }), open({ userId })];
+  });
+
+  async function race(before: object, theirs: object, mine: object) {
+    await begun({ user: null, ...before });
+    const [slow, quick] = [await loaded(here, sid), await loaded(there, sid)];
+    await there.set(sid, ending(Object.assign(quick, theirs)));
+    await here.set(sid, ending(Object.assign(slow, mine)));
+    return content();
+  }
+
+  test('is not written where another user logged in: two users are never mixed', async () => {
+    const after = await race({ user: 'ada' }, { user: 'bob', cart: 'his' }, { address: 'hers' });
+    expect(after).toEqual({ user: 'bob', cart: 'his' });
+    expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
+  });
+
+  test('is not written where the user logged out', async () => {
+    expect(await race({ user: 'ada' }, { user: null }, { address: 'hers' })).toEqual({
+      user: null,
+    });
+    expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
+  });
+
+  test('is not written where two users log in at once', async () => {
+    const after = await race({}, { user: 'bob', cart: 'his' }, { user: 'ada', cart: 'hers' });
+    expect(after).toEqual({ user: 'bob', cart: 'his' });
+    expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
+  });
+
+  test('is merged where nobody’s session became somebody’s', async () => {
+    const after = await race({}, { user: 'ada' }, { page: 7 });
+    expect(after).toEqual({ user: 'ada', page: 7 });
+    expect(await here.revokeUser('ada')).toBe(1);
+  });
+
+  test('is merged where its own request logged in', async () => {
+    expect(await race({}, { page: 7 }, { user: 'ada' })).toEqual({ user: 'ada', page: 7 });
+    expect(await here.revokeUser('ada')).toBe(1);
+  });
+
+  test('is merged where the user stayed, and goes by the user of the merged session from then on', async () => {
+    await begun({ user: null });
+    const [slow, quick] = [await loaded(here, sid), await loaded(there, sid)];
+    await there.set(sid, ending(Object.assign(quick, { user: 'ada' })));
+    slow.page = 1;
+    await here.set(sid, ending(slow));
+    const third = await loaded(there, sid);
+    await there.set(sid, ending(Object.assign(third, { user: 'bob' })));
+    slow.page = 2;
+    await here.set(sid, ending(slow));
+    expect(await content()).toEqual({ user: 'bob', page: 1 });
+    expect(counts(here)).toEqual({ merges: 1, dropped: 1 });
+  });
+});
+
+describe('a set or touch in which nothing changed but the expiry', () => {
+  const calls = ['set', 'touch'] as const;
+
+  test.each(calls)('moves the expiry of the row, and writes no data (%s)', async (call) => {
+    await begun({ a: 1 });
+    const before = await row();
+    const session = await loaded(here, sid);
+    session.cookie.expires = new Date(Date.now() + 2 * hour);
+    session.cookie.originalMaxAge = hour;
+    const changes: unknown[] = [];
+    here.on('change', (event) => changes.push(event));
+    await here[call](sid, session);
+    const after = await row();
+    expect(after).toEqual({ ...before, expires: session.cookie.expires.getTime() });
+    expect(changes).toEqual([]);
+  });
+
+  test.each(calls)('lets the cookie that is read back follow the row (%s)', async (call) => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.cookie.expires = new Date(Date.now() + 2 * hour);
+    session.cookie.originalMaxAge = hour;
+    await here[call](sid, session);
+    expect(await cookieOf()).toMatchObject({
+      expires: session.cookie.expires.toISOString(),
+      originalMaxAge: hour,
+    });
+  });
+
+  test('costs a touch at the end of each request, as express-session ends them', async () => {
+    await begun({ a: 1 });
+    for (const call of [...calls, ...calls]) await here[call](sid, ending(await loaded(here, sid)));
+    expect(await row()).toMatchObject({ version: 1 });
+  });
+
+  test.each(calls)('moves the expiry that `ttl` gives a cookie without one (%s)', async (call) => {
+    await begun({ a: 1 }, { maxAge: null, store: open({ ttl: 60 }) });
+    const before = await row();
+    const session = await loaded(open({ ttl: 120 }), sid);
+    const store = open({ ttl: 120 });
+    await store[call](sid, ending(await loaded(store, sid)));
+    const after = await row();
+    expect(after?.version).toBe(1);
+    expect((after?.expires ?? 0) - (before?.expires ?? 0)).toBeGreaterThanOrEqual(60_000);
+    expect(session.cookie.expires).toBeNull();
+    expect((await cookieOf()).expires).toBeNull();
+  });
+
+  test.each(calls)(
+    'writes data where the lifetime is another: “remember me” (%s)',
+    async (call) => {
+      await begun({ a: 1 });
+      const session = await loaded(here, sid);
+      session.cookie.maxAge = 30 * 24 * hour;
+      await here[call](sid, session);
+      expect(await row()).toMatchObject({ version: 2 });
+      expect(await cookieOf()).toMatchObject({ originalMaxAge: 30 * 24 * hour });
+      const next = ending(await loaded(there, sid));
+      expect(next.cookie.maxAge).toBeGreaterThan(29 * 24 * hour);
+    },
+  );
+
+  test.each(calls)(
+    'writes data where there is an expiry no longer, or only now (%s)',
+    async (call) => {
+      await begun({ a: 1 });
+      const session = await loaded(here, sid);
+      session.cookie.expires = null;
+      await here[call](sid, session);
+      expect(await row()).toMatchObject({ version: 2 });
+      expect(await cookieOf()).toMatchObject({ expires: null });
+      const again = await loaded(there, sid);
+      again.cookie.expires = new Date(Date.now() + hour);
+      await there[call](sid, again);
+      expect(await row()).toMatchObject({ version: 3, expires: again.cookie.expires.getTime() });
+      expect(await cookieOf()).toMatchObject({ expires: again.cookie.expires.toISOString() });
+    },
+  );
+
+  test.each(calls)('writes data where the expiry is shortened (%s)', async (call) => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.cookie.expires = new Date(Date.now() + hour / 2);
+    session.cookie.originalMaxAge = hour;
+    await here[call](sid, session);
+    expect(await row()).toMatchObject({ version: 2, expires: session.cookie.expires.getTime() });
+  });
+
+  test.each(calls)('writes data where another field of the cookie changed (%s)', async (call) => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.cookie.path = '/app';
+    await here[call](sid, ending(session));
+    expect(await row()).toMatchObject({ version: 2, data: { cookie: { path: '/app' } } });
+  });
+
+  test('is a touch too where the lifetime drifted by what a clock ticks between two readings', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.cookie.expires = new Date(Date.now() + hour);
+    session.cookie.originalMaxAge = hour - 2;
+    await here.set(sid, session);
+    expect(await row()).toMatchObject({ version: 1 });
+  });
+
+  test('with disableTouch a touch does nothing, and a set still moves the expiry', async () => {
+    await begun({ a: 1 }, { maxAge: hour });
+    const store = open({ disableTouch: true });
+    const before = await row();
+    const session = await loaded(store, sid);
+    session.cookie.expires = new Date(Date.now() + 2 * hour);
+    session.cookie.originalMaxAge = hour;
+    await store.touch(sid, session);
+    expect(await row()).toEqual(before);
+    await store.set(sid, session);
+    expect(await row()).toEqual({ ...before, expires: session.cookie.expires.getTime() });
+  });
+
+  test('a touch writes a new cookie only: what a handler changed and did not save stays unsaved', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.a = 2;
+    session.cookie.maxAge = 2 * hour;
+    await here.touch(sid, session);
+    expect(await content()).toEqual({ a: 1 });
+    await here.set(sid, session);
+    expect(await content()).toEqual({ a: 2 });
+  });
+
+  test('a touch with a new cookie keeps what a save wrote that the request did not wait for', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.b = 2;
+    const saved = here.set(sid, session);
+    session.cookie.maxAge = 2 * hour;
+    await here.touch(sid, session);
+    await saved;
+    expect(await content()).toEqual({ a: 1, b: 2 });
+    expect(await cookieOf()).toMatchObject({ originalMaxAge: 2 * hour });
+  });
+
+  test('does not bring an ended session back, and is counted as dropped', async () => {
+    await begun({ a: 1 });
+    const [saving, touching] = [await loaded(here, sid), await loaded(here, sid)];
+    await there.destroy(sid);
+    const before = await row();
+    await here.set(sid, ending(saving));
+    await here.touch(sid, ending(touching));
+    expect(await row()).toEqual(before);
+    expect(counts(here)).toEqual({ merges: 0, dropped: 2 });
+  });
+
+  test('a set saves a session that expired while its request ran; a touch does not', async () => {
+    await begun({ a: 1 });
+    const [saving, touching] = [await loaded(here, sid), await loaded(here, sid)];
+    await expire();
+    await here.touch(sid, ending(touching));
+    expect(await here.get(sid)).toBeUndefined();
+    await here.set(sid, ending(saving));
+    expect(await content()).toEqual({ a: 1 });
+  });
+});
+
+describe('an expiry that two requests move', () => {
+  /** A request that loaded its session, and will have moved its expiry by so much. */
+  async function moving(store: DrizzleStore, by: number): Promise<RequestSession> {
+    const session = await loaded(store, sid);
+    session.cookie.expires = new Date(Date.now() + by);
+    session.cookie.originalMaxAge = hour;
+    return session;
+  }
+
+  test('is the later, though the earlier touch comes last: a stream moved it when it began', async () => {
+    await begun();
+    const [stream, click] = [await moving(here, hour), await moving(there, 3 * hour)];
+    await there.touch(sid, click);
+    await here.touch(sid, stream);
+    expect((await row())?.expires).toBe(click.cookie.expires?.getTime());
+  });
+
+  test('is the later, though the earlier touch comes last in one process, waiting for its turn', async () => {
+    await begun();
+    const sessions = [
+      await moving(here, hour),
+      await moving(here, 3 * hour),
+      await moving(here, 2 * hour),
+    ];
+    await Promise.all(sessions.map((session) => here.touch(sid, session)));
+    expect((await row())?.expires).toBe(sessions[1]?.cookie.expires?.getTime());
+  });
+
+  test('is the later, where a save comes after a touch', async () => {
+    await begun();
+    const [slow, click] = [await moving(here, 2 * hour), await moving(there, 3 * hour)];
+    await there.touch(sid, click);
+    slow.a = 1;
+    await here.set(sid, slow);
+    expect(await row()).toMatchObject({ version: 2, expires: click.cookie.expires?.getTime() });
+  });
+
+  test('is the later, where both save', async () => {
+    await begun();
+    for (const [first, second] of [
+      [3 * hour, 2 * hour],
+      [4 * hour, 5 * hour],
+    ] as const) {
+      const [mine, theirs] = [await moving(here, second), await moving(there, first)];
+      await there.set(sid, Object.assign(theirs, { theirs: first }));
+      await here.set(sid, Object.assign(mine, { mine: second }));
+      const later = first > second ? theirs : mine;
+      expect((await row())?.expires).toBe(later.cookie.expires?.getTime());
+      expect(await cookieOf()).toMatchObject({ expires: later.cookie.expires?.toISOString() });
+    }
+  });
+
+  test('stays as another shortened it, where a save in the middle of a request did not move it', async () => {
+    await begun();
+    const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    theirs.cookie.maxAge = hour / 2;
+    await there.set(sid, theirs);
+    mine.a = 1;
+    await here.set(sid, mine);
+    expect((await row())?.expires).toBe(theirs.cookie.expires?.getTime());
+  });
+
+  test('stays as a touch left it, where a save in the middle of a request did not move it', async () => {
+    await begun();
+    const [mine, theirs] = [await loaded(here, sid), await moving(there, 3 * hour)];
+    await there.touch(sid, theirs);
+    mine.a = 1;
+    await here.set(sid, mine);
+    expect((await row())?.expires).toBe(theirs.cookie.expires?.getTime());
+  });
+
+  test('stays as a touch left it, where update() changes the session meanwhile', async () => {
+    await begun({ count: 1 });
+    const theirs = await moving(there, 3 * hour);
+    await here.update(sid, async (session) => {
+      Reflect.set(session, 'count', 2);
+      await there.touch(sid, theirs);
+    });
+    expect(await content()).toEqual({ count: 2 });
+    expect((await row())?.expires).toBe(theirs.cookie.expires?.getTime());
+  });
+
+  test('is not moved by a touch of an earlier session of the same sid', async () => {
+    await begun();
+    const slow = await moving(here, 9 * hour);
+    await there.destroy(sid);
+    await begun({}, { store: there });
+    const before = await row();
+    await here.touch(sid, slow);
+    await here.set(sid, slow);
+    expect(await row()).toEqual(before);
+    expect(counts(here)).toEqual({ merges: 0, dropped: 2 });
+  });
+
+  test('is what a foreign object says, to earlier too', async () => {
+    await begun();
+    const other = foreign({}, hour / 2);
+    await here.touch(sid, other);
+    expect((await row())?.expires).toBe(other.cookie.expires?.getTime());
+    expect(await row()).toMatchObject({ version: 1 });
+  });
+
+  test('does not come back where the other ended it: “remember me” taken back against a touch', async () => {
+    await begun();
+    const [slow, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    theirs.cookie.expires = null;
+    await there.set(sid, theirs);
+    slow.a = 1;
+    await here.set(sid, ending(slow));
+    expect(await cookieOf()).toMatchObject({ expires: null, originalMaxAge: null });
+  });
+});
+
+describe('a session that a request generated', () => {
+  test('is inserted', async () => {
+    await begun({ a: 1 });
+    expect(await content()).toEqual({ a: 1 });
+    expect(await row()).toMatchObject({ version: 1, revoked: false });
+  });
+
+  test('overwrites whatever has its sid, as a session of its own', async () => {
+    await begun({ a: 1 });
+    const before = await row();
+    const old = await loaded(here, sid);
+    await begun({ b: 1 }, { store: there });
+    const after = await row();
+    expect(await content()).toEqual({ b: 1 });
+    expect(after?.version).toBe(2);
+    expect(after?.created).not.toBe(before?.created);
+    await here.set(sid, ending(Object.assign(old, { a: 2 })));
+    expect(await content()).toEqual({ b: 1 });
+  });
+
+  test('overwrites a tombstone', async () => {
+    await begun({ a: 1 });
+    await here.destroy(sid);
+    await begun({ b: 1 }, { store: there });
+    expect(await content()).toEqual({ b: 1 });
+    expect(await row()).toMatchObject({ version: 3, revoked: false });
+  });
+
+  test('is a loaded one once it has been saved: merged, and never brought back', async () => {
+    const session = generated(here, sid);
+    session.a = 1;
+    await here.set(sid, session);
+    const theirs = await loaded(there, sid);
+    await there.set(sid, ending(Object.assign(theirs, { b: 1 })));
+    await here.set(sid, ending(Object.assign(session, { a: 2 })));
+    expect(await content()).toEqual({ a: 2, b: 1 });
+    await there.destroy(sid);
+    await here.set(sid, ending(Object.assign(session, { a: 3 })));
+    expect(await content()).toBeUndefined();
+  });
+
+  test('and destroyed before its first save has ended stays destroyed', async () => {
+    const session = generated(here, sid);
+    const saved = here.set(sid, session);
+    const destroyed = here.destroy(sid);
+    await Promise.all([saved, destroyed]);
+    expect(await here.get(sid)).toBeUndefined();
+    expect(await row()).toMatchObject({ revoked: true });
+  });
+});
+
+describe('a foreign object', () => {
+  test('is inserted, or overwrites: the last one wins', async () => {
+    await here.set(sid, foreign({ a: 1 }));
+    await there.set(sid, foreign({ b: 1 }));
+    expect(await content()).toEqual({ b: 1 });
+    expect(await row()).toMatchObject({ version: 2 });
+  });
+
+  test('is never written over a tombstone, and is counted as dropped', async () => {
+    await here.set(sid, foreign({ a: 1 }));
+    await there.destroy(sid);
+    await here.set(sid, foreign({ a: 2 }));
+    expect(await here.get(sid)).toBeUndefined();
+    expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
+  });
+
+  test('makes the session anew once the tombstone has been pruned: nothing tells of the log-out', async () => {
+    await here.set(sid, foreign({ a: 1 }));
+    await there.destroy(sid);
+    await pruned();
+    await here.set(sid, foreign({ a: 2 }));
+    expect(await content()).toEqual({ a: 2 });
+  });
+
+  test('is a loaded one once it has been saved', async () => {
+    const mine = foreign({ a: 1 });
+    await here.set(sid, mine);
+    const theirs = await loaded(there, sid);
+    await there.set(sid, ending(Object.assign(theirs, { b: 1 })));
+    await here.set(sid, Object.assign(mine, { a: 2 }));
+    expect(await content()).toEqual({ a: 2, b: 1 });
+  });
+});
+
+describe('a session from get(), with no request', () => {
+  test('is merged key by key, whatever the keys are called', async () => {
+    await begun({});
+    await here.set(sid, foreign({ id: 1, save: 1, constructor: 1, a: 1 }));
+    const [mine, theirs] = [await here.get(sid), await there.get(sid)];
+    if (mine === undefined || theirs === undefined) throw new Error('no session');
+    await there.set(sid, Object.assign(theirs, { a: 2 }));
+    await here.set(sid, Object.assign(mine, { id: 2, save: 2, constructor: 2 }));
+    expect(await content()).toEqual({ id: 2, save: 2, constructor: 2, a: 2 });
+  });
+
+  test('is written where only a key changed that a Session would drop', async () => {
+    await here.set(sid, foreign({ id: 1 }));
+    const session = await there.get(sid);
+    if (session === undefined) throw new Error('no session');
+    await there.set(sid, Object.assign(session, { id: 2 }));
+    expect(await content()).toEqual({ id: 2 });
+  });
+});
+
+describe('keys that a Session drops when it is loaded', () => {
+  test.each(['id', 'req', 'save', 'constructor', 'toString'])(
+    '%s counts as unchanged: a touch stays a touch, a merge keeps it',
+    async (key) => {
+      await here.set(sid, foreign({ [key]: 'kept', a: 1 }));
+      const before = await row();
+      await here.touch(sid, ending(await loaded(here, sid)));
+      expect(await row()).toMatchObject({ version: before?.version });
+      const mine = await loaded(here, sid);
+      const theirs = await there.get(sid);
+      if (theirs === undefined) throw new Error('no session');
+      await there.set(sid, Object.assign(theirs, { b: 1 }));
+      await here.set(sid, ending(Object.assign(mine, { a: 2 })));
+      expect(await content()).toEqual({ [key]: 'kept', a: 2, b: 1 });
+    },
+  );
+});
+
+describe('destroy', () => {
+  test('leaves a tombstone without content for an hour', async () => {
+    await begun({ a: 1 });
+    await here.destroy(sid);
+    const left = (await row())?.expires ?? 0;
+    expect(await row()).toMatchObject({ revoked: true, data: null, version: 2 });
+    expect(Math.abs(left - Date.now() - hour)).toBeLessThan(60_000);
+    await here.pruneSessions();
+    expect(await row()).toBeDefined();
+  });
+
+  test('writes nothing where there is no session', async () => {
+    await here.destroy(sid);
+    expect(await row()).toBeUndefined();
+  });
+
+  test('of an expired session leaves a tombstone, so that no request under way saves it', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    await expire();
+    await there.destroy(sid);
+    await here.set(sid, ending(Object.assign(session, { a: 2 })));
+    expect(await here.get(sid)).toBeUndefined();
+    expect(await row()).toMatchObject({ revoked: true });
+  });
+
+  test('is not undone by a touch of an object of whatever origin', async () => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    await there.destroy(sid);
+    const before = await row();
+    await here.touch(sid, ending(session));
+    await here.touch(sid, foreign());
+    await here.touch(sid, generated(here, sid));
+    expect(await row()).toEqual(before);
+  });
+});
+
+describe('clear', () => {
+  test('ends sessions for the requests that are under way too', async () => {
+    const own = open({ tableName: 'cleared', createTableIfMissing: true });
+    await own.set(sid, generated(own, sid));
+    const session = await loaded(own, sid);
+    await own.clear();
+    await own.set(sid, ending(Object.assign(session, { a: 1 })));
+    expect(await own.get(sid)).toBeUndefined();
+    expect(counts(own)).toEqual({ merges: 0, dropped: 1 });
+  });
+});
+
+describe('update', () => {
+  const increment = (session: SessionData) => {
+    Reflect.set(session, 'count', Number(Reflect.get(session, 'count')) + 1);
+  };
+
+  test('loses no increment of forty from two processes, which set would', async () => {
+    await begun({ count: 0 });
+    const calls = Array.from({ length: 20 }, () => [here, there]).flat();
+    await Promise.all(calls.map((store) => store.update(sid, increment)));
+    expect(await content()).toEqual({ count: 40 });
+    const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    increment(mine);
+    increment(theirs);
+    await there.set(sid, ending(theirs));
+    await here.set(sid, ending(mine));
+    expect(await content()).toEqual({ count: 41 });
+  });
+
+  test('runs again on what another has stored while it ran', async () => {
+    await begun({ count: 1 });
+    const seen: unknown[] = [];
+    await here.update(sid, async (session) => {
+      seen.push(Reflect.get(session, 'count'));
+      if (seen.length === 1) await there.update(sid, increment);
+      increment(session);
+    });
+    expect(seen).toEqual([1, 2]);
+    expect(await content()).toEqual({ count: 3 });
+  });
+
+  test('saves what the function changed, or what it gave instead, and gives that', async () => {
+    await begun({ a: 1 });
+    expect(await here.update(sid, (session) => void Reflect.set(session, 'a', 2))).toMatchObject({
+      a: 2,
+    });
+    expect(await here.update(sid, (session) => foreign({ b: session.cookie.path }))).toMatchObject({
+      b: '/',
+    });
+    expect(await content()).toEqual({ b: '/' });
+  });
+
+  test('gives undefined where there is no live session, and does not run the function', async () => {
+    const run = () => {
+      throw new Error('it ran');
+    };
+    expect(await here.update(sid, run)).toBeUndefined();
+    await begun();
+    await expire();
+    expect(await here.update(sid, run)).toBeUndefined();
+    await here.destroy(sid);
+    expect(await here.update(sid, run)).toBeUndefined();
+  });
+
+  test('gives undefined, and revives nothing, where the session was ended while it ran', async () => {
+    await begun({ count: 1 });
+    const result = await here.update(sid, async (session) => {
+      await there.destroy(sid);
+      increment(session);
+    });
+    expect(result).toBeUndefined();
+    expect(await here.get(sid)).toBeUndefined();
+  });
+
+  test('writes nothing where the function fails', async () => {
+    await begun({ count: 1 });
+    const failing = open({ errorLog: () => {} }).update(sid, (session) => {
+      increment(session);
+      throw new Error('no');
+    });
+    await expect(failing).rejects.toThrow('no');
+    expect(await content()).toEqual({ count: 1 });
+  });
+
+  test('holds nobody up while its function runs', async () => {
+    await begun({ count: 1 });
+    const [inside, leave] = [gate(), gate()];
+    const slow = here.update(sid, async (session) => {
+      inside.open();
+      await leave.opened;
+      increment(session);
+    });
+    await inside.opened;
+    const mine = await loaded(here, sid);
+    await here.set(sid, ending(Object.assign(mine, { a: 1 })));
+    leave.open();
+    await slow;
+    expect(await content()).toEqual({ count: 2, a: 1 });
+  });
+
+  test('is seen by a request under way as any other write: its save is merged', async () => {
+    await begun({ count: 1 });
+    const mine = await loaded(here, sid);
+    await there.update(sid, increment);
+    await here.set(sid, ending(Object.assign(mine, { a: 1 })));
+    expect(await content()).toEqual({ count: 2, a: 1 });
+  });
+
+  test('gives an object that can be saved again', async () => {
+    await begun({ count: 1 });
+    const session = await here.update(sid, increment);
+    if (session === undefined) throw new Error('no session');
+    await there.update(sid, increment);
+    await here.set(sid, Object.assign(session, { a: 1 }));
+    expect(await content()).toEqual({ count: 3, a: 1 });
+  });
+});
+
+describe('with encryption', () => {
+  test('sessions are merged, and touches are touches', async () => {
+    const encryptionKeys = ['00'.repeat(32)];
+    [here, there] = [open({ encryptionKeys }), open({ encryptionKeys })];
+    await begun({ a: 1 });
+    const before = await row();
+    await here.set(sid, ending(await loaded(here, sid)));
+    expect((await row())?.version).toBe(before?.version);
+    const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    await there.set(sid, ending(Object.assign(theirs, { b: 1 })));
+    await here.set(sid, ending(Object.assign(mine, { c: 1 })));
+    expect(await content()).toEqual({ a: 1, b: 1, c: 1 });
+  });
+});
+
+describe('with a serializer', () => {
+  /** Keeps dates and sets, which JSON does not. */
+  const serializer = {
+    stringify: (session: object) => JSON.stringify(packed(session)),
+    parse: (text: string): unknown => unpacked(JSON.parse(text)),
+  };
+
+  function packed(value: unknown): unknown {
+    if (value instanceof Date) return { $date: value.getTime() };
+    if (value instanceof Set) return { $set: [...value].map(packed) };
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, packed(inner)]));
+  }
+
+  function unpacked(value: unknown): unknown {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+    if ('$date' in value) return new Date(Number(value.$date));
+    if ('$set' in value && Array.isArray(value.$set)) return new Set(value.$set);
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unpacked(inner)]));
+  }
+
+  beforeEach(() => {
+    [here, there] = [open({ serializer }), open({ serializer })];
+  });
+
+  test('values that are no plain objects are merged whole, and equal when their text is', async () => {
+    const at = new Date(1);
+    await begun({ at, tags: new Set(['x']), deep: { at, n: 1 } });
+    const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
+    Object.assign(theirs, { tags: new Set(['x', 'theirs']), deep: { at, n: 2 } });
+    await there.set(sid, ending(theirs));
+    Object.assign(mine, { at: new Date(2), deep: { at: new Date(3), n: 1 } });
+    await here.set(sid, ending(mine));
+    expect(await content()).toEqual({
+      at: new Date(2),
+      tags: new Set(['x', 'theirs']),
+      deep: { at: new Date(3), n: 2 },
+    });
+  });
+
+  test('a touch is a touch, and the cookie follows the row', async () => {
+    await begun({ at: new Date(1) });
+    const session = await loaded(here, sid);
+    session.cookie.expires = new Date(Date.now() + 2 * hour);
+    session.cookie.originalMaxAge = hour;
+    await here.set(sid, session);
+    expect(await row()).toMatchObject({ version: 1 });
+    expect(await cookieOf()).toMatchObject({ expires: session.cookie.expires });
+  });
+});
