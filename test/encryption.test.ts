@@ -1,0 +1,448 @@
+import { createPublicKey, createSecretKey, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { DrizzleStore, type DrizzleStoreOptions, type EncryptionKey, idOf } from 'connect-drizzle';
+import type { SessionData } from 'express-session';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { contentOf, sessionWith } from './support/sessions.js';
+
+let database: TestDatabase;
+let logged: string[];
+const stores: DrizzleStore[] = [];
+
+beforeAll(async () => {
+  database = await freshDatabase();
+});
+
+beforeEach(() => {
+  logged = [];
+});
+
+afterEach(async () => {
+  for (const store of stores.splice(0)) await store.close();
+  await database.query('drop schema public cascade; create schema public');
+});
+
+afterAll(() => database.drop());
+
+const current = randomBytes(32);
+const older = randomBytes(32);
+
+async function open(
+  encryptionKeys: readonly EncryptionKey[] | undefined = [current],
+  options: DrizzleStoreOptions = {},
+): Promise<DrizzleStore> {
+  const store = new DrizzleStore(database.pool(), {
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+    errorLog: (message, error) =>
+      logged.push(error === undefined ? message : `${message} ${error}`),
+    encryptionKeys,
+    ...options,
+  });
+  stores.push(store);
+  await store.ready();
+  return store;
+}
+
+async function load(store: DrizzleStore, sid: string): Promise<SessionData> {
+  const found = await store.get(sid);
+  if (found === undefined) throw new Error(`no session ${sid}`);
+  return found;
+}
+
+/** What the table has of a session, as text. */
+async function storedOf(sid: string): Promise<string> {
+  const [row] = await database.query<{ data: string }>(
+    'select data::text from sessions where id = $1',
+    [idOf(sid)],
+  );
+  if (row === undefined) throw new Error(`no row of ${sid}`);
+  return row.data;
+}
+
+async function storedParts(sid: string): Promise<[name: string, nonce: string, body: string]> {
+  const envelope: string = JSON.parse(await storedOf(sid));
+  const [name = '', nonce = '', body = ''] = envelope.split('.');
+  return [name, nonce, body];
+}
+
+/** Puts something else into a session's row, as another request would (the version is raised) or behind all backs. */
+async function overwrite(sid: string, data: unknown, raise = 0): Promise<void> {
+  await database.query(
+    'update sessions set data = $2::json, version = version + $3 where id = $1',
+    [idOf(sid), JSON.stringify(data), raise],
+  );
+}
+
+/** Changes the first bit of a base64url text. */
+function flipped(text: string): string {
+  const bytes = Buffer.from(text, 'base64url');
+  bytes[0] = (bytes[0] ?? 0) ^ 0x80;
+  return bytes.toString('base64url');
+}
+
+function unreadable(sid: string, reason: string): string {
+  return `connect-drizzle: The session with the id ${idOf(sid)} cannot be read: ${reason}`;
+}
+
+describe('an encrypted session', () => {
+  test('is read back to the letter, and nothing of it can be read in the table', async () => {
+    const store = await open([current], { userId: () => 'ada' });
+    const content = {
+      secret: 'top-secret',
+      odd: '\0\u001f\ud800 "\\" 🙈 é',
+      nested: { list: [1, null, { deep: true }], date: '2026-01-01T00:00:00.000Z' },
+      long: 'top-secret'.repeat(20_000),
+    };
+    await store.set('sid', sessionWith(content));
+    expect(contentOf(await store.get('sid'))).toEqual(content);
+    const stored = await storedOf('sid');
+    expect(stored).toMatch(/^"[\w-]+\.[\w-]+\.[\w-]+"$/);
+    for (const word of ['secret', 'nested', 'cookie', 'originalMaxAge']) {
+      expect(stored).not.toContain(word);
+      expect(Buffer.from(stored, 'base64url').toString('latin1')).not.toContain(word);
+    }
+    // Whose it is has to be found, and is not hidden.
+    expect(await database.query('select user_id from sessions')).toEqual([{ user_id: 'ada' }]);
+  });
+
+  test('looks different in each row and after each write', async () => {
+    const store = await open();
+    const data = sessionWith({ same: true });
+    await store.set('one', data);
+    await store.set('two', sessionWith({ same: true }));
+    const seen = [await storedParts('one'), await storedParts('two')];
+    await store.set('one', Object.assign(data, { same: false }));
+    await store.set('one', Object.assign(data, { same: true }));
+    seen.push(await storedParts('one'));
+    expect(new Set(seen.map(([, nonce]) => nonce)).size).toBe(3);
+    expect(new Set(seen.map(([, , body]) => body)).size).toBe(3);
+    expect(new Set(seen.map(([name]) => name)).size).toBe(1);
+  });
+
+  test('is in all(), sessions() and update()', async () => {
+    const store = await open();
+    await store.set('sid', sessionWith({ count: 1 }));
+    await store.update('sid', (data) => void Object.assign(data, { count: 2 }));
+    expect(contentOf(Object.values(await store.all())[0])).toEqual({ count: 2 });
+    for await (const { data } of store.sessions()) expect(contentOf(data)).toEqual({ count: 2 });
+    expect(logged).toEqual([]);
+  });
+});
+
+describe('rotation', () => {
+  test('reads what an older key wrote, and writes with the current one', async () => {
+    const before = await open([older]);
+    await before.set('sid', sessionWith({ page: 1 }));
+    const [name] = await storedParts('sid');
+
+    const during = await open([current, older]);
+    const request = await load(during, 'sid');
+    expect(contentOf(request)).toEqual({ page: 1 });
+    // A touch writes no data.
+    await during.touch('sid', request);
+    expect((await storedParts('sid'))[0]).toBe(name);
+    await during.set('sid', Object.assign(request, { page: 2 }));
+    expect((await storedParts('sid'))[0]).not.toBe(name);
+
+    const after = await open([current]);
+    expect(contentOf(await after.get('sid'))).toEqual({ page: 2 });
+    expect(await before.get('sid')).toBeUndefined();
+    expect(logged).toEqual([unreadable('sid', 'it is under no key of encryptionKeys')]);
+  });
+
+  test('takes any number of older keys, in any order', async () => {
+    const keys = Array.from({ length: 5 }, () => randomBytes(32));
+    for (const [at, key] of keys.entries()) {
+      const store = await open([key]);
+      await store.set(`sid-${at}`, sessionWith({ at }));
+    }
+    const store = await open([current, ...keys.reverse()]);
+    for (const at of keys.keys()) {
+      expect(contentOf(await store.get(`sid-${at}`))).toEqual({ at });
+    }
+  });
+
+  test('goes on in two steps while processes with the old and the new keys run side by side', async () => {
+    const old = await open([older]);
+    await old.set('sid', sessionWith({ page: 1 }));
+    // First every process learns to read the new key, then one after the other writes with it.
+    const first = await open([older, current]);
+    const second = await open([current, older]);
+    for (const [at, store] of [first, second, first, second].entries()) {
+      await store.set('sid', Object.assign(await load(store, 'sid'), { page: at + 2 }));
+    }
+    expect(contentOf(await first.get('sid'))).toEqual({ page: 5 });
+    expect(logged).toEqual([]);
+  });
+});
+
+describe('a row that cannot be read', () => {
+  const damages: [string, (parts: [string, string, string]) => unknown, string][] = [
+    ['a changed text', ([k, n, body]) => `${k}.${n}.${flipped(body)}`, 'it does not decrypt'],
+    ['a changed nonce', ([k, nonce, b]) => `${k}.${flipped(nonce)}.${b}`, 'it does not decrypt'],
+    ['a text cut off', ([k, n, body]) => `${k}.${n}.${body.slice(0, -8)}`, 'it does not decrypt'],
+    [
+      'a text within the tag',
+      ([k, n, body]) => `${k}.${n}.${body.slice(0, 9)}`,
+      'it does not decrypt',
+    ],
+    ['no text', ([k, n]) => `${k}.${n}.`, 'it does not decrypt'],
+    ['no nonce', ([k, , body]) => `${k}..${body}`, 'it does not decrypt'],
+    ['a nonce cut off', ([k, nonce, b]) => `${k}.${nonce.slice(0, 4)}.${b}`, 'it does not decrypt'],
+    ['a key’s name alone', ([name]) => name, 'it does not decrypt'],
+    ['another key’s name', ([name, n, b]) => `${name}x.${n}.${b}`, 'it is under no key'],
+    ['an empty text', () => '', 'it is under no key'],
+    [
+      'a session that is not encrypted',
+      () => sessionWith({ user: 'admin' }),
+      'it is not as this store',
+    ],
+    ['the text of one', () => JSON.stringify(sessionWith({ user: 'admin' })), 'it is under no key'],
+    ['a number', () => 7, 'it is not as this store'],
+    ['null', () => null, 'it is not as this store'],
+  ];
+
+  test.each(damages)(
+    '(%s) is no session, is reported by its id, and stays',
+    async (_, damage, reason) => {
+      const store = await open();
+      await store.set('sid', sessionWith({ secret: 'top-secret' }));
+      await store.set('other', sessionWith({ other: true }));
+      await overwrite('sid', damage(await storedParts('sid')));
+      const before = await database.query('select *, xmin, data::text as data from sessions');
+
+      expect(await store.get('sid')).toBeUndefined();
+      expect(logged).toHaveLength(1);
+      expect(logged[0]).toContain(unreadable('sid', reason));
+      expect(await store.update('sid', () => sessionWith({ overwritten: true }))).toBeUndefined();
+      expect(Object.keys(await store.all())).toEqual([idOf('other')]);
+      const listed: string[] = [];
+      for await (const { id } of store.sessions()) listed.push(id);
+      expect(listed).toEqual([idOf('other')]);
+      expect(store.stats().unreadable).toBe(4);
+      expect(new Set(logged).size).toBe(1);
+      expect(await database.query('select *, xmin, data::text as data from sessions')).toEqual(
+        before,
+      );
+      // It can still be ended.
+      expect(await store.revoke(idOf('sid'))).toBe(1);
+      expect(await store.get('sid')).toBeUndefined();
+      expect(store.stats().unreadable).toBe(4);
+    },
+  );
+
+  test('is one that was moved from another row', async () => {
+    const store = await open();
+    await store.set('victim', sessionWith({ user: 'admin' }));
+    await store.set('thief', sessionWith({ user: 'thief' }));
+    await database.query(
+      `update sessions set data = (select data from sessions where id = $1) where id = $2`,
+      [idOf('victim'), idOf('thief')],
+    );
+    expect(await store.get('thief')).toBeUndefined();
+    expect(contentOf(await store.get('victim'))).toEqual({ user: 'admin' });
+    expect(logged).toEqual([unreadable('thief', 'it does not decrypt')]);
+  });
+
+  test('is one of a store without keys, and the other way round', async () => {
+    const plain = await open(undefined, { encryptionKeys: undefined });
+    await plain.set('plain', sessionWith({ user: 'ada' }));
+    const encrypting = await open();
+    await encrypting.set('encrypted', sessionWith({ user: 'ada' }));
+    expect(await encrypting.get('plain')).toBeUndefined();
+    expect(await plain.get('encrypted')).toBeUndefined();
+    expect(logged).toEqual([
+      unreadable('plain', 'it is not as this store writes it'),
+      unreadable('encrypted', 'its text is not of an object'),
+    ]);
+  });
+
+  test.each(['set', 'touch'] as const)(
+    'met by a %s of a request that had read it before is left as it is, which is no error',
+    async (write) => {
+      const store = await open();
+      await store.set('sid', sessionWith({ page: 1 }));
+      const request = Object.assign(await load(store, 'sid'), { page: 2 });
+      request.cookie.path = '/elsewhere';
+      await overwrite('sid', '1.2.3', 1);
+      await store[write]('sid', request);
+      expect(await storedOf('sid')).toBe('"1.2.3"');
+      expect(logged).toEqual([unreadable('sid', 'it is under no key of encryptionKeys')]);
+      expect(store.stats()).toMatchObject({ unreadable: 1, merges: 0 });
+    },
+  );
+
+  test('does not keep those from being read that are read in the same statement', async () => {
+    const store = await open();
+    const sids = Array.from({ length: 20 }, (_, at) => `sid-${at}`);
+    await Promise.all(sids.map((sid) => store.set(sid, sessionWith({ sid }))));
+    await overwrite('sid-7', 'x');
+    const found = await Promise.all(sids.map((sid) => store.get(sid)));
+    expect(found.map((one) => one !== undefined)).toEqual(sids.map((sid) => sid !== 'sid-7'));
+  });
+});
+
+describe('encryption with the rest', () => {
+  test('merges what two requests changed, and encrypts the result', async () => {
+    const store = await open();
+    const other = await open();
+    await store.set('sid', sessionWith({ nested: { mine: 0, theirs: 0 } }));
+    const mine = await load(store, 'sid');
+    const theirs = await load(other, 'sid');
+    await other.set('sid', Object.assign(theirs, { nested: { mine: 0, theirs: 1 } }));
+    await store.set('sid', Object.assign(mine, { nested: { mine: 1, theirs: 0 } }));
+    expect(contentOf(await other.get('sid'))).toEqual({ nested: { mine: 1, theirs: 1 } });
+    expect(store.stats().merges).toBe(1);
+    expect(await storedOf('sid')).not.toContain('nested');
+  });
+
+  test('merges with what an older key wrote meanwhile', async () => {
+    const store = await open([current, older]);
+    const old = await open([older, current]);
+    await store.set('sid', sessionWith());
+    const request = await load(store, 'sid');
+    await old.set('sid', Object.assign(await load(old, 'sid'), { theirs: 1 }));
+    await store.set('sid', Object.assign(request, { mine: 1 }));
+    expect(contentOf(await old.get('sid'))).toEqual({ mine: 1, theirs: 1 });
+  });
+
+  test('writes nothing where only the expiry moved', async () => {
+    const store = await open();
+    await store.set('sid', sessionWith({ page: 1 }, 60));
+    const stored = await storedOf('sid');
+    const request = await load(store, 'sid');
+    request.cookie.expires = new Date(Date.now() + 120_000);
+    await store.set('sid', request);
+    expect(await storedOf('sid')).toBe(stored);
+  });
+
+  test('goes on in a cache, which another process brings up to date', async () => {
+    const store = await open([current], { cache: true });
+    const other = await open([current], { cache: true });
+    for (const one of [store, other]) await vi.waitUntil(() => one.stats().sync === 'up');
+    await store.set('sid', sessionWith({ page: 1 }));
+    await vi.waitUntil(async () => {
+      await other.get('sid');
+      return other.stats().hits > 0;
+    });
+    expect(contentOf(await other.get('sid'))).toEqual({ page: 1 });
+
+    const changed = new Promise((resolve) => other.once('change', resolve));
+    await store.set('sid', Object.assign(await load(store, 'sid'), { page: 2 }));
+    await changed;
+    expect(contentOf(await other.get('sid'))).toEqual({ page: 2 });
+    expect(await storedOf('sid')).not.toContain('page');
+    expect(logged).toEqual([]);
+  });
+
+  test('takes a serializer of the app’s own', async () => {
+    const serializer = {
+      stringify: (data: object) =>
+        JSON.stringify(data, (_, value) => (value instanceof Map ? { map: [...value] } : value)),
+      parse: (text: string): unknown =>
+        JSON.parse(text, (_, value) => (Array.isArray(value?.map) ? new Map(value.map) : value)),
+    };
+    const store = await open([current], { serializer });
+    const content = { cart: new Map([['apples', 3]]), odd: '\u001f\ud800' };
+    await store.set('sid', sessionWith(content));
+    expect(contentOf(await store.get('sid'))).toEqual(content);
+    const request = await load(store, 'sid');
+    await store.set('sid', Object.assign(await load(store, 'sid'), { theirs: new Map([[1, 2]]) }));
+    await store.set('sid', Object.assign(request, { mine: new Map([[3, 4]]) }));
+    expect(contentOf(await store.get('sid'))).toEqual({
+      ...content,
+      theirs: new Map([[1, 2]]),
+      mine: new Map([[3, 4]]),
+    });
+    expect(await storedOf('sid')).not.toContain('apples');
+  });
+});
+
+describe('a key', () => {
+  const bytes = randomBytes(32);
+  const formats: [string, EncryptionKey][] = [
+    ['a Buffer', bytes],
+    ['a Uint8Array', new Uint8Array(bytes)],
+    [
+      'a part of a larger buffer',
+      Buffer.concat([randomBytes(5), bytes, randomBytes(5)]).subarray(5, 37),
+    ],
+    ['a secret KeyObject', createSecretKey(bytes)],
+    ['hex', bytes.toString('hex')],
+    ['hex in capitals', bytes.toString('hex').toUpperCase()],
+    ['base64', bytes.toString('base64')],
+    ['base64 without padding', bytes.toString('base64').replace(/=+$/, '')],
+    ['base64url', bytes.toString('base64url')],
+  ];
+
+  test('is the same in every format', async () => {
+    const writer = await open([bytes]);
+    await writer.set('sid', sessionWith({ page: 1 }));
+    const names = new Set<string>();
+    for (const [format, key] of formats) {
+      const store = await open([key]);
+      const request = await load(store, 'sid');
+      expect(contentOf(request), format).toEqual({ page: 1 });
+      await store.set('sid', Object.assign(request, { format }));
+      names.add((await storedParts('sid'))[0]);
+      await store.update('sid', (data) => void Reflect.deleteProperty(data, 'format'));
+    }
+    expect(names.size).toBe(1);
+    expect(logged).toEqual([]);
+  });
+
+  test('is taken as it is when the store is made', async () => {
+    const mutable = Buffer.from(bytes);
+    const store = await open([mutable]);
+    mutable.fill(0);
+    await store.set('sid', sessionWith({ page: 1 }));
+    expect(contentOf(await (await open([bytes])).get('sid'))).toEqual({ page: 1 });
+  });
+
+  const pair = generateKeyPairSync('ed25519');
+  const expected = 'must be 32 bytes as a Buffer, a secret KeyObject, hex or base64, but got';
+  test.each<[string, unknown, string]>([
+    ['31 bytes', randomBytes(31), '31 bytes'],
+    ['33 bytes', randomBytes(33), '33 bytes'],
+    ['16 bytes', randomBytes(16), '16 bytes'],
+    ['an empty Buffer', Buffer.alloc(0), '0 bytes'],
+    ['a KeyObject of 16 bytes', createSecretKey(randomBytes(16)), '16 bytes'],
+    ['a private KeyObject', pair.privateKey, 'object'],
+    ['a public KeyObject', createPublicKey(pair.privateKey), 'object'],
+    ['62 digits of hex', bytes.toString('hex').slice(2), '46 bytes'],
+    ['66 digits of hex', `${bytes.toString('hex')}00`, '49 bytes'],
+    ['base64 of 31 bytes', randomBytes(31).toString('base64'), '31 bytes'],
+    ['a passphrase of 32 letters', 'a-passphrase-of-32-letters-.....', 'string'],
+    ['a passphrase', 'correct horse battery staple', 'string'],
+    ['32 letters', 'abcdefghijklmnopqrstuvwxyzabcdef', '24 bytes'],
+    ['an empty text', '', 'string'],
+    ['undefined, as an unset variable', undefined, 'undefined'],
+    ['null', null, 'object'],
+    ['a number', 42, 'number'],
+    ['an ArrayBuffer', new ArrayBuffer(32), 'object'],
+    ['an array of numbers', [...bytes], 'object'],
+    ['words of 32 bits', new Uint32Array(8), 'object'],
+  ])('cannot be %s', (_, key, came) => {
+    for (const at of [0, 1]) {
+      const keys = [...[bytes].slice(0, at), key];
+      const make = () => new DrizzleStore('memory://', { encryptionKeys: keys as EncryptionKey[] });
+      expect(make).toThrow(TypeError);
+      expect(make).toThrow(`encryptionKeys[${at}] ${expected} ${came}`);
+      expect(make).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }));
+      if (typeof key !== 'string' || key === '') continue;
+      expect(make).toThrow(expect.objectContaining({ message: expect.not.stringContaining(key) }));
+    }
+  });
+
+  test.each([
+    ['no array', bytes.toString('hex')],
+    ['a single Buffer', bytes],
+    ['an empty array', []],
+    ['an object', { current: bytes }],
+  ])('comes in an array: not %s', (_, keys) => {
+    const make = () => new DrizzleStore('memory://', { encryptionKeys: keys as EncryptionKey[] });
+    expect(make).toThrow(TypeError);
+    expect(make).toThrow(/^encryptionKeys must be an array with the current key first/);
+  });
+});
