@@ -1,0 +1,94 @@
+/**
+ * A limit: what node-postgres does with the leanest statements that anybody would write by hand, each
+ * named (so that it is prepared once), one per call.
+ *
+ * @module
+ */
+import session from 'express-session';
+import { makeTable } from './by-hand-table.js';
+import { FRESH, filler, openPool, tableOf } from './postgres.js';
+
+const GET = {
+  name: 'get',
+  text: 'select data from by_hand where id = $1 and expires_at > now() and revoked_at is null',
+};
+
+const SET = {
+  name: 'set',
+  text: `
+    insert into by_hand as stored (id, data, expires_at)
+    values ($1, $2, to_timestamp($3::float8 / 1000))
+    on conflict (id) do update
+       set data = excluded.data,
+           version = stored.version + 1,
+           last_seen_at = now(),
+           expires_at = excluded.expires_at`,
+};
+
+/** A touch that a crash may lose needs no flush to disk. */
+const TOUCH = {
+  name: 'touch',
+  text: `
+    update by_hand
+       set last_seen_at = now(), expires_at = to_timestamp($2::float8 / 1000)
+     where id = $1 and revoked_at is null
+       and (select set_config('synchronous_commit', 'off', true)) is not null`,
+};
+
+const DESTROY = {
+  name: 'destroy',
+  text: `
+    update by_hand
+       set data = null, revoked_at = now(), expires_at = now() + interval '1 hour'
+     where id = $1`,
+};
+
+class HandStore extends session.Store {
+  /** @param {import('pg').Pool} pool */
+  constructor(pool) {
+    super();
+    this.pool = pool;
+  }
+
+  get(sid, callback) {
+    this.pool.query({ ...GET, values: [sid] }, (error, result) => {
+      if (error) callback(error);
+      else callback(null, result.rows[0]?.data ?? null);
+    });
+  }
+
+  set(sid, data, callback) {
+    const values = [sid, JSON.stringify(data), data.cookie.expires.getTime()];
+    this.pool.query({ ...SET, values }, (error) => callback(error));
+  }
+
+  touch(sid, data, callback) {
+    const values = [sid, data.cookie.expires.getTime()];
+    this.pool.query({ ...TOUCH, values }, (error) => callback(error));
+  }
+
+  destroy(sid, callback) {
+    this.pool.query({ ...DESTROY, values: [sid] }, (error) => callback(error));
+  }
+}
+
+/** @type {import('./index.js').Contender} */
+export default {
+  server: 'postgres',
+  packages: ['pg'],
+  async open(context) {
+    const { pool, statements } = openPool(context);
+    await makeTable(pool, 'by_hand');
+    return {
+      store: new HandStore(pool),
+      statements,
+      ...tableOf(pool, 'by_hand'),
+      fill: filler(
+        pool,
+        `with ${FRESH} insert into by_hand (id, data, expires_at)
+         select sid, data, expires_at from fresh order by sid`,
+      ),
+      close: () => pool.end(),
+    };
+  },
+};

@@ -1,0 +1,70 @@
+/**
+ * Everything that takes part, by name.
+ *
+ * @module
+ */
+
+/**
+ * @typedef {object} Context
+ * @property {string} url a Postgres database of the section's own
+ * @property {string | undefined} redisUrl
+ * @property {Record<string, unknown>} options of the store, beyond what every contender gets
+ * @property {boolean} timeStatements whether to note how long each statement takes
+ */
+
+/**
+ * @typedef {object} Rows sessions number `first` to `last`, see sessions.js
+ * @property {number} first
+ * @property {number} last
+ * @property {number} bytes of each session's JSON text
+ * @property {number} ttlSeconds until they expire; negative for expired ones
+ */
+
+/**
+ * @typedef {object} Opened a store on its own, empty table
+ * @property {import('express-session').Store} store
+ * @property {(rows: Rows) => Promise<void>} fill adds sessions, past the store
+ * @property {() => Promise<void>} empty removes all sessions, past the store
+ * @property {() => Promise<void>} close
+ * @property {() => Promise<void>} [settle] vacuums, so that no contender starts on another's leftovers
+ * @property {string} [table] its name in Postgres
+ * @property {import('./postgres.js').StatementTimes} [statements]
+ * @property {() => Promise<void>} [prune]
+ * @property {() => Promise<number>} [count] of all rows, past the store
+ * @property {() => Promise<void>} [synced] once this returns, changes of other processes are heard
+ * @property {(sid: string) => string} [idOf]
+ * @property {() => Record<string, unknown>} [stats]
+ */
+
+/**
+ * @typedef {object} Contender
+ * @property {'postgres' | 'redis' | 'memory'} server
+ * @property {readonly string[]} packages whose versions the report names
+ * @property {boolean} [background] works on its own time after it has answered, so that it is held
+ *   (SIGSTOP) while others are measured
+ * @property {Record<string, string>} [unsupported] what it cannot do, by operation, with the reason; what
+ *   shows at the first try need not be here
+ * @property {(context: Context) => Promise<Opened>} open throws where it cannot run here
+ */
+
+/** The names in the order of the report. */
+export const CONTENDERS = Object.freeze([
+  'connect-drizzle',
+  'connect-pg-simple',
+  'connect-pg-pool',
+  'drizzle-session-store',
+  'connect-redis',
+  'MemoryStore',
+  'session-pouchdb-store',
+  'by hand',
+  'batched by hand',
+]);
+
+/**
+ * @param {string} name one of {@link CONTENDERS}
+ * @returns {Promise<Contender>}
+ */
+export async function contender(name) {
+  const file = name.toLowerCase().replaceAll(/\W+/g, '-');
+  return (await import(`./${file}.js`)).default;
+}

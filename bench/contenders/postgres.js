@@ -1,0 +1,104 @@
+/**
+ * What the stores on Postgres share: the same pool, and tables filled by the server itself.
+ *
+ * @module
+ */
+import pg from 'pg';
+import { NUMBER_PLACEHOLDER, template } from '../sessions.js';
+
+/** Connections in every contender's pool. */
+export const POOL_SIZE = 10;
+
+/**
+ * For an INSERT of a contender's own: the sessions as `fresh (sid, data, expires_at)`.
+ */
+export const FRESH = `fresh as (
+  select md5('s' || i) as sid,
+         replace($3, $4, lpad(i::text, length($4), '0'))::json as data,
+         now() + make_interval(secs => $5) as expires_at
+    from generate_series($1::int, $2::int) i
+)`;
+
+/** @param {import('./index.js').Context} context */
+export function openPool({ url, timeStatements }) {
+  const pool = new pg.Pool({ connectionString: url, max: POOL_SIZE, idleTimeoutMillis: 0 });
+  pool.on('error', () => {});
+  return { pool, statements: timeStatements ? new StatementTimes(pool) : undefined };
+}
+
+/**
+ * @param {import('pg').Pool} pool
+ * @param {string} insert begins with {@link FRESH}
+ * @returns {import('./index.js').Opened['fill']}
+ */
+export function filler(pool, insert) {
+  return async ({ first, last, bytes, ttlSeconds }) => {
+    await pool.query(insert, [first, last, template(bytes), NUMBER_PLACEHOLDER, ttlSeconds]);
+  };
+}
+
+/**
+ * How the benchmark handles the table itself.
+ *
+ * @param {import('pg').Pool} pool
+ * @param {string} table
+ */
+export function tableOf(pool, table) {
+  return {
+    table,
+    async empty() {
+      await pool.query(`truncate ${table}`);
+    },
+    async count() {
+      return (await pool.query(`select count(*)::float8 as count from ${table}`)).rows[0].count;
+    },
+    async settle() {
+      await pool.query(`vacuum (analyze) ${table}`);
+    },
+  };
+}
+
+/** How long each statement took, as the app sees it: from `client.query` to its answer. */
+export class StatementTimes {
+  /** @type {{ text: string, milliseconds: number }[]} */
+  #times = [];
+
+  /** @param {import('pg').Pool} pool */
+  constructor(pool) {
+    pool.on('connect', (client) => {
+      const query = client.query;
+      client.query = (...args) => {
+        const text = typeof args[0] === 'string' ? args[0] : args[0].text;
+        const started = performance.now();
+        const note = () => this.#times.push({ text, milliseconds: performance.now() - started });
+        const callback = args.at(-1);
+        if (typeof callback === 'function') {
+          args[args.length - 1] = (...answer) => {
+            note();
+            callback(...answer);
+          };
+          return query.apply(client, args);
+        }
+        const answer = query.apply(client, args);
+        answer.then?.(note, note);
+        return answer;
+      };
+    });
+  }
+
+  reset() {
+    this.#times = [];
+  }
+
+  /**
+   * @param {RegExp} pattern of the statements meant
+   * @returns {{ count: number, longest: number }} milliseconds
+   */
+  summary(pattern) {
+    const matching = this.#times.filter(({ text }) => pattern.test(text));
+    return {
+      count: matching.length,
+      longest: Math.max(0, ...matching.map(({ milliseconds }) => milliseconds)),
+    };
+  }
+}

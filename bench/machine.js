@@ -1,0 +1,151 @@
+/**
+ * The machine: its cores, which process runs on which of them, and what a server's processes cost.
+ *
+ * @module
+ */
+import { execFileSync, spawn } from 'node:child_process';
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { cpus, release, tmpdir, totalmem, type } from 'node:os';
+import { join } from 'node:path';
+import { median } from './stats.js';
+
+/**
+ * @typedef {object} Cores
+ * @property {string | undefined} app   the contender's process, in taskset's notation
+ * @property {string | undefined} load  the HTTP load generator
+ * @property {string | undefined} server  the database server
+ */
+
+/**
+ * The contender gets a core of its own; the HTTP load generator too where there are four, else it
+ * shares the database server's. Nothing is pinned on one core or without `taskset`.
+ *
+ * @param {boolean} wanted
+ * @returns {Cores}
+ */
+export function assignCores(wanted) {
+  const available = wanted ? availableCores() : [];
+  if (available.length < 2) return { app: undefined, load: undefined, server: undefined };
+  const rest = [...available];
+  const app = String(rest.pop());
+  const load = rest.length > 2 ? String(rest.pop()) : rest.join(',');
+  return { app, load, server: rest.join(',') };
+}
+
+/** @returns {number[]} those this process may run on; none where that cannot be told */
+function availableCores() {
+  try {
+    const answer = execFileSync('taskset', ['-cp', String(process.pid)], { encoding: 'utf8' });
+    return (answer.split(':').pop() ?? '')
+      .trim()
+      .split(',')
+      .flatMap((range) => {
+        const [first, last = first] = range.split('-').map(Number);
+        return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+      });
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Pins a running process; what it starts from then on inherits it.
+ *
+ * @param {number} pid
+ * @param {string | undefined} cores
+ */
+export function pin(pid, cores) {
+  if (cores !== undefined)
+    execFileSync('taskset', ['-acp', cores, String(pid)], { stdio: 'ignore' });
+}
+
+/**
+ * Starts a Node process with an IPC channel, pinned before its first thread.
+ *
+ * @param {string} file
+ * @param {string | undefined} cores
+ * @param {readonly string[]} [flags] Node's own
+ */
+export function startNode(file, cores, flags = []) {
+  const command =
+    cores === undefined ? [process.execPath] : ['taskset', '-c', cores, process.execPath];
+  const child = spawn(command[0], [...command.slice(1), ...flags, file], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    serialization: 'advanced',
+  });
+  // SIGKILL reaches one that is held, too.
+  const end = () => child.kill('SIGKILL');
+  process.once('exit', end);
+  child.once('exit', () => process.off('exit', end));
+  return child;
+}
+
+/**
+ * CPU time that a server and its child processes have used so far. Linux only.
+ *
+ * @param {number | undefined} pid
+ * @returns {number} milliseconds; NaN where it cannot be told
+ */
+export function serverCpuMilliseconds(pid) {
+  if (pid === undefined || process.platform !== 'linux') return Number.NaN;
+  let nanoseconds = 0;
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      if (Number(entry) !== pid && parentOf(entry) !== pid) continue;
+      for (const task of readdirSync(`/proc/${entry}/task`)) {
+        nanoseconds += Number(
+          readFileSync(`/proc/${entry}/task/${task}/schedstat`, 'utf8').split(' ')[0],
+        );
+      }
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return nanoseconds / 1e6;
+}
+
+/** @param {string} pid */
+function parentOf(pid) {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+}
+
+/** What a reader needs to know about the machine to judge the figures. */
+export function describeMachine() {
+  return {
+    system: `${type()} ${release().split('-')[0]}`,
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    cores: cpus().length,
+    memoryGb: Math.round(totalmem() / 2 ** 30),
+    node: process.version,
+    fsyncMilliseconds: fsyncMilliseconds(),
+  };
+}
+
+/** How long one page takes to reach the disk under the temporary folder, where Postgres is put too. */
+function fsyncMilliseconds() {
+  const path = join(tmpdir(), `connect-drizzle-bench-fsync-${process.pid}`);
+  const file = openSync(path, 'w');
+  try {
+    const page = Buffer.alloc(8192);
+    const durations = Array.from({ length: 50 }, () => {
+      writeSync(file, page);
+      const started = performance.now();
+      fsyncSync(file);
+      return performance.now() - started;
+    });
+    return median(durations);
+  } finally {
+    closeSync(file);
+    unlinkSync(path);
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * The command line.
+ *
+ * @module
+ */
+import { parseArgs } from 'node:util';
+
+export const SECTIONS = Object.freeze([
+  'micro',
+  'size',
+  'express',
+  'prune',
+  'hot',
+  'cache',
+  'sync',
+  'encryption',
+]);
+
+export const HELP = `node bench/run.js [options]: connect-drizzle beside its peers
+
+  --section a,b      of ${SECTIONS.join(', ')} (all)
+  --only a,b         operations: get, touch, set, "set foreign", "set new", destroy (all)
+  --contenders a,b   by name, as in bench/contenders/index.js (all)
+  --payload a,b      bytes of a session (200,2048,20480)
+  --callers a,b      at once (1,16,64,256)
+  --rounds n         interleaved rounds, of which the median counts (5)
+  --window n         milliseconds of a measured window (250)
+  --quick            small tables, short windows, one round: to see that it runs, not how fast
+  --url url          a Postgres to use; it needs the right to create databases
+  --profile folder   write a CPU profile of each contender's process there
+  --no-pin           leave it to the system which process runs on which core
+  --json             print the result as JSON
+  --write-docs       write bench/results.jsonl, and the tables and the chart of docs/performance.md
+  --from file        print or write a result of earlier instead of measuring
+  --help
+
+Without --payload and --callers: all numbers of callers at 200 bytes, and all payloads at 64 callers.
+`;
+
+/** @typedef {ReturnType<typeof parseOptions>} Options */
+
+/** @param {string[]} args */
+export function parseOptions(args) {
+  const { values } = parseArgs({
+    args,
+    options: {
+      section: { type: 'string' },
+      only: { type: 'string' },
+      contenders: { type: 'string' },
+      payload: { type: 'string' },
+      callers: { type: 'string' },
+      rounds: { type: 'string' },
+      window: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      url: { type: 'string' },
+      profile: { type: 'string' },
+      'no-pin': { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+      'write-docs': { type: 'boolean', default: false },
+      from: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  const { quick } = values;
+  const sections = list(values.section) ?? [...SECTIONS];
+  for (const section of sections) {
+    if (!SECTIONS.includes(section)) throw new Error(`--section: there is no ${section}`);
+  }
+  return {
+    sections,
+    operations: list(values.only),
+    contenders: list(values.contenders),
+    payload: numbers('payload', values.payload) ?? (quick ? [200, 20_480] : [200, 2048, 20_480]),
+    callers: numbers('callers', values.callers) ?? (quick ? [1, 64] : [1, 16, 64, 256]),
+    /** Every payload with every number of callers? */
+    cross: values.payload !== undefined && values.callers !== undefined,
+    rounds: number('rounds', values.rounds) ?? (quick ? 1 : 5),
+    window: number('window', values.window) ?? (quick ? 60 : 250),
+    quick,
+    url: values.url,
+    profile: values.profile,
+    pin: !values['no-pin'],
+    json: values.json,
+    writeDocs: values['write-docs'],
+    from: values.from,
+    help: values.help,
+    sizes: quick ? [5_000, 50_000] : [20_000, 2_000_000],
+    httpSeconds: quick ? 1 : 3,
+    expired: quick ? 50_000 : 500_000,
+    idleMilliseconds: quick ? 500 : 2_000,
+    touches: quick ? 40_000 : 200_000,
+    touchedSessions: 20_000,
+    changes: quick ? 100 : 1_000,
+  };
+}
+
+/** @param {string | undefined} value */
+function list(value) {
+  return value?.split(/\s*,\s*/).filter(Boolean);
+}
+
+/**
+ * @param {string} name
+ * @param {string | undefined} value
+ */
+function numbers(name, value) {
+  return list(value)?.map((one) => number(name, one));
+}
+
+/**
+ * @param {string} name
+ * @param {string | undefined} value
+ */
+function number(name, value) {
+  if (value === undefined) return undefined;
+  if (!/^[1-9]\d*$/.test(value)) throw new Error(`--${name} takes whole numbers, not ${value}`);
+  return Number(value);
+}

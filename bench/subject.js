@@ -1,0 +1,229 @@
+/**
+ * A contender as run.js sees it: a process of its own that does what it is told.
+ *
+ * @module
+ */
+import { fileURLToPath } from 'node:url';
+import { contender } from './contenders/index.js';
+import { serverCpuMilliseconds, startNode } from './machine.js';
+import { median } from './stats.js';
+
+const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
+
+/** @typedef {import('./bench.js').Bench} Bench */
+
+/** Calls to a child process over IPC, one answer each. */
+export class Remote {
+  #waiting = new Map();
+  #id = 0;
+
+  /** @param {import('node:child_process').ChildProcess} child */
+  constructor(child) {
+    this.child = child;
+    child.on('message', ({ id, value, error, stack }) => {
+      const { resolve, reject } = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (error === undefined) resolve(value);
+      else reject(Object.assign(new Error(error), { stack }));
+    });
+    child.on('exit', (code, signal) => {
+      for (const { reject } of this.#waiting.values()) {
+        reject(new Error(`a benchmark process ended (${signal ?? code})`));
+      }
+      this.#waiting.clear();
+    });
+  }
+
+  /**
+   * @param {string} command
+   * @param {object} [argument]
+   * @returns {Promise<any>}
+   */
+  call(command, argument = {}) {
+    return new Promise((resolve, reject) => {
+      this.#id += 1;
+      this.#waiting.set(this.#id, { resolve, reject });
+      this.child.send({ id: this.#id, command, argument }, (error) => error && reject(error));
+    });
+  }
+}
+
+export class Subject {
+  /** Operations it cannot do, with the reason. */
+  unsupported = /** @type {Record<string, string>} */ ({});
+  /** @type {string | undefined} its table in Postgres */
+  table;
+  #held = false;
+
+  /**
+   * @param {string} name of the contender
+   * @param {string} label in the report
+   * @param {import('./contenders/index.js').Contender} kind
+   * @param {Remote} remote
+   * @param {number | undefined} serverPid
+   */
+  constructor(name, label, kind, remote, serverPid) {
+    this.name = name;
+    this.label = label;
+    this.kind = kind;
+    this.remote = remote;
+    this.serverPid = serverPid;
+  }
+
+  /**
+   * @param {Bench} bench
+   * @param {object} wanted
+   * @param {string} wanted.name of the contender
+   * @param {string} [wanted.label] in the report
+   * @param {string} wanted.url of a database
+   * @param {number} [wanted.redisDatabase]
+   * @param {object} [wanted.options] of the store
+   * @param {boolean} [wanted.timeStatements]
+   * @param {string} [wanted.cores]
+   * @returns {Promise<Subject>} rejected where it cannot run here
+   */
+  static async start(
+    bench,
+    { name, label = name, url, redisDatabase = 0, options = {}, ...wanted },
+  ) {
+    const kind = await contender(name);
+    const serverPid = {
+      postgres: bench.postgres.pid,
+      redis: bench.redis?.pid,
+      memory: undefined,
+    }[kind.server];
+    // A MemoryStore of many large sessions is more than Node's default heap.
+    const flags = ['--max-old-space-size=8192'];
+    const { profile } = bench.options;
+    if (profile) {
+      const file = `${label.replaceAll(/\W+/g, '-')}-${process.pid}.cpuprofile`;
+      flags.push('--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${file}`);
+    }
+    const child = startNode(WORKER, wanted.cores ?? bench.cores.app, flags);
+    const subject = new Subject(name, label, kind, new Remote(child), serverPid);
+    try {
+      const { versions, table } = await subject.call('open', {
+        name,
+        context: {
+          url,
+          redisUrl: bench.redis && `${bench.redis.url}/${redisDatabase}`,
+          options,
+          timeStatements: wanted.timeStatements ?? false,
+        },
+      });
+      Object.assign(bench.versions, versions);
+      subject.table = table;
+    } catch (error) {
+      await subject.close();
+      throw error;
+    }
+    return subject;
+  }
+
+  /**
+   * @param {string} command one of worker.js
+   * @param {object} [argument]
+   */
+  async call(command, argument) {
+    if (this.#held) this.#signal('SIGCONT', false);
+    const answer = await this.remote.call(command, argument);
+    if (this.kind.background && process.platform !== 'win32') this.#signal('SIGSTOP', true);
+    return answer;
+  }
+
+  /**
+   * A measured window, with what it cost the server.
+   *
+   * @param {Parameters<import('./load.js').Load['measure']>[0]} window
+   * @returns {Promise<import('./load.js').Measured & { serverCpu: number }>}
+   */
+  async measure(window) {
+    const before = serverCpuMilliseconds(this.serverPid);
+    const measured = await this.call('measure', window);
+    const milliseconds = serverCpuMilliseconds(this.serverPid) - before;
+    const { operations, ...rest } = measured;
+    return { ...rest, serverCpu: (milliseconds * 1000) / operations };
+  }
+
+  async close() {
+    const { child } = this.remote;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    if (this.#held) this.#signal('SIGCONT', false);
+    await this.remote.call('close').catch(() => child.kill());
+    await ended;
+  }
+
+  /**
+   * @param {'SIGSTOP' | 'SIGCONT'} signal
+   * @param {boolean} held
+   */
+  #signal(signal, held) {
+    this.remote.child.kill(signal);
+    this.#held = held;
+  }
+}
+
+/**
+ * Interleaved rounds: each subject in turn, in another order each time, so that none has the good
+ * minutes of the machine.
+ *
+ * @template T
+ * @param {number} rounds
+ * @param {readonly Subject[]} subjects
+ * @param {(subject: Subject, round: number) => Promise<T>} measure
+ * @returns {Promise<Map<Subject, T[]>>}
+ */
+export async function interleaved(rounds, subjects, measure) {
+  const results = new Map(subjects.map((subject) => [subject, /** @type {T[]} */ ([])]));
+  for (let round = 0; round < rounds; round += 1) {
+    for (let i = 0; i < subjects.length; i += 1) {
+      const subject = subjects[(i + round) % subjects.length];
+      results.get(subject)?.push(await measure(subject, round));
+    }
+  }
+  return results;
+}
+
+/**
+ * Interleaved windows of one kind, after one of each to warm up.
+ *
+ * @param {Bench} bench
+ * @param {readonly Subject[]} subjects
+ * @param {Parameters<import('./load.js').Load['measure']>[0]} window
+ * @returns {Promise<object[]>} a row for each subject: medians
+ */
+export async function compare(bench, subjects, window) {
+  for (const subject of subjects) await subject.call('measure', window);
+  const results = await interleaved(bench.options.rounds, subjects, (subject) =>
+    subject.measure(window),
+  );
+  return [...results].map(([subject, rounds]) => ({
+    contender: subject.label,
+    ...Object.fromEntries(
+      Object.keys(rounds[0]).map((key) => [key, median(rounds.map((round) => round[key]))]),
+    ),
+    rates: rounds.map(({ rate }) => Math.round(rate)),
+  }));
+}
+
+/**
+ * Starts those that can run here; the others are noted with their reason.
+ *
+ * @param {Bench} bench
+ * @param {readonly Parameters<typeof Subject.start>[1][]} wanted
+ * @returns {Promise<Subject[]>}
+ */
+export async function startAll(bench, wanted) {
+  const subjects = [];
+  for (const one of wanted) {
+    try {
+      subjects.push(await Subject.start(bench, one));
+    } catch (error) {
+      if (!(one.name in bench.missing))
+        bench.log(`${one.name} does not take part: ${error.message}`);
+      bench.missing[one.name] = error.message;
+    }
+  }
+  return subjects;
+}
