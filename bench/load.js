@@ -239,7 +239,7 @@ export class Load {
   async #destroyer(callers) {
     const store = this.#store;
     const enough = Math.min(
-      callers === 1 ? 10_000 : 40_000,
+      callers === 1 ? 5_000 : 20_000,
       Math.floor(CREATED_BYTES / this.#rows.bytes),
     );
     if (this.#doomed.length < enough) {

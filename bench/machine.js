@@ -81,11 +81,21 @@ export function startNode(file, cores, flags = []) {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     serialization: 'advanced',
   });
-  // SIGKILL reaches one that is held, too.
-  const end = () => child.kill('SIGKILL');
-  process.once('exit', end);
-  child.once('exit', () => process.off('exit', end));
+  if (children.size === 0) process.once('exit', killChildren);
+  children.add(child);
+  child.once('exit', () => {
+    children.delete(child);
+    if (children.size === 0) process.off('exit', killChildren);
+  });
   return child;
+}
+
+/** @type {Set<import('node:child_process').ChildProcess>} */
+const children = new Set();
+
+/** SIGKILL reaches one that is held, too. */
+function killChildren() {
+  for (const child of children) child.kill('SIGKILL');
 }
 
 /**

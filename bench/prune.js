@@ -11,6 +11,8 @@ const BYTES = 200;
 /** Gets at a steady rate, far from what the machine can do: a p99 under saturation says nothing. */
 const GETS_PER_SECOND = 2_000;
 
+const WARM_MILLISECONDS = 300;
+
 const CONTENDERS = ['connect-drizzle', 'connect-pg-simple'];
 
 /** @param {import('./bench.js').Bench} bench */
@@ -31,6 +33,11 @@ export async function prune(bench) {
     bench.log('prune');
     const results = await interleaved(bench.options.rounds, subjects, async (subject, round) => {
       if (round > 0) await subject.call('addExpired', { live, expired, bytes: BYTES });
+      await subject.call('measure', {
+        operation: 'get',
+        callers: 8,
+        milliseconds: WARM_MILLISECONDS,
+      });
       const idle = await subject.call('paced', {
         perSecond: GETS_PER_SECOND,
         milliseconds: bench.options.idleMilliseconds,
