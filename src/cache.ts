@@ -4,9 +4,11 @@
  *
  * It never answers with what is stale beyond a bound:
  * - an answer, of a read or of a write, fills it only if nothing was written to that id by this
- *   process, and nothing heard of it from another, since its statement was sent, and only within the
- *   epoch of listening in which it was sent;
- * - an entry answers only while the lease holds ({@link Realtime.holds}), checked at each hit;
+ *   process, and nothing heard of it from another, since it was asked for, only within the epoch of
+ *   listening in which it was asked for, and only if no later question was answered before it;
+ * - an entry answers only while the lease holds ({@link Realtime.holds}), checked at each hit, and only
+ *   until the database has given a newer answer;
+ * - a write of which nobody knows whether it was done forgets its id again when it is announced;
  * - what no store announces (a cascade from `users`, psql) is bounded by `maxAge`.
  *
  * @module
@@ -14,7 +16,7 @@
 import { LRUCache } from 'lru-cache';
 import type { CacheOptions } from './options.js';
 import type { Decided, Rows, RowWrites } from './rows.js';
-import type { StoredRow, TouchRow } from './statements.js';
+import type { StoredRow, TouchRow, WriteRow } from './statements.js';
 
 /** What the cache needs to know of realtime. */
 export interface Lease {
@@ -33,12 +35,12 @@ interface Entry {
   readonly filledAt: number;
 }
 
-/** A statement under way whose answer may fill the cache. */
+/** A question under way whose answer may fill the cache. */
 interface Ticket {
   readonly id: string;
   readonly epoch: number;
   /** On the monotonic clock: the answer is at least as new as this. */
-  readonly sentAt: number;
+  readonly askedAt: number;
   spoiled: boolean;
 }
 
@@ -48,7 +50,10 @@ export class CachedRows implements Rows {
   readonly #lease: Lease;
   readonly #maxAgeMs: number;
   readonly #entries: LRUCache<string, Entry>;
+  /** Under way, by id, in the order in which they were issued. */
   readonly #tickets = new Map<string, Set<Ticket>>();
+  /** Ids with a write of this process that failed, and may have been done or be done yet. */
+  readonly #doubtful: LRUCache<string, true>;
   readonly #scavenger: NodeJS.Timeout;
 
   constructor(
@@ -60,6 +65,7 @@ export class CachedRows implements Rows {
     this.#lease = lease;
     this.#maxAgeMs = maxAge * 1000;
     this.#entries = new LRUCache({ max, ttl: maxIdle * 1000, updateAgeOnGet: true });
+    this.#doubtful = new LRUCache({ max });
     this.#scavenger = setInterval(() => this.#entries.purgeStale(), scavenge * 1000);
     this.#scavenger.unref();
   }
@@ -75,10 +81,14 @@ export class CachedRows implements Rows {
       return hit;
     }
     this.stats.misses += 1;
+    return this.readAnew(id);
+  }
+
+  async readAnew(id: string): Promise<StoredRow | undefined> {
     const ticket = this.#issue(id);
     try {
       const row = await this.#rows.read(id);
-      this.#fill(ticket, row);
+      this.#settle(ticket, row && { row, filledAt: ticket.askedAt });
       return row;
     } finally {
       this.#return(ticket);
@@ -86,63 +96,58 @@ export class CachedRows implements Rows {
   }
 
   async write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {
+    // What a read that is under way has seen may be newer.
+    const before = this.#tickets.has(id) ? undefined : this.#entries.peek(id);
     this.invalidate(id);
-    return this.#rows.write(id, async (writes) => {
-      // What came before this turn may have filled it.
-      this.invalidate(id);
-      const ticket = this.#issue(id);
-      let last: StoredRow | undefined;
-      const keep =
-        <Row extends { id: string; data: string; expiresAt: number; userId: string | null }>(
-          send: (row: Row) => ReturnType<RowWrites['put']>,
-        ) =>
-        async (row: Row) => {
-          last = undefined;
-          const written = await send(row);
-          if (written.outcome === 'done') {
-            const { version, createdAt } = written;
-            last = {
-              id,
-              data: row.data,
-              expiresAt: row.expiresAt,
-              userId: row.userId,
-              version,
-              createdAt,
-            };
-          }
-          return written;
-        };
-      const touch = async (row: TouchRow) => {
+    const ticket = this.#issue(id);
+    let last: Entry | undefined;
+    const keeping =
+      <Row extends WriteRow>(send: (row: Row) => ReturnType<RowWrites['put']>) =>
+      async (row: Row) => {
         last = undefined;
-        return writes.touch(row);
+        const written = await send(row);
+        if (written.outcome === 'done') {
+          const { data, expiresAt, userId } = row;
+          const { version, createdAt } = written;
+          const stored = { id, data, expiresAt, userId, version, createdAt };
+          last = { row: stored, filledAt: ticket.askedAt };
+        }
+        return written;
       };
-      try {
+    try {
+      return await this.#rows.write(id, async (writes) => {
         const result = await work({
-          save: keep((row) => writes.save(row)),
-          create: keep((row) => writes.create(row)),
-          put: keep((row) => writes.put(row)),
-          touch,
+          save: keeping((row) => writes.save(row)),
+          create: keeping((row) => writes.create(row)),
+          put: keeping((row) => writes.put(row)),
+          touch: async (row) => {
+            const known = last ?? before;
+            last = undefined;
+            const outcome = await writes.touch(row);
+            if (outcome === 'done' && known !== undefined) last = moved(known, row);
+            return outcome;
+          },
           end: async (ended) => {
             last = undefined;
             return writes.end(ended);
           },
         });
-        this.#fill(ticket, last);
+        this.#settle(ticket, last);
         return result;
-      } finally {
-        this.#return(ticket);
-      }
-    });
+      });
+    } catch (error) {
+      this.#doubtful.set(id, true);
+      throw error;
+    } finally {
+      this.#return(ticket);
+    }
   }
 
   async touch(row: TouchRow): Promise<Decided> {
     const outcome = await this.#rows.touch(row);
     const entry = this.#entries.peek(row.id);
-    if (outcome === 'gone') {
-      this.invalidate(row.id);
-    } else if (entry !== undefined) {
-      this.#entries.set(row.id, { ...entry, row: { ...entry.row, expiresAt: row.expiresAt } });
-    }
+    if (outcome === 'gone') this.invalidate(row.id);
+    else if (entry !== undefined) this.#entries.set(row.id, moved(entry, row));
     return outcome;
   }
 
@@ -154,6 +159,17 @@ export class CachedRows implements Rows {
   invalidate(id: string): void {
     this.#entries.delete(id);
     for (const ticket of this.#tickets.get(id) ?? []) ticket.spoiled = true;
+  }
+
+  /**
+   * Hears this process's own announcement. It is known already, and the entry newer, unless nobody
+   * knows what became of the write: it may have been given up before it was done.
+   */
+  echoed(kind: 'change' | 'destroy', ids: readonly string[]): void {
+    for (const id of ids) {
+      // Sessions are also ended by their user, where the answer tells their ids.
+      if (kind === 'destroy' || this.#doubtful.has(id)) this.invalidate(id);
+    }
   }
 
   /** Forgets everything. What is on its way belongs to an earlier epoch. */
@@ -179,7 +195,7 @@ export class CachedRows implements Rows {
   }
 
   #issue(id: string): Ticket {
-    const ticket = { id, epoch: this.#lease.epoch, sentAt: performance.now(), spoiled: false };
+    const ticket = { id, epoch: this.#lease.epoch, askedAt: performance.now(), spoiled: false };
     const tickets = this.#tickets.get(id);
     if (tickets === undefined) this.#tickets.set(id, new Set([ticket]));
     else tickets.add(ticket);
@@ -192,8 +208,20 @@ export class CachedRows implements Rows {
     if (tickets?.size === 0) this.#tickets.delete(ticket.id);
   }
 
-  #fill({ id, epoch, sentAt, spoiled }: Ticket, row: StoredRow | undefined): void {
-    if (spoiled || row === undefined || epoch !== this.#lease.epoch || !this.#lease.holds) return;
-    this.#entries.set(id, { row, filledAt: sentAt });
+  /** An answer has come. Where it may not fill the cache, what stands there is older. */
+  #settle(ticket: Ticket, entry: Entry | undefined): void {
+    const { id, epoch, spoiled } = ticket;
+    if (spoiled) return;
+    for (const earlier of this.#tickets.get(id) ?? []) {
+      if (earlier === ticket) break;
+      earlier.spoiled = true;
+    }
+    const isKnown = epoch === this.#lease.epoch && this.#lease.holds;
+    if (isKnown && entry !== undefined) this.#entries.set(id, entry);
+    else this.#entries.delete(id);
   }
+}
+
+function moved({ row, filledAt }: Entry, { expiresAt }: TouchRow): Entry {
+  return { row: { ...row, expiresAt }, filledAt };
 }

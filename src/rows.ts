@@ -42,6 +42,8 @@ export interface Rows {
    * @throws {Unreadable} where its stored form cannot be read
    */
   read(id: string): Promise<StoredRow | undefined>;
+  /** The same from the database, whatever is cached: for who is going to write it. */
+  readAnew(id: string): Promise<StoredRow | undefined>;
   /** Runs `work` when all earlier calls of this id have ended, before any later one. */
   write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T>;
   /** Moves an expiry; waiting touches of one id become one. */
@@ -95,6 +97,10 @@ export class BatchedRows implements Rows {
   read(id: string): Promise<StoredRow | undefined> {
     this.#touches.delete(id);
     return this.#turns.shared(id, () => this.#read(id));
+  }
+
+  readAnew(id: string): Promise<StoredRow | undefined> {
+    return this.read(id);
   }
 
   write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {

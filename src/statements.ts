@@ -148,6 +148,8 @@ export interface Statements {
   readonly prune: (limit: number) => Promise<number>;
   /** Nothing but a statement on the table, which fails where there is none. */
   readonly probe: () => Promise<void>;
+  /** Sends a message on a channel. */
+  readonly notify: (channel: string, payload: string) => Promise<void>;
 }
 
 export interface ListPage {
@@ -505,6 +507,12 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     sql`select count(*) as count from pruned`,
   );
   const probeRows = prepare('probe', [], idField, sql`select ${t.id} as id from ${t} limit 0`);
+  const sendMessage = prepare(
+    'notify',
+    [],
+    idField,
+    sql`select pg_notify(${text('channel')}, ${text('payload')})::text as id`,
+  );
 
   const read: Statements['read'] = async (rows) => {
     const found = new Map<string, StoredRow>();
@@ -630,6 +638,9 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     prune: async (limit) => Number((await pruneRows({ limit: String(limit) }))[0]?.count),
     probe: async () => {
       await probeRows({});
+    },
+    notify: async (channel, payload) => {
+      await sendMessage({ channel, payload });
     },
   };
 }

@@ -34,7 +34,7 @@ import { asSession, type SaveResult, Saver, userIdText } from './save.js';
 import { sessionTable } from './schema.js';
 import { buildStatements, type ListedRow, type Statements, type StoredRow } from './statements.js';
 import { channelOf, type Message } from './sync/channel.js';
-import { Realtime } from './sync/realtime.js';
+import { Realtime, type SyncSource } from './sync/realtime.js';
 import { traced } from './tracing.js';
 import { type SessionView, viewOf } from './view.js';
 
@@ -179,9 +179,7 @@ export class DrizzleStore extends session.Store {
     if (signal?.aborted) this.#closeQuietly();
     else signal?.addEventListener('abort', () => this.#closeQuietly(), { once: true });
     // Listening starts with the store, not with its first request.
-    if (sync && !signal?.aborted) {
-      this.#open().catch((error) => this.#log('Opening the session store failed', error));
-    }
+    if (!signal?.aborted) this.#realtime?.start(() => this.#syncSource());
   }
 
   /** The session of a sid, or `undefined`. A row that cannot be read is reported to `errorLog`, and is no session. */
@@ -566,7 +564,7 @@ export class DrizzleStore extends session.Store {
   }
 
   async #update(id: string, fn: Updater, opened: Opened): Promise<SessionData | undefined> {
-    let row = await this.#readable(id, () => opened.rows.read(id));
+    let row = await this.#readable(id, () => opened.rows.readAnew(id));
     for (let tries = 0; tries < UPDATE_TRIES; tries += 1) {
       if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
       const { version, createdAt, expiresAt: seenExpiresAt } = row;
@@ -687,7 +685,6 @@ export class DrizzleStore extends session.Store {
         cacheOptions && this.#realtime
           ? new CachedRows(batched, this.#realtime, cacheOptions)
           : undefined;
-      if (!this.#closing.signal.aborted) this.#realtime?.start(connection.listen);
       return { connection, statements, batcher, rows: cache ?? batched, cache };
     } catch (error) {
       await connection.close();
@@ -720,7 +717,7 @@ export class DrizzleStore extends session.Store {
       channel: this.#channel,
       heartbeat,
       connectionString,
-      onMessage: (message) => this.#hear(message),
+      onMessage: (message, isOwn) => this.#hear(message, isOwn),
       onState: (state) => {
         if (state === 'down') this.#opened?.cache?.clear();
         process.nextTick(() => this.emit('sync', state));
@@ -729,11 +726,24 @@ export class DrizzleStore extends session.Store {
     });
   }
 
-  /** What another process has done. */
-  #hear({ kind, body }: Message): void {
+  async #syncSource(): Promise<SyncSource> {
+    const { connection, statements } = this.#opened ?? (await this.#open());
+    return {
+      listen: connection.listen,
+      announce: (payload) => statements.notify(this.#channel, payload),
+    };
+  }
+
+  /** What another process has done, or an echo of what this one has. */
+  #hear({ kind, body }: Message, isOwn: boolean): void {
     if (kind === 'heartbeat') return;
     const ids = body.split(',').filter(isId);
-    this.#opened?.cache?.ended(ids);
+    const cache = this.#opened?.cache;
+    if (isOwn) {
+      cache?.echoed(kind, ids);
+      return;
+    }
+    cache?.ended(ids);
     for (const id of ids) this.#announce(kind, id, false);
   }
 

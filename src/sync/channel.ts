@@ -13,11 +13,13 @@ export interface ListenHandlers {
   onMessage(payload: string): void;
   /** The connection is gone; told once. */
   onLost(): void;
+  /** Ends the connection while it is still being made; opening it then fails. */
+  readonly signal: AbortSignal;
 }
 
 /** A connection that listens. */
 export interface Listener {
-  /** Sends a message to the channel, through the listening connection itself where the driver can. */
+  /** Sends a message to the channel, through the listening connection itself. */
   send(payload: string): Promise<void>;
   /** Ends it at once; `onLost` is not told. */
   close(): Promise<void>;

@@ -6,10 +6,11 @@
 import type { Listen } from './channel.js';
 
 export function listenNodePostgres(poolOptions: object): Listen {
-  return async (channel, connectionString, { onMessage, onLost }) => {
+  return async (channel, connectionString, { onMessage, onLost, signal }) => {
     const { default: pg } = await import('pg');
+    signal.throwIfAborted();
     const options = connectionString === undefined ? allOf(poolOptions) : { connectionString };
-    const client = new pg.Client({ connectionTimeoutMillis: 10_000, ...options, keepAlive: true });
+    const client = new pg.Client({ ...options, keepAlive: true });
     let over = false;
     const lost = () => {
       if (over) return;
@@ -17,20 +18,28 @@ export function listenNodePostgres(poolOptions: object): Listen {
       destroy(client);
       onLost();
     };
+    const giveUp = () => destroy(client);
     client.on('error', lost);
     client.on('end', lost);
     client.on('notification', (message) => {
       if (!over && message.channel === channel) onMessage(message.payload ?? '');
     });
+    signal.addEventListener('abort', giveUp, { once: true });
     try {
-      await client.connect();
+      const connecting = client.connect();
+      // Neither waiting for a server that does not answer nor listening keeps the process alive.
+      unref(client);
+      await connecting;
+      // TLS has made it another socket.
+      unref(client);
       await client.query(`listen "${channel}"`);
     } catch (error) {
       over = true;
       destroy(client);
       throw error;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
     }
-    unref(client);
     return {
       send: async (payload) => {
         await client.query('select pg_notify($1, $2)', [channel, payload]);

@@ -11,9 +11,14 @@ interface PGliteListening {
 }
 
 export function listenPglite(client: object): Listen {
-  return async (channel, _connectionString, { onMessage }) => {
+  return async (channel, _connectionString, { onMessage, signal }) => {
     if (!canListen(client)) throw new TypeError('This PGlite cannot listen');
-    const unlisten = await client.listen(channel, onMessage);
+    // A transaction of the app's may keep it waiting; then the wait is given up, not the LISTEN.
+    const listening = client.listen(channel, onMessage);
+    const unlisten = await unlessAborted(listening, signal).catch((error) => {
+      listening.then((stop) => stop()).catch(() => {});
+      throw error;
+    });
     return {
       send: async (payload) => {
         await client.query('select pg_notify($1, $2)', [channel, payload]);
@@ -21,6 +26,15 @@ export function listenPglite(client: object): Listen {
       close: () => unlisten(),
     };
   };
+}
+
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+    if (signal.aborted) abort();
+  });
 }
 
 function canListen(client: object): client is PGliteListening {

@@ -8,14 +8,22 @@ import { connect, type Socket } from 'node:net';
 import type { Listen } from './channel.js';
 
 export function listenPostgresJs(appOptions: object): Listen {
-  return async (channel, connectionString, { onMessage, onLost }) => {
+  return async (channel, connectionString, { onMessage, onLost, signal }) => {
     const { default: postgres } = await import('postgres');
+    signal.throwIfAborted();
     let over = false;
     let socket: Socket | undefined;
+    // With several hosts, postgres-js leaves a query waiting whose connection could not be made.
+    let fail: (error: unknown) => void = () => {};
+    const failed = new Promise<never>((_, reject) => {
+      fail = reject;
+    });
     const own = {
       max: 1,
       idle_timeout: 0,
       max_lifetime: null,
+      // Its timer would keep the process alive; the signal is the limit.
+      connect_timeout: 0,
       fetch_types: false,
       prepare: false,
       onnotify: (on: string, payload: string) => {
@@ -26,10 +34,16 @@ export function listenPostgresJs(appOptions: object): Listen {
         over = true;
         onLost();
       },
-      /** Made here, since a socket of postgres-js's own cannot be unref'd. */
+      /** Made here, since a socket of postgres-js's own cannot be unref'd, nor asked for only once. */
       socket: async (options: SocketOptions) => {
-        socket = await openSocket(options);
-        return socket;
+        try {
+          if (socket !== undefined) throw new Error('The connection that listens was lost');
+          socket = await openSocket(options, signal);
+          return socket;
+        } catch (error) {
+          fail(error);
+          throw error;
+        }
       },
     };
     // The app's options, which postgres-js has parsed, say where unless a URL does.
@@ -42,11 +56,15 @@ export function listenPostgresJs(appOptions: object): Listen {
       socket?.destroy();
       await sql.end({ timeout: 0 });
     };
+    const giveUp = () => socket?.destroy();
+    signal.addEventListener('abort', giveUp, { once: true });
     try {
-      await sql.unsafe(`listen "${channel}"`);
+      await Promise.race([sql.unsafe(`listen "${channel}"`), failed]);
     } catch (error) {
       await close();
       throw error;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
     }
     return {
       send: async (payload) => {
@@ -64,14 +82,19 @@ interface SocketOptions {
 }
 
 /** Connects to the first host that answers, as postgres-js does, without keeping the process alive. */
-async function openSocket({ host, port, path }: SocketOptions): Promise<Socket> {
-  if (path) return connected(connect(path));
+async function openSocket(
+  { host, port, path }: SocketOptions,
+  signal: AbortSignal,
+): Promise<Socket> {
+  if (path) return connected(connect(path), signal);
   const hosts = [host].flat();
   const ports = [port].flat();
   let failure: unknown;
   for (const [at, one] of hosts.entries()) {
+    const to = { host: one, port: ports[at] ?? ports[0] ?? 5432 };
     try {
-      return await connected(connect(ports[at] ?? ports[0] ?? 5432, one));
+      // postgres-js takes the host from the socket, to check it against the server's certificate.
+      return Object.assign(await connected(connect(to), signal), to);
     } catch (error) {
       failure = error;
     }
@@ -79,13 +102,24 @@ async function openSocket({ host, port, path }: SocketOptions): Promise<Socket> 
   throw failure;
 }
 
-function connected(socket: Socket): Promise<Socket> {
+function connected(socket: Socket, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    socket.once('error', reject);
+    const giveUp = () => socket.destroy(new Error('The wait for the server was given up'));
+    const settle = () => {
+      socket.off('error', fail);
+      signal.removeEventListener('abort', giveUp);
+    };
+    const fail = (error: Error) => {
+      settle();
+      reject(error);
+    };
+    socket.once('error', fail);
     socket.once('connect', () => {
-      socket.off('error', reject);
+      settle();
       socket.unref();
       resolve(socket);
     });
+    signal.addEventListener('abort', giveUp, { once: true });
+    if (signal.aborted) giveUp();
   });
 }

@@ -1,0 +1,81 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import type { Commands } from './worker.js';
+
+type Name = keyof Commands;
+type Result<N extends Name> = Awaited<ReturnType<Commands[N]>>;
+
+/** A process of its own with a store in it. */
+export interface Worker {
+  /** Runs a command there. */
+  call<N extends Name>(name: N, ...args: Parameters<Commands[N]>): Promise<Result<N>>;
+  /** From now on it has nothing to do but what its store does. */
+  leave(): void;
+  /** Its exit code. */
+  readonly ended: Promise<number | null>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface Request {
+  readonly number: number;
+  readonly name: Name;
+  readonly args: unknown[];
+}
+
+export interface Reply {
+  readonly number: number;
+  readonly result?: unknown;
+  readonly error?: string;
+}
+
+interface Pending {
+  resolve(result: unknown): void;
+  reject(error: unknown): void;
+}
+
+export function startWorker(): Worker {
+  const program = fileURLToPath(new URL('./worker.ts', import.meta.url));
+  const child = fork(program, { execArgv: ['--import', 'tsx'], serialization: 'advanced' });
+  const pending = new Map<number, Pending>();
+  let calls = 0;
+  child.on('message', (message) => {
+    if (!isReply(message)) return;
+    const call = pending.get(message.number);
+    pending.delete(message.number);
+    if (message.error === undefined) call?.resolve(message.result);
+    else call?.reject(new Error(message.error));
+  });
+  const ended = endOf(child);
+  void ended.then((code) => {
+    for (const call of pending.values()) call.reject(new Error(`The worker ended with ${code}`));
+  });
+  // A test that fails leaves nothing behind.
+  const kill = () => void child.kill('SIGKILL');
+  process.once('exit', kill);
+  void ended.then(() => process.off('exit', kill));
+  return {
+    ended,
+    call: <N extends Name>(name: N, ...args: Parameters<Commands[N]>) =>
+      new Promise<Result<N>>((resolve, reject) => {
+        calls += 1;
+        pending.set(calls, { resolve: (result) => resolve(result as Result<N>), reject });
+        child.send({ number: calls, name, args } satisfies Request);
+      }),
+    leave: () => child.disconnect(),
+    async [Symbol.asyncDispose]() {
+      if (child.exitCode === null && child.signalCode === null) kill();
+      await ended;
+    },
+  };
+}
+
+async function endOf(child: ChildProcess): Promise<number | null> {
+  // There is no 'close' where this side has disconnected.
+  const [code] = await once(child, 'exit');
+  return typeof code === 'number' ? code : null;
+}
+
+function isReply(message: unknown): message is Reply {
+  return typeof message === 'object' && message !== null && 'number' in message;
+}

@@ -1,0 +1,442 @@
+import { EventEmitter, once } from 'node:events';
+import { createServer } from 'node:net';
+import { PGlite } from '@electric-sql/pglite';
+import { DrizzleStore, type DrizzleStoreOptions, idOf, type Source } from 'connect-drizzle';
+import pg from 'pg';
+import postgres from 'postgres';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { channelOf } from '../src/sync/channel.js';
+import { backoffMs } from '../src/sync/realtime.js';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { holdingTable, refuseByContent, until } from './support/obstacles.js';
+import { startProxy } from './support/proxy.js';
+import { about, caughtUp, type HeardEvent, hear, untilSync, up } from './support/realtime.js';
+import { sessionWith } from './support/sessions.js';
+import { logStatements } from './support/statements.js';
+import { startWorker } from './support/workers.js';
+
+let database: TestDatabase;
+let ends: (() => Promise<unknown>)[];
+let logged: unknown[][];
+/** Tells of each line of the log. */
+const logs = new EventEmitter();
+
+beforeEach(async () => {
+  database = await freshDatabase();
+  ends = [() => database.drop()];
+  logged = [];
+});
+
+afterEach(async () => {
+  for (const end of ends.reverse()) await end();
+});
+
+const drivers: Record<string, (url: string) => Source> = {
+  'node-postgres': (url) => database.pool({ connectionString: url }),
+  'postgres-js': (url) => {
+    const sql = postgres(url, { onnotice: () => {} });
+    ends.push(() => sql.end());
+    return sql;
+  },
+};
+const everyDriver = Object.entries(drivers);
+const everySource: [string, () => Promise<() => Source>][] = [
+  ...everyDriver.map(([name, open]): [string, () => Promise<() => Source>] => [
+    name,
+    async () => () => open(database.url),
+  ]),
+  [
+    'PGlite',
+    async () => {
+      const client = await PGlite.create();
+      ends.push(() => client.close());
+      return () => client;
+    },
+  ],
+];
+
+function storeOn(source: Source, options: DrizzleStoreOptions = {}): DrizzleStore {
+  const store = new DrizzleStore(source, {
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+    sync: true,
+    errorLog: (...line) => {
+      logged.push(line);
+      logs.emit('line');
+    },
+    ...options,
+  });
+  ends.push(() => store.close());
+  return store;
+}
+
+async function twoOn(source: () => Source, options?: DrizzleStoreOptions) {
+  const one = storeOn(source(), options);
+  await one.ready();
+  const other = storeOn(source(), options);
+  await up(one, other);
+  return [one, other] as const;
+}
+
+/** The backends that listen now, in this test's database. */
+async function listeners(at = database): Promise<{ pid: number; application_name: string }[]> {
+  return at.query(
+    `select pid, application_name from pg_stat_activity
+     where datname = current_database() and (query like 'listen%' or query like 'select pg_notify($1%')
+       and pid <> pg_backend_pid()`,
+  );
+}
+
+/** A server that ends every connection at once, and the times at which they came. */
+async function refusingServer() {
+  const times: number[] = [];
+  const server = createServer((socket) => {
+    times.push(performance.now());
+    socket.on('error', () => {});
+    socket.destroy();
+    server.emit('refused');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  ends.push(async () => server.close());
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return {
+    port: address.port,
+    times,
+    async refusals(count: number) {
+      while (times.length < count) await once(server, 'refused');
+    },
+  };
+}
+
+function urlTo(host: string): string {
+  const url = new URL(database.url);
+  return `${url.protocol}//${url.username}:${url.password}@${host}${url.pathname}`;
+}
+
+describe.each(everySource)('On %s', (_, open) => {
+  test('every store hears of a change and of a log-out, and whether it was its own', async () => {
+    const [one, other] = await twoOn(await open());
+    const [byOne, byOther] = [hear(one), hear(other)];
+    await one.set('sid', sessionWith({ visits: 1 }));
+    await other.destroy('sid');
+    await caughtUp(one, other);
+    const id = idOf('sid');
+    expect(about(byOne, 'sid')).toEqual([
+      { name: 'change', id, local: true },
+      { name: 'destroy', id, local: false },
+    ]);
+    await caughtUp(other, one);
+    expect(about(byOther, 'sid')).toEqual([
+      { name: 'change', id, local: false },
+      { name: 'destroy', id, local: true },
+    ]);
+  });
+
+  test('what changes nothing that is stored is not announced', async () => {
+    const [one, other] = await twoOn(await open());
+    await one.set('sid', sessionWith({ visits: 1 }));
+    await caughtUp(other, one);
+    const heard = hear(other);
+    const loaded = await one.get('sid');
+    if (loaded === undefined) throw new Error('no session');
+    await one.touch('sid', loaded);
+    await one.set('sid', loaded);
+    await one.get('sid');
+    await one.destroy('another sid');
+    await caughtUp(other, one);
+    expect(about(heard, 'sid', 'another sid')).toEqual([]);
+  });
+
+  test('a message that no store has sent is ignored', async () => {
+    const source = await open();
+    const [one, other] = await twoOn(source);
+    const heard = hear(other);
+    const client = source();
+    const channel = channelOf(undefined, 'sessions');
+    const texts = ['', 'x', 'c', 'csender12', 'csender12not-an-id', 'hsender121', '{"kind":"c"}'];
+    for (const text of texts) {
+      if (client instanceof PGlite) await client.query('select pg_notify($1, $2)', [channel, text]);
+      else await database.query('select pg_notify($1, $2)', [channel, text]);
+    }
+    await caughtUp(other, one);
+    expect(heard).toHaveLength(1);
+    expect(logged).toEqual([]);
+  });
+
+  test('after close it says down and hears nothing more', async () => {
+    const source = await open();
+    const [one, other] = await twoOn(source);
+    const heard = hear(other);
+    const states: string[] = [];
+    other.on('sync', (state: string) => states.push(state));
+    await other.close();
+    const third = storeOn(source());
+    await up(third);
+    await one.set('sid', sessionWith());
+    await caughtUp(third, one);
+    expect(heard).toEqual([]);
+    expect(states).toEqual(['down']);
+    expect(other.stats().sync).toBe('down');
+  });
+});
+
+describe.each(everyDriver)('With %s', (_, source) => {
+  test('it listens on a connection of its own, which close ends', async () => {
+    const store = storeOn(source(database.url));
+    await up(store);
+    expect(await listeners()).toHaveLength(1);
+    await store.close();
+    await until(async () => (await listeners()).length === 0);
+  });
+
+  test('a listener that is lost says so, and comes back', async () => {
+    const [one, other] = await twoOn(() => source(database.url));
+    const heard = hear(other);
+    const down = Promise.all([untilSync(one, 'down'), untilSync(other, 'down')]);
+    for (const { pid } of await listeners()) {
+      await database.query('select pg_terminate_backend($1)', [pid]);
+    }
+    await down;
+    await up(one, other);
+    await one.set('sid', sessionWith());
+    await caughtUp(other, one);
+    expect(about(heard, 'sid')).toEqual([{ name: 'change', id: idOf('sid'), local: false }]);
+  });
+
+  test('a listener that is half open is given up after its heartbeat, and comes back', async () => {
+    await using proxy = await startProxy(database.url);
+    const store = storeOn(source(database.url), {
+      sync: { connectionString: proxy.url, heartbeat: 0.6 },
+    });
+    await up(store);
+    const since = performance.now();
+    proxy.swallow();
+    await untilSync(store, 'down');
+    expect(performance.now() - since).toBeLessThan(2000);
+    proxy.release();
+    proxy.cut();
+    await up(store);
+  });
+
+  test('where it is refused, it tries again after pauses that grow', async () => {
+    const server = await refusingServer();
+    const store = storeOn(source(database.url), {
+      sync: { connectionString: urlTo(`127.0.0.1:${server.port}`) },
+    });
+    await server.refusals(5);
+    while (logged.length < 4) await once(logs, 'line');
+    const { times } = server;
+    const gaps = times.slice(1).map((time, at) => time - (times[at] ?? 0));
+    // Of 100, 200, 400 and 800 ms, each jittered by half.
+    for (const [at, gap] of gaps.entries()) expect(gap).toBeGreaterThan(45 * 2 ** at);
+    expect(store.stats().sync).toBe('down');
+    const { password } = new URL(database.url);
+    expect(logged.flat().map(String).join()).not.toContain(`:${password}@`);
+  });
+
+  test('close does not wait for a server that does not answer', async () => {
+    await using proxy = await startProxy(database.url);
+    const held = proxy.hold('toServer');
+    const store = storeOn(source(database.url), { sync: { connectionString: proxy.url } });
+    await held;
+    const since = performance.now();
+    await store.close();
+    expect(performance.now() - since).toBeLessThan(1000);
+    expect(logged).toEqual([]);
+  });
+
+  test('it may listen elsewhere than its pool', async () => {
+    const url = new URL(database.url);
+    url.searchParams.set('application_name', 'elsewhere');
+    const store = storeOn(source(database.url), { sync: { connectionString: url.href } });
+    await up(store);
+    const names = (await listeners()).map((each) => each.application_name);
+    expect(names).toEqual(['elsewhere']);
+  });
+
+  test('a listener in another database than its pool is found out, and said once', async () => {
+    await using elsewhere = await freshDatabase();
+    const store = storeOn(source(database.url), {
+      sync: { connectionString: elsewhere.url, heartbeat: 0.05 },
+    });
+    const states: string[] = [];
+    store.on('sync', (state: string) => states.push(state));
+    const tries = new Set<number>();
+    await until(async () => {
+      for (const { pid } of await listeners(elsewhere)) tries.add(pid);
+      return tries.size >= 4;
+    });
+    expect(states).toEqual([]);
+    expect(logged).toEqual([[expect.stringContaining('to another database?')]]);
+  });
+});
+
+test('pauses between tries double up to a quarter of a minute, half of each by chance', () => {
+  expect([1, 2, 3, 4].map((failures) => backoffMs(failures, 0.5))).toEqual([100, 200, 400, 800]);
+  expect(backoffMs(20, 0.5)).toBe(15_000);
+  expect(backoffMs(1000, 0.5)).toBe(15_000);
+  expect([0, 1].map((random) => backoffMs(1, random))).toEqual([50, 150]);
+  const by = Array.from({ length: 20 }, () => backoffMs(1));
+  expect(new Set(by).size).toBeGreaterThan(1);
+});
+
+test('a store that was made while its database was away begins to listen when it is there', async () => {
+  await using proxy = await startProxy(database.url);
+  proxy.refuse();
+  const store = storeOn(database.pool({ connectionString: proxy.url }));
+  while (logged.length === 0) await once(logs, 'line');
+  proxy.accept();
+  await up(store);
+});
+
+test('a pool that was given its password as a field is listened beside with it', async () => {
+  const { hostname, port, username, password } = new URL(database.url);
+  const pool = new pg.Pool({
+    host: hostname,
+    port: Number(port),
+    user: username,
+    password,
+    database: database.name,
+  });
+  ends.push(() => pool.end());
+  pool.on('error', () => {});
+  expect(Object.keys(pool.options)).not.toContain('password');
+  await up(storeOn(pool));
+});
+
+describe('With several hosts on postgres-js', () => {
+  const storeListeningAt = (hosts: string) => {
+    const sql = postgres(database.url, { onnotice: () => {} });
+    ends.push(() => sql.end());
+    return storeOn(sql, { sync: { connectionString: urlTo(hosts) } });
+  };
+
+  test('it listens on the one that answers', async () => {
+    await up(storeListeningAt(`127.0.0.1:1,${new URL(database.url).host}`));
+  });
+
+  test('it tries again where none answers', async () => {
+    storeListeningAt('127.0.0.1:1,127.0.0.1:2');
+    while (logged.length < 3) await once(logs, 'line');
+  });
+});
+
+describe('What ends sessions otherwise than by their sids is announced', () => {
+  const byUser: DrizzleStoreOptions = {
+    userId: (session) => Reflect.get(session, 'user'),
+    maxSessionsPerUser: 2,
+  };
+  let one: DrizzleStore;
+  let heard: HeardEvent[];
+  let heardHere: HeardEvent[];
+  let other: DrizzleStore;
+
+  beforeEach(async () => {
+    [one, other] = await twoOn(() => database.pool(), byUser);
+    for (const [sid, user] of Object.entries({ a: 'ann', b: 'ann', c: 'bob' })) {
+      await one.set(sid, sessionWith({ user }));
+    }
+    await caughtUp(other, one);
+    [heardHere, heard] = [hear(one), hear(other)];
+  });
+
+  async function ended(): Promise<string[][]> {
+    await caughtUp(other, one);
+    return [heardHere, heard].map((events) =>
+      about(events, 'a', 'b', 'c')
+        .filter(({ name }) => name === 'destroy')
+        .map(({ id, local }) => `${['a', 'b', 'c'].find((sid) => idOf(sid) === id)} ${local}`)
+        .sort(),
+    );
+  }
+
+  test('revoke', async () => {
+    await one.revoke(idOf('a'));
+    expect(await ended()).toEqual([['a true'], ['a false']]);
+  });
+
+  test('revokeUser', async () => {
+    await one.revokeUser('ann', { except: 'b' });
+    expect(await ended()).toEqual([['a true'], ['a false']]);
+  });
+
+  test('clear', async () => {
+    await one.clear();
+    expect(await ended()).toEqual([
+      ['a true', 'b true', 'c true'],
+      ['a false', 'b false', 'c false'],
+    ]);
+  });
+
+  test('a log-in beyond the limit', async () => {
+    await one.set('d', sessionWith({ user: 'ann' }));
+    const [here, there] = await ended();
+    expect(here).toHaveLength(1);
+    expect(there).toEqual(here?.map((line) => line.replace('true', 'false')));
+  });
+});
+
+test('a write that the server refuses is not announced', async () => {
+  const [one, other] = await twoOn(() => database.pool());
+  await refuseByContent(database);
+  const [heardHere, heard] = [hear(one), hear(other)];
+  await expect(one.set('sid', sessionWith({ refuse: '23514' }))).rejects.toThrow('23514');
+  await caughtUp(other, one);
+  expect([...about(heardHere, 'sid'), ...about(heard, 'sid')]).toEqual([]);
+});
+
+test('a full batch is announced to the last session, in messages that fit', async () => {
+  const [one, other] = await twoOn(() => database.pool());
+  const heard = hear(other);
+  const sids = Array.from({ length: 600 }, (_, at) => `sid ${at}`);
+  using log = logStatements();
+  const obstacle = await holdingTable(database);
+  const sets = sids.map((sid) => one.set(sid, sessionWith()));
+  await obstacle.waiting(2);
+  await obstacle.release();
+  await Promise.all(sets);
+  expect(Math.max(...log.rows())).toBe(256);
+  await caughtUp(other, one);
+  expect(new Set(about(heard, ...sids).map(({ id }) => id)).size).toBe(600);
+});
+
+test("a thousand of a user's sessions that end at once are all announced", async () => {
+  const userId = () => 'ann';
+  const [one, other] = await twoOn(() => database.pool(), { userId });
+  await database.query(`
+    insert into sessions (id, data, user_id, expires_at)
+    select rpad(i::text, 43, 'x'), '{"cookie":{}}', 'ann', now() + interval '1 hour'
+    from generate_series(1, 1000) as i`);
+  const heard = hear(other);
+  expect(await one.revokeUser('ann')).toBe(1000);
+  await caughtUp(other, one);
+  expect(heard.filter(({ name }) => name === 'destroy')).toHaveLength(1000);
+});
+
+describe('A process that does nothing else ends by itself', () => {
+  describe.each(['node-postgres', 'postgres-js'] as const)('with %s', (driver) => {
+    test('while it listens', async () => {
+      await using worker = startWorker();
+      await worker.call('open', { driver, url: database.url, options: { sync: true } });
+      await worker.call('untilSync', 'up');
+      worker.leave();
+      expect(await worker.ended).toBe(0);
+    });
+
+    test('while it waits for a server that does not answer', async () => {
+      await using proxy = await startProxy(database.url);
+      const held = proxy.hold('toServer');
+      await using worker = startWorker();
+      const options = { sync: { connectionString: proxy.url } };
+      await worker.call('open', { driver, url: database.url, options });
+      await held;
+      const since = performance.now();
+      worker.leave();
+      expect(await worker.ended).toBe(0);
+      // The connection would be given up after ten seconds.
+      expect(performance.now() - since).toBeLessThan(5000);
+    });
+  });
+});
