@@ -368,9 +368,10 @@ function postgresText({ postgres }) {
 }
 
 /** @param {Result['meta']} meta */
-function processesText({ cores, poolSize }) {
+function processesText({ cores, poolSize, postgres }) {
+  const servers = postgres.embedded ? 'database servers' : 'Postgres where it is, Redis';
   const pinned = cores.app
-    ? `contender on core ${cores.app}, database server on ${cores.server}, HTTP load on ${cores.load}`
+    ? `contender on core ${cores.app}, ${servers} on ${cores.server}, HTTP load on ${cores.load}`
     : 'not pinned to cores';
   return `${pinned}; ${poolSize} connections in every pool`;
 }
