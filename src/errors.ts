@@ -131,6 +131,14 @@ export class FolderInUseError extends SessionStoreError {
   }
 }
 
+/** The package of the source's driver is not installed. */
+export class DriverMissingError extends SessionStoreError {
+  readonly code = 'ERR_DRIVER_MISSING';
+  constructor(driver: string) {
+    super(`This source needs the package ${driver}, which is not installed: npm install ${driver}`);
+  }
+}
+
 /** The connection to the database was refused or lost. What was asked may have taken effect. */
 export class ConnectionError extends SessionStoreError {
   readonly code = 'ERR_CONNECTION';
@@ -171,9 +179,18 @@ export function storeError(error: unknown, table: string): Error {
   const fault = programFault(error);
   if (fault !== undefined) return fault;
   const state = sqlState(error);
+  if (state === 'ERR_MODULE_NOT_FOUND' || state === 'MODULE_NOT_FOUND') {
+    return new DriverMissingError(missingPackage(error) ?? 'of its driver');
+  }
   if (state === '42P01' || state === '3F000') return new TableMissingError(table, error);
   if (state === undefined || isConnectionFailure(state)) return new ConnectionError(error);
   return new StatementError(error);
+}
+
+/** The package that an import did not find: pg, postgres or PGlite. */
+function missingPackage(error: unknown): string | undefined {
+  const message = error instanceof Error ? error.message : '';
+  return /Cannot find (?:package|module) '([^']+)'/.exec(message)?.[1];
 }
 
 /** The TypeError and the like at the bottom of an error: no database is to blame for it. */

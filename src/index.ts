@@ -6,6 +6,7 @@
 export {
   ConflictError,
   ConnectionError,
+  DriverMissingError,
   FolderInUseError,
   InvalidArgumentError,
   InvalidSidError,
