@@ -199,10 +199,12 @@ describe('a set of a loaded session', () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.a = 2;
-    const set = here.set(sid, ending(session));
+    const first = here.set(sid, ending(session));
     session.a = 3;
-    await set;
-    expect(await content()).toEqual({ a: 2 });
+    const second = here.set(sid, ending(session));
+    session.a = 4;
+    await Promise.all([first, second]);
+    expect(await content()).toEqual({ a: 3 });
   });
 
   test('takes what it compares with when its turn comes: a key set and deleted is deleted', async () => {

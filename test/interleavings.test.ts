@@ -1,0 +1,679 @@
+import { randomUUID } from 'node:crypto';
+import { DrizzleStore, idOf } from 'connect-drizzle';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { type Example, startExample } from './support/example.js';
+import { type Site, serve } from './support/http.js';
+import type { Setup, Step } from './support/script.js';
+import { type Scripted, scriptedExpress } from './support/scripted-express.js';
+import { scriptedFastify } from './support/scripted-fastify.js';
+import { Tab } from './support/tab.js';
+
+const hour = 3_600_000;
+const program = 'test/support/scripted-process.ts';
+
+let database: TestDatabase;
+let store: DrizzleStore;
+const closing: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  database = await freshDatabase();
+  store = new DrizzleStore(database.pool(), {
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+  });
+  await store.ready();
+});
+
+afterAll(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+  await store.close();
+  await database.drop();
+});
+
+/** A program in a process of its own, on the same database. */
+async function otherProcess(...args: string[]): Promise<string> {
+  const example: Example = await startExample(program, {
+    args,
+    env: { DATABASE_URL: database.url },
+  });
+  closing.push(() => example.stop());
+  return example.url;
+}
+
+interface Row {
+  live: boolean;
+  expires: number;
+  data: { cookie: { originalMaxAge: number | null; expires: string | null } } | null;
+}
+
+async function rowOf(tab: Tab): Promise<Row | undefined> {
+  const [row] = await database.query<Row>(
+    `select revoked_at is null and expires_at > now() as live, data,
+       round(extract(epoch from expires_at) * 1000)::float8 as expires
+     from sessions where id = $1`,
+    [idOf(tab.sid)],
+  );
+  return row;
+}
+
+/** Passes a session's time, or its tombstone's, without waiting for it. */
+async function expire(tab: Tab): Promise<void> {
+  await database.query(`update sessions set expires_at = now() - interval '1 s' where id = $1`, [
+    idOf(tab.sid),
+  ]);
+}
+
+async function pruneTombstone(tab: Tab): Promise<void> {
+  expect(await rowOf(tab)).toMatchObject({ live: false });
+  await expire(tab);
+  await store.pruneSessions();
+  expect(await rowOf(tab)).toBeUndefined();
+}
+
+/** Where the two requests of an interleaving run: the first URL serves the slow one. */
+type Places = () => { slowUrl: string; quickUrl: string };
+
+/** A browser with a session, its tabs on both places, and a look at what is stored. */
+async function visitor(places: Places, content: object, setup: Setup = {}) {
+  const { slowUrl, quickUrl } = places();
+  const first = new Tab(slowUrl, setup);
+  await first.run(...stepsFor(content));
+  return {
+    slow: first.another(),
+    quick: first.another(quickUrl),
+    tab: (url = slowUrl) => first.another(url),
+    look: () => seenBy(first, places),
+  };
+}
+
+function stepsFor(content: object): Step[] {
+  return Object.entries(content).map(([key, value]) => ['set', key, value]);
+}
+
+/** The session that new requests with a tab's cookie see, in both places. A session that has ended is empty. */
+async function seenBy(tab: Tab, places: Places): Promise<unknown> {
+  const { slowUrl, quickUrl } = places();
+  const { session } = await tab.another(slowUrl).run();
+  const { session: other } = await tab.another(quickUrl).run();
+  expect(other).toEqual(session);
+  return session;
+}
+
+describe('Express', () => {
+  let site: Site;
+  let otherUrl: string;
+
+  beforeAll(async () => {
+    const scripted = scriptedExpress(database.pool());
+    closing.push(() => scripted.close());
+    site = await serve(scripted.app);
+    closing.push(() => site.close());
+    otherUrl = await otherProcess('express');
+  });
+
+  describe.each<[string, Places]>([
+    ['one process', () => ({ slowUrl: site.url, quickUrl: site.url })],
+    ['two processes', () => ({ slowUrl: site.url, quickUrl: otherUrl })],
+  ])('in %s', (_, places) => {
+    interface Interleaving {
+      readonly before: object;
+      readonly slow: Step[];
+      readonly quick: Step[];
+      readonly after: object;
+    }
+
+    const interleavings: Record<string, Interleaving> = {
+      'changes of different keys are both kept': {
+        before: { a: 1, b: 1 },
+        slow: [['set', 'a', 2]],
+        quick: [['set', 'b', 2]],
+        after: { a: 2, b: 2 },
+      },
+      'of two changes of one key the one that was saved last holds': {
+        before: { a: 1, b: 1 },
+        slow: [['set', 'a', 'slow']],
+        quick: [['set', 'a', 'quick']],
+        after: { a: 'slow', b: 1 },
+      },
+      'changes of different nested keys are both kept': {
+        before: { deep: { x: 1, y: 1, deeper: { z: 1 } } },
+        slow: [['set', 'deep.x', 2]],
+        quick: [
+          ['set', 'deep.y', 2],
+          ['set', 'deep.deeper.z', 2],
+        ],
+        after: { deep: { x: 2, y: 2, deeper: { z: 2 } } },
+      },
+      'two objects begun under one key become one': {
+        before: { a: 1 },
+        slow: [['set', 'cart', { tea: 1 }]],
+        quick: [['set', 'cart', { nuts: 2 }]],
+        after: { a: 1, cart: { tea: 1, nuts: 2 } },
+      },
+      'an array is one value: the one that was saved last holds': {
+        before: { list: [0] },
+        slow: [['push', 'list', 'slow']],
+        quick: [['push', 'list', 'quick']],
+        after: { list: [0, 'slow'] },
+      },
+      'an array that only one of the two changed is kept': {
+        before: { one: [0], two: [0] },
+        slow: [['push', 'one', 1]],
+        quick: [['push', 'two', 2]],
+        after: { one: [0, 1], two: [0, 2] },
+      },
+      'deletions of different keys are both kept': {
+        before: { a: 1, b: 1, c: 1 },
+        slow: [['delete', 'a']],
+        quick: [['delete', 'b']],
+        after: { c: 1 },
+      },
+      'a key that the slow one deletes and the quick one changes is deleted': {
+        before: { a: 1, b: 1 },
+        slow: [['delete', 'a']],
+        quick: [['set', 'a', 2]],
+        after: { b: 1 },
+      },
+      'a key that the quick one deletes and the slow one changes is changed': {
+        before: { a: 1, b: 1 },
+        slow: [['set', 'a', 2]],
+        quick: [['delete', 'a']],
+        after: { a: 2, b: 1 },
+      },
+      'a key that the quick one deletes stays deleted where the slow one changes another': {
+        before: { a: 1, b: 1 },
+        slow: [['set', 'b', 2]],
+        quick: [['delete', 'a']],
+        after: { b: 2 },
+      },
+      'a log-out by `delete req.session.user` holds against a slow `user.lastSeen = …`': {
+        before: { user: { name: 'ada' }, theme: 'dark' },
+        slow: [['set', 'user.lastSeen', 1]],
+        quick: [['delete', 'user']],
+        after: { theme: 'dark' },
+      },
+      'a log-out by `req.session.user = null` holds against it too': {
+        before: { user: { name: 'ada' }, theme: 'dark' },
+        slow: [['set', 'user.lastSeen', 1]],
+        quick: [['set', 'user', null]],
+        after: { user: null, theme: 'dark' },
+      },
+      'a slow log-out by `delete req.session.user` holds against a quick `user.lastSeen = …`': {
+        before: { user: { name: 'ada' }, theme: 'dark' },
+        slow: [['delete', 'user']],
+        quick: [['set', 'user.lastSeen', 1]],
+        after: { theme: 'dark' },
+      },
+      'a role that was taken away does not come back with a slow save of something else': {
+        before: { roles: ['user', 'admin'], user: { name: 'ada', admin: true } },
+        slow: [
+          ['set', 'page', 7],
+          ['set', 'user.lastSeen', 1],
+        ],
+        quick: [
+          ['set', 'roles', ['user']],
+          ['delete', 'user.admin'],
+        ],
+        after: { roles: ['user'], user: { name: 'ada', lastSeen: 1 }, page: 7 },
+      },
+    };
+
+    const names = Object.keys(interleavings);
+    const setups: [string, Setup][] = [
+      ['resave: false', {}],
+      ['resave: true, rolling: true', { resave: true, rolling: true, maxAge: hour }],
+    ];
+
+    describe.each(setups)('with %s', (_name, setup) => {
+      test.each(names)('%s', async (name) => {
+        const { before, slow, quick, after } = interleavings[name] ?? ({} as Interleaving);
+        const tabs = await visitor(places, before, setup);
+        const running = await tabs.slow.begin(['wait'], ...slow);
+        await tabs.quick.run(...quick);
+        await running.end();
+        expect(await tabs.look()).toEqual(after);
+      });
+    });
+
+    test('two requests that have both read keep both changes, whichever writes first', async () => {
+      for (const order of [0, 1]) {
+        const tabs = await visitor(places, { n: 0 });
+        const one = await tabs.slow.begin(['wait'], ['set', 'one', 1]);
+        const two = await tabs.quick.begin(['wait'], ['set', 'two', 2]);
+        for (const running of order === 0 ? [one, two] : [two, one]) await running.end();
+        expect(await tabs.look()).toEqual({ n: 0, one: 1, two: 2 });
+      }
+    });
+
+    test('twenty requests that have all read and end at once lose no change', async () => {
+      const tabs = await visitor(places, { n: 0 });
+      const { slowUrl, quickUrl } = places();
+      const running = await Promise.all(
+        Array.from({ length: 20 }, (_empty, at) =>
+          tabs
+            .tab(at % 2 === 0 ? slowUrl : quickUrl)
+            .begin(['wait'], ['set', `key${at}`, at], ['set', 'last', at]),
+        ),
+      );
+      await Promise.all(running.map((each) => each.end()));
+      const expected = Array.from({ length: 20 }, (_empty, at) => [`key${at}`, at]);
+      expect(await tabs.look()).toEqual({
+        n: 0,
+        last: expect.any(Number),
+        ...Object.fromEntries(expected),
+      });
+    });
+
+    test('two increments of one counter are one by a merge, and two by update()', async () => {
+      const tabs = await visitor(places, { count: 0 });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'count', 1]);
+      await tabs.quick.run(['set', 'count', 1]);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ count: 1 });
+      const adding = await tabs.slow.begin(['wait'], ['add', 'count', 1]);
+      await tabs.quick.run(['add', 'count', 1]);
+      await adding.end();
+      expect(await tabs.look()).toEqual({ count: 3 });
+    });
+
+    test('a request that saves several times, with another writer in between, keeps both', async () => {
+      const tabs = await visitor(places, { gone: 1 });
+      const slow = await tabs.slow.begin(
+        ['wait'],
+        ['set', 'a', 1],
+        ['save'],
+        ['wait'],
+        ['set', 'a', 2],
+        ['set', 'b', 1],
+        ['save'],
+        ['wait'],
+        ['set', 'c', 1],
+      );
+      await slow.next();
+      await tabs.quick.run(['set', 'x', 1], ['delete', 'gone']);
+      await slow.next();
+      await tabs.quick.run(['set', 'y', 1], ['delete', 'b']);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ a: 2, c: 1, x: 1, y: 1 });
+    });
+
+    test('reload() shows what another wrote, and only later changes count as this request’s', async () => {
+      const tabs = await visitor(places, { a: 1, b: 1 });
+      const slow = await tabs.slow.begin(
+        ['wait'],
+        ['set', 'a', 'unsaved'],
+        ['reload'],
+        ['wait'],
+        ['set', 'c', 1],
+      );
+      await tabs.quick.run(['set', 'b', 2]);
+      await slow.next();
+      await tabs.quick.run(['set', 'a', 3]);
+      expect((await slow.end()).session).toEqual({ a: 1, b: 2, c: 1 });
+      expect(await tabs.look()).toEqual({ a: 3, b: 2, c: 1 });
+    });
+
+    test('reload() after a log-out fails, and what the request saves then is not written', async () => {
+      const tabs = await visitor(places, { user: 'ada' });
+      const slow = await tabs.slow.begin(['wait'], ['reload'], ['set', 'a', 1], ['save']);
+      await tabs.quick.run(['destroy']);
+      expect((await slow.end()).errors).toEqual(['failed to load session']);
+      expect(await tabs.look()).toEqual({});
+    });
+
+    interface Ending {
+      readonly setup?: Setup;
+      readonly first?: Step[];
+      readonly last?: Step[];
+    }
+
+    const endings: Record<string, Ending> = {
+      'saves a change': { last: [['set', 'a', 1]] },
+      'saves by itself, again and again': {
+        last: [['set', 'a', 1], ['save'], ['set', 'a', 2], ['save'], ['set', 'a', 3]],
+      },
+      'changed nothing, and touches': {},
+      'changes the cookie’s lifetime': { last: [['maxAge', 30 * 24 * hour]] },
+      'ends with resave: true': { setup: { resave: true } },
+      'ends with rolling: true': { setup: { rolling: true, maxAge: hour } },
+      'saves with resave: true and rolling: true': {
+        setup: { resave: true, rolling: true, maxAge: hour },
+        last: [['set', 'a', 1]],
+      },
+      'is a stream that saves at its end': { first: [['write']], last: [['set', 'a', 1]] },
+      'is a stream that touches at its end': {
+        setup: { rolling: true, maxAge: hour },
+        first: [['write']],
+      },
+    };
+
+    describe.each([
+      ['and its tombstone is there', false],
+      ['and its tombstone has been pruned', true],
+    ])(
+      'a session that was logged out, %s, stays logged out where a slow request',
+      (_when, isPruned) => {
+        test.each(Object.keys(endings))('%s', async (name) => {
+          const { setup = {}, first = [], last = [] } = endings[name] ?? {};
+          const tabs = await visitor(places, { user: 'ada' }, setup);
+          const slow = await tabs.slow.begin(...first, ['wait'], ...last);
+          await tabs.quick.run(['destroy']);
+          if (isPruned) await pruneTombstone(tabs.tab());
+          expect((await slow.end()).errors).toEqual([]);
+          expect(await tabs.look()).toEqual({});
+          const row = await rowOf(tabs.tab());
+          if (isPruned) expect(row).toBeUndefined();
+          else expect(row).toMatchObject({ live: false, data: null });
+        });
+      },
+    );
+
+    test('a log-out by `req.session = null` with unset: destroy holds as one by destroy()', async () => {
+      const tabs = await visitor(places, { user: 'ada' }, { unset: 'destroy' });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
+      await tabs.quick.run(['unset']);
+      await slow.end();
+      expect(await tabs.look()).toEqual({});
+    });
+
+    test('a log-out holds against the slow request’s own second save, too', async () => {
+      const tabs = await visitor(places, { user: 'ada' });
+      const slow = await tabs.slow.begin(
+        ['wait'],
+        ['set', 'a', 1],
+        ['save'],
+        ['wait'],
+        ['set', 'a', 2],
+      );
+      await slow.next();
+      expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
+      await tabs.quick.run(['destroy']);
+      await slow.end();
+      expect(await tabs.look()).toEqual({});
+    });
+
+    test.each(Object.keys(endings))(
+      'after regenerate() the old sid never works again, where a slow request %s',
+      async (name) => {
+        const { setup = {}, first = [], last = [] } = endings[name] ?? {};
+        const tabs = await visitor(places, { cart: 1 }, setup);
+        // Whoever fixed the sid, or stole it before the log-in, has the old one.
+        const old = tabs.tab();
+        const slow = await tabs.slow.begin(...first, ['wait'], ...last);
+        await tabs.quick.run(['regenerate'], ['set', 'user', 'ada']);
+        await slow.end();
+        expect(tabs.quick.sid).not.toBe(old.sid);
+        expect(await seenBy(tabs.quick, places)).toEqual({ user: 'ada' });
+        expect(await seenBy(old, places)).toEqual({});
+        expect(await rowOf(old)).toMatchObject({ live: false, data: null });
+      },
+    );
+
+    test('another user’s log-in on the same session is not mixed with what a slow request saves', async () => {
+      const tabs = await visitor(places, { user: 'ada', cart: ['hers'] }, { userKey: 'user' });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'address', 'hers']);
+      await tabs.quick.run(['set', 'user', 'bob'], ['set', 'cart', []]);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ user: 'bob', cart: [] });
+    });
+
+    test('a log-in during a slow anonymous request keeps the changes of both', async () => {
+      const tabs = await visitor(places, { page: 1 }, { userKey: 'user' });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'page', 2]);
+      await tabs.quick.run(['set', 'user', 'ada']);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ user: 'ada', page: 2 });
+    });
+
+    describe('“remember me”, which changes only the cookie’s lifetime,', () => {
+      const remembered = 30 * 24 * hour;
+
+      test.each<[string, Step[]]>([
+        ['saves another key', [['set', 'a', 1]]],
+        ['touches', []],
+      ])('holds against a slow request that %s', async (_what, last) => {
+        const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
+        const slow = await tabs.slow.begin(['wait'], ...last);
+        await tabs.quick.run(['maxAge', remembered]);
+        await slow.end();
+        const row = await rowOf(tabs.tab());
+        expect(row?.data?.cookie.originalMaxAge).toBe(remembered);
+        expect(row?.expires).toBeGreaterThan(Date.now() + remembered - hour);
+      });
+
+      test('holds in a slow request against a quick one that saves another key', async () => {
+        const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
+        const slow = await tabs.slow.begin(['wait'], ['maxAge', remembered]);
+        await tabs.quick.run(['set', 'a', 1]);
+        await slow.end();
+        const row = await rowOf(tabs.tab());
+        expect(row?.data?.cookie.originalMaxAge).toBe(remembered);
+        expect(row?.expires).toBeGreaterThan(Date.now() + remembered - hour);
+        expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
+      });
+
+      test('taken back holds against a slow request that saves another key', async () => {
+        const tabs = await visitor(places, { user: 'ada' }, { maxAge: remembered });
+        const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
+        await tabs.quick.run(['maxAge', null]);
+        await slow.end();
+        const row = await rowOf(tabs.tab());
+        expect(row?.data?.cookie).toMatchObject({ originalMaxAge: null, expires: null });
+      });
+    });
+
+    test('a session that expires while its request runs is saved with what it changed', async () => {
+      const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
+      await expire(tabs.tab());
+      expect(await tabs.look()).toEqual({});
+      await slow.end();
+      expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
+    });
+
+    test('a session that expires while its request runs is not revived by a touch', async () => {
+      const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
+      const slow = await tabs.slow.begin(['wait']);
+      await expire(tabs.tab());
+      await slow.end();
+      expect(await tabs.look()).toEqual({});
+    });
+
+    test('a stream that moved the expiry when it began does not end a session that was used since', async () => {
+      const tabs = await visitor(places, { user: 'ada' }, { rolling: true, maxAge: hour });
+      const stream = await tabs.slow.begin(['write'], ['wait']);
+      await tabs.quick.run(['set', 'a', 1]);
+      // As if an hour had gone by, in which the session was used.
+      const later = Date.now() + 2 * hour;
+      await database.query('update sessions set expires_at = to_timestamp($1) where id = $2', [
+        later / 1000,
+        idOf(tabs.tab().sid),
+      ]);
+      await stream.end();
+      expect((await rowOf(tabs.tab()))?.expires).toBe(later);
+    });
+
+    describe('where genid gives the same sid again after a log-out,', () => {
+      test.each(
+        [false, true].flatMap((isPruned) =>
+          Object.keys(endings).map((name): [string, string, boolean] => [
+            isPruned ? 'after' : 'before',
+            name,
+            isPruned,
+          ]),
+        ),
+      )(
+        '%s the tombstone is pruned, a slow request of the first session changes nothing of the second where it %s',
+        async (_when, name, isPruned) => {
+          const { setup = {}, first = [], last = [] } = endings[name] ?? {};
+          const sid = randomUUID();
+          const tabs = await visitor(places, { user: 'ada' }, { ...setup, sid });
+          const slow = await tabs.slow.begin(...first, ['wait'], ...last);
+          await tabs.quick.run(['destroy']);
+          if (isPruned) await pruneTombstone(tabs.tab());
+          const second = new Tab(places().quickUrl, { ...setup, sid });
+          await second.run(['set', 'user', 'bob']);
+          expect(second.sid).toBe(sid);
+          const before = await rowOf(second);
+          await slow.end();
+          expect(await rowOf(second)).toEqual(before);
+          expect(await tabs.look()).toEqual({ user: 'bob' });
+        },
+      );
+    });
+  });
+});
+
+// @fastify/session copies what the store gives it, so the store knows nothing of where its sessions come
+// from. What can be promised is tested, and what cannot.
+describe('@fastify/session', () => {
+  let url: string;
+  let otherUrl: string;
+
+  const listen = async (setup?: Setup) => {
+    const scripted: Scripted<{ listen(at: object): Promise<string> }> = await scriptedFastify(
+      database.pool(),
+      setup,
+    );
+    closing.push(() => scripted.close());
+    return scripted.app.listen({ host: '127.0.0.1', port: 0 });
+  };
+
+  beforeAll(async () => {
+    url = await listen();
+    otherUrl = await otherProcess('fastify');
+  });
+
+  describe.each<[string, Places]>([
+    ['one process', () => ({ slowUrl: url, quickUrl: url })],
+    ['two processes', () => ({ slowUrl: url, quickUrl: otherUrl })],
+  ])('in %s', (_, places) => {
+    const endings: Record<string, Step[]> = {
+      'saves a change': [['set', 'a', 1]],
+      'saves by itself, again and again': [
+        ['set', 'a', 1],
+        ['save'],
+        ['set', 'a', 2],
+        ['save'],
+        ['set', 'a', 3],
+      ],
+      'changed nothing': [],
+    };
+
+    test.each(Object.keys(endings))(
+      'a session that was logged out stays logged out where a slow request %s',
+      async (name) => {
+        const tabs = await visitor(places, { user: 'ada' });
+        const slow = await tabs.slow.begin(['wait'], ...(endings[name] ?? []));
+        await tabs.quick.run(['destroy']);
+        expect((await slow.end()).errors).toEqual([]);
+        expect(await tabs.look()).toEqual({});
+        expect(await rowOf(tabs.tab())).toMatchObject({ live: false, data: null });
+      },
+    );
+
+    test.each(Object.keys(endings))(
+      'after regenerate() the old sid does not work again, where a slow request %s',
+      async (name) => {
+        const tabs = await visitor(places, { cart: 1 });
+        const old = tabs.tab();
+        const slow = await tabs.slow.begin(['wait'], ...(endings[name] ?? []));
+        await tabs.quick.run(['regenerate'], ['set', 'user', 'ada']);
+        await slow.end();
+        expect(tabs.quick.sid).not.toBe(old.sid);
+        expect(await seenBy(tabs.quick, places)).toEqual({ user: 'ada' });
+        expect(await seenBy(old, places)).toEqual({});
+      },
+    );
+
+    test('a log-out whose tombstone has been pruned holds no longer against a slow request', async () => {
+      const tabs = await visitor(places, { user: 'ada' });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
+      await tabs.quick.run(['destroy']);
+      await pruneTombstone(tabs.tab());
+      await slow.end();
+      expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
+    });
+
+    test('of two requests that have both read, the last one’s session holds, whole', async () => {
+      const tabs = await visitor(places, { a: 1, b: 1, roles: ['admin'] });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'a', 2]);
+      await tabs.quick.run(['set', 'b', 2], ['set', 'roles', []]);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ a: 2, b: 1, roles: ['admin'] });
+    });
+
+    test('a request that changed nothing writes nothing over another’s change', async () => {
+      const tabs = await visitor(places, { a: 1 });
+      const slow = await tabs.slow.begin(['wait']);
+      await tabs.quick.run(['set', 'a', 2]);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ a: 2 });
+    });
+
+    test('reload() before a change keeps the window for another writer short', async () => {
+      const tabs = await visitor(places, { a: 1, b: 1 });
+      const slow = await tabs.slow.begin(['wait'], ['reload'], ['set', 'a', 2]);
+      await tabs.quick.run(['set', 'b', 2]);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ a: 2, b: 2 });
+    });
+
+    test('from its first save on a request’s further saves are merged', async () => {
+      const tabs = await visitor(places, { a: 1 });
+      const slow = await tabs.slow.begin(
+        ['wait'],
+        ['set', 'a', 2],
+        ['save'],
+        ['wait'],
+        ['set', 'a', 3],
+      );
+      await slow.next();
+      await tabs.quick.run(['set', 'b', 1]);
+      await slow.end();
+      expect(await tabs.look()).toEqual({ a: 3, b: 1 });
+    });
+
+    test('update() loses nothing', async () => {
+      const tabs = await visitor(places, { count: 0 });
+      const { slowUrl, quickUrl } = places();
+      await Promise.all(
+        Array.from({ length: 10 }, (_empty, at) =>
+          tabs.tab(at % 2 === 0 ? slowUrl : quickUrl).run(['add', 'count', 1]),
+        ),
+      );
+      expect(await tabs.look()).toEqual({ count: 10 });
+    });
+
+    test('a session that expires while its request runs is saved with what it changed', async () => {
+      const tabs = await visitor(places, { user: 'ada' });
+      const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
+      await expire(tabs.tab());
+      await slow.end();
+      expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
+    });
+  });
+
+  test('with rolling: true every request saves, and a log-out holds against that', async () => {
+    const rolling = await listen({ rolling: true, maxAge: hour });
+    const places = () => ({ slowUrl: rolling, quickUrl: rolling });
+    const tabs = await visitor(places, { user: 'ada' });
+    const slow = await tabs.slow.begin(['wait']);
+    await tabs.quick.run(['destroy']);
+    await slow.end();
+    expect(await tabs.look()).toEqual({});
+  });
+
+  test('a sid that its generator gives again works once the tombstone has been pruned', async () => {
+    const again = await listen({ sid: randomUUID() });
+    const places = () => ({ slowUrl: again, quickUrl: again });
+    const tabs = await visitor(places, { user: 'ada' });
+    await tabs.quick.run(['destroy']);
+    await new Tab(again).run(['set', 'user', 'bob']);
+    expect(await tabs.look()).toEqual({});
+    await pruneTombstone(tabs.tab());
+    await new Tab(again).run(['set', 'user', 'bob']);
+    expect(await tabs.look()).toEqual({ user: 'bob' });
+  });
+});
