@@ -222,6 +222,8 @@ export class CachedRows implements Rows {
   }
 }
 
-function moved({ row, filledAt }: Entry, { expiresAt }: TouchRow): Entry {
-  return { row: { ...row, expiresAt }, filledAt };
+/** As the statement does it: of a session that was read, an expiry is never moved back. */
+function moved({ row, filledAt }: Entry, { createdAt, expiresAt }: TouchRow): Entry {
+  const later = createdAt === 0 ? expiresAt : Math.max(row.expiresAt, expiresAt);
+  return { row: { ...row, expiresAt: later }, filledAt };
 }

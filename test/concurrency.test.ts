@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { DrizzleStore, idOf, type StoreStats } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -906,6 +907,44 @@ describe('update', () => {
     await there.update(sid, increment);
     await here.set(sid, Object.assign(session, { a: 1 }));
     expect(await content()).toEqual({ count: 3, a: 1 });
+  });
+});
+
+describe('with a cache', () => {
+  beforeEach(async () => {
+    [here, there] = [open({ cache: true }), open({ cache: true })];
+    for (const store of [here, there]) {
+      while (store.stats().sync !== 'up') await once(store, 'sync');
+    }
+  });
+
+  test('what it serves is as good to save from: changes are merged, log-outs hold', async () => {
+    await begun({ a: 1 });
+    await loaded(here, sid);
+    const mine = await loaded(here, sid);
+    expect(here.stats().hits).toBeGreaterThan(0);
+    const theirs = await loaded(there, sid);
+    await there.set(sid, ending(Object.assign(theirs, { b: 1 })));
+    await here.set(sid, ending(Object.assign(mine, { a: 2 })));
+    expect(await content(open())).toEqual({ a: 2, b: 1 });
+    await there.destroy(sid);
+    await here.set(sid, ending(Object.assign(mine, { a: 3 })));
+    expect(await content(open())).toBeUndefined();
+    expect(await row()).toMatchObject({ revoked: true });
+  });
+
+  test('it does not move an expiry back either', async () => {
+    await begun();
+    const sessions = [await loaded(here, sid), await loaded(here, sid)];
+    const ends = [3 * hour, 2 * hour].map((by) => new Date(Date.now() + by));
+    for (const [at, session] of sessions.entries()) {
+      session.cookie.expires = ends[at] ?? null;
+      session.cookie.originalMaxAge = hour;
+      await here.touch(sid, session);
+    }
+    const { hits } = here.stats();
+    expect(await cookieOf(here)).toMatchObject({ expires: ends[0]?.toISOString() });
+    expect(here.stats().hits).toBe(hits + 1);
   });
 });
 
