@@ -257,7 +257,7 @@ export class Batcher {
     this.stats.largestBatch = Math.max(this.stats.largestBatch, due.length);
     let results: readonly Result[];
     try {
-      results = await this.#withinTimeout(queue.statement(due.map((call) => call.row)));
+      results = await queue.statement(due.map((call) => call.row));
     } catch (error) {
       queue.lanes.inFlight -= due.length;
       await this.#refused(queue, due, error);
@@ -297,21 +297,6 @@ export class Batcher {
       queue.waiting.unshift(call);
       this.#flushSoon(queue.lanes);
     });
-  }
-
-  async #withinTimeout<T>(answer: Promise<T>): Promise<T> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new StoreTimeoutError(this.#timeoutMs / 1000));
-      }, this.#timeoutMs);
-      timer.unref();
-    });
-    try {
-      return await Promise.race([answer, late]);
-    } finally {
-      clearTimeout(timer);
-    }
   }
 }
 

@@ -74,17 +74,14 @@ export class CachedRows implements Rows {
     return this.#entries.size;
   }
 
-  async read(id: string): Promise<StoredRow | undefined> {
+  peek(id: string): StoredRow | undefined {
     const hit = this.#hit(id);
-    if (hit !== undefined) {
-      this.stats.hits += 1;
-      return hit;
-    }
-    this.stats.misses += 1;
-    return this.readAnew(id);
+    if (hit !== undefined) this.stats.hits += 1;
+    return hit;
   }
 
-  async readAnew(id: string): Promise<StoredRow | undefined> {
+  async read(id: string): Promise<StoredRow | undefined> {
+    this.stats.misses += 1;
     const ticket = this.#issue(id);
     try {
       const row = await this.#rows.read(id);

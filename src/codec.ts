@@ -28,6 +28,11 @@ export class Codec {
     this.#keys = keys.map((key) => new RowKey(key));
   }
 
+  /** Whether a text is stored as it is. */
+  get isPlain(): boolean {
+    return this.#serializer === undefined && this.#keys.length === 0;
+  }
+
   /** Whether texts are JSON. */
   get isJson(): boolean {
     return this.#serializer === undefined;

@@ -3,14 +3,15 @@
  *
  * @module
  */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 
 /**
  * The id of a session, `base64url(SHA-256(sid))`, 43 characters: what the table, events, `all()` and
  * `sessions()` call it. The sid cannot be found from it (a sid is random, so no salt is needed), so it may be shown.
  */
 export function idOf(sid: string): string {
-  return createHash('sha256').update(sid).digest('base64url');
+  // As UTF-8, all lone surrogates are one.
+  return hash('sha256', sid.isWellFormed() ? sid : Buffer.from(sid, 'utf16le'), 'base64url');
 }
 
 /** Whether a text has the form of an id. */

@@ -54,6 +54,14 @@ export interface Connection {
   close(): Promise<void>;
 }
 
+/** @internal What concerns a pool of the store's own. */
+export interface OwnPool {
+  /** Seconds after which a connection that does not answer is given up. */
+  readonly timeout: number;
+  /** Gets the failures of idle connections. */
+  readonly onIdleError: (error: unknown) => void;
+}
+
 /** @internal A checked source: what it is, and how it is opened. */
 export interface Opener {
   /** In words, without a password. */
@@ -62,8 +70,7 @@ export interface Opener {
   readonly embedded: boolean;
   /** The app's Drizzle database, which knows how it cases names. */
   readonly drizzle: object | undefined;
-  /** Failures of idle connections of a pool that the store owns. */
-  open(onIdleError: (error: unknown) => void): Promise<Connection>;
+  open(settings: OwnPool): Promise<Connection>;
 }
 
 const TAKEN =
@@ -176,9 +183,15 @@ function urlOpener(url: string): Opener {
     description: `${shown.protocol}//${shown.host}${shown.pathname}`,
     embedded: false,
     drizzle: undefined,
-    open: async (onIdleError) => {
+    open: async ({ timeout, onIdleError }) => {
       const { default: pg } = await import('pg');
-      const pool = new pg.Pool({ connectionString: url });
+      const pool = new pg.Pool({
+        connectionString: url,
+        allowExitOnIdle: true,
+        keepAlive: true,
+        connectionTimeoutMillis: timeout * 1000,
+        query_timeout: timeout * 1000,
+      });
       pool.on('error', onIdleError);
       return nodePostgres(pool, () => pool.end());
     },

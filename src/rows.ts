@@ -36,14 +36,14 @@ export interface RowWrites {
 }
 
 export interface Rows {
+  /** What is known of a live row without asking the database. */
+  peek(id: string): StoredRow | undefined;
   /**
    * The live or expired row of an id, as all earlier calls of this process have left it.
    *
    * @throws {Unreadable} where its stored form cannot be read
    */
   read(id: string): Promise<StoredRow | undefined>;
-  /** The same from the database, whatever is cached: for who is going to write it. */
-  readAnew(id: string): Promise<StoredRow | undefined>;
   /** Runs `work` when all earlier calls of this id have ended, before any later one. */
   write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T>;
   /** Moves an expiry; waiting touches of one id become one. */
@@ -81,10 +81,7 @@ export class BatchedRows implements Rows {
     const touch = batcher.batched('touch', 'write', statements.touch);
     const end = batcher.batched('end', 'write', statements.end);
     const read = batcher.batched('read', 'read', statements.read, { keyOf: (id) => id });
-    this.#read = async (id) => {
-      const row = await read(id);
-      return row && unseal(row);
-    };
+    this.#read = codec.isPlain ? read : (id) => read(id).then((row) => row && unseal(row));
     this.#writes = {
       save: write('save', statements.save),
       create: write('create', statements.create),
@@ -94,13 +91,13 @@ export class BatchedRows implements Rows {
     };
   }
 
+  peek(): undefined {
+    return undefined;
+  }
+
   read(id: string): Promise<StoredRow | undefined> {
     this.#touches.delete(id);
     return this.#turns.shared(id, () => this.#read(id));
-  }
-
-  readAnew(id: string): Promise<StoredRow | undefined> {
-    return this.read(id);
   }
 
   write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {

@@ -16,6 +16,7 @@ import { idOf } from './id.js';
 import { type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
 import { describe, type Settings } from './options.js';
 import type { Decided, Rows, RowWrites } from './rows.js';
+import { sidecar } from './sidecar.js';
 import type { StoredRow, TouchRow } from './statements.js';
 
 /** What is remembered of a loaded session. */
@@ -67,7 +68,7 @@ const MAX_USER_ID_BYTES = 1000;
 
 export class Saver {
   readonly stats: SaverStats = { merges: 0, dropped: 0 };
-  readonly #origins = new WeakMap<object, Loaded | Generated>();
+  readonly #origins = sidecar<Loaded | Generated>();
   readonly #codec: Codec;
   readonly #settings: Settings;
 

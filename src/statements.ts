@@ -31,6 +31,7 @@ import type {
 } from 'drizzle-orm/pg-core';
 import { DATA_SEPARATOR, joined, split, splitData } from './columns.js';
 import { storeError } from './errors.js';
+import { withinTimeout } from './timeout.js';
 import type { SessionView } from './view.js';
 
 /** @internal The Drizzle database that statements run on. */
@@ -105,6 +106,8 @@ export interface StatementSettings extends SessionView {
   readonly withUser: boolean;
   readonly maxLifetime: number | undefined;
   readonly prepared: boolean;
+  /** Seconds for which a statement is waited for. */
+  readonly timeout: number;
   /** Where and as whom changes are announced. */
   readonly announce: { readonly channel: string; readonly sender: string } | undefined;
 }
@@ -277,7 +280,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     const statement = settings.prepared ? query.prepare(`connect_drizzle_${kind}_${hash}`) : query;
     return async (values) => {
       try {
-        return await (statement.execute(values) as Rows);
+        return await withinTimeout(statement.execute(values) as Rows, settings.timeout);
       } catch (error) {
         throw storeError(error, settings.label);
       }

@@ -35,7 +35,8 @@ import { sessionTable } from './schema.js';
 import { buildStatements, type ListedRow, type Statements, type StoredRow } from './statements.js';
 import { channelOf, type Message } from './sync/channel.js';
 import { Realtime, type SyncSource } from './sync/realtime.js';
-import { traced } from './tracing.js';
+import { withinTimeout } from './timeout.js';
+import { traced, tracing } from './tracing.js';
 import { type SessionView, viewOf } from './view.js';
 
 /** The Node callback that express-session passes. */
@@ -177,7 +178,10 @@ export class DrizzleStore extends session.Store {
             onError: (error) => this.#log('Pruning expired sessions failed', error),
           });
     if (signal?.aborted) this.#closeQuietly();
-    else signal?.addEventListener('abort', () => this.#closeQuietly(), { once: true });
+    else
+      signal?.addEventListener('abort', () => this.#closeQuietly(), {
+        signal: this.#closing.signal,
+      });
     // Listening starts with the store, not with its first request.
     if (!signal?.aborted) this.#realtime?.start(() => this.#syncSource());
   }
@@ -186,11 +190,16 @@ export class DrizzleStore extends session.Store {
   override get(sid: string, callback: (error: unknown, session?: SessionData | null) => void): void;
   override get(sid: string): Promise<SessionData | undefined>;
   override get(sid: string, callback?: Callback<SessionData | undefined>) {
-    return this.#call<SessionData | undefined>(callback, () => {
-      if (!isSid(sid)) return async () => undefined;
-      const id = idOf(sid);
-      return ({ rows }) => traced({ operation: 'get', id }, () => this.#load(id, rows));
-    });
+    const id = isSid(sid) ? idOf(sid) : '';
+    const hit = this.#hit(id);
+    if (hit === undefined) {
+      return this.#call<SessionData | undefined>(callback, () => async ({ rows }) => {
+        return id === '' ? undefined : traced({ operation: 'get', id }, () => this.#load(id, rows));
+      });
+    }
+    if (typeof callback !== 'function') return Promise.resolve(hit);
+    process.nextTick(callback, null, hit);
+    return undefined as never;
   }
 
   /**
@@ -453,7 +462,7 @@ export class DrizzleStore extends session.Store {
     const run = begin();
     this.#underWay += 1;
     try {
-      return await run(this.#opened ?? (await this.#open()));
+      return await run(this.#opened ?? (await this.#openInTime()));
     } finally {
       this.#underWay -= 1;
       if (this.#underWay === 0) this.#whenIdle?.();
@@ -462,10 +471,10 @@ export class DrizzleStore extends session.Store {
 
   /**
    * Answers a callback, or gives the promise. Nobody need await it: a failure is then not an unhandled rejection,
-   * which would end the process, but goes to `errorLog`.
+   * which would end the process, but goes to `errorLog`. As with MemoryStore, anything but a function is no callback.
    */
   #answer<T>(callback: Callback<T> | undefined, promise: Promise<T>): Promise<T> {
-    if (callback === undefined) {
+    if (typeof callback !== 'function') {
       promise.catch((error) => this.#log('A session store call failed', error));
       return promise;
     }
@@ -477,9 +486,23 @@ export class DrizzleStore extends session.Store {
     return undefined as never;
   }
 
+  /** The session that the cache has of an id: without a promise, since nothing is waited for. */
+  #hit(id: string): SessionData | undefined {
+    if (this.#opened?.cache === undefined || this.#closed || tracing.get.hasSubscribers) {
+      return undefined;
+    }
+    const row = this.#opened.rows.peek(id);
+    return row && this.#loaded(row);
+  }
+
   async #load(id: string, rows: Rows): Promise<SessionData | undefined> {
-    const row = await this.#readable(id, () => rows.read(id));
-    if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
+    const row = rows.peek(id) ?? (await this.#readable(id, () => rows.read(id)));
+    return row && this.#loaded(row);
+  }
+
+  /** The session of a row, where it is live, to be known again when it is saved. */
+  #loaded(row: StoredRow): SessionData | undefined {
+    if (this.#endOf(row) <= Date.now()) return undefined;
     const session = this.#sessionOf(row);
     if (session !== undefined) this.#saver.loaded(session, row);
     return session;
@@ -564,7 +587,7 @@ export class DrizzleStore extends session.Store {
   }
 
   async #update(id: string, fn: Updater, opened: Opened): Promise<SessionData | undefined> {
-    let row = await this.#readable(id, () => opened.rows.readAnew(id));
+    let row = await this.#readable(id, () => opened.rows.read(id));
     for (let tries = 0; tries < UPDATE_TRIES; tries += 1) {
       if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
       const { version, createdAt, expiresAt: seenExpiresAt } = row;
@@ -635,7 +658,7 @@ export class DrizzleStore extends session.Store {
   }
 
   async #prune(): Promise<number> {
-    const { statements } = this.#opened ?? (await this.#open());
+    const { statements } = this.#opened ?? (await this.#openInTime());
     return traced({ operation: 'prune' }, async () => {
       const deleteBatch = async (limit: number) => {
         const deleted = await statements.prune(limit);
@@ -644,6 +667,11 @@ export class DrizzleStore extends session.Store {
       };
       return pruneAll(deleteBatch, this.#closing.signal);
     });
+  }
+
+  /** A database that does not answer keeps no caller waiting for longer than any other call. */
+  #openInTime(): Promise<Opened> {
+    return withinTimeout(this.#open(), this.#settings.timeout);
   }
 
   /** Opens the source once; after a failure, the next call tries again. */
@@ -664,18 +692,21 @@ export class DrizzleStore extends session.Store {
   async #connect(): Promise<Opened> {
     const { lanes, timeout, preparedStatements, maxLifetime, cache: cacheOptions } = this.#settings;
     // pg adds the whole client to such an error: none of that belongs into a log.
-    const connection = await this.#opener.open((error) =>
-      this.#log(
-        'An idle connection of the session store failed',
-        storeError(error, this.#table.label),
-      ),
-    );
+    const connection = await this.#opener.open({
+      timeout,
+      onIdleError: (error) =>
+        this.#log(
+          'An idle connection of the session store failed',
+          storeError(error, this.#table.label),
+        ),
+    });
     try {
       const statements = buildStatements(connection.db, {
         ...this.#table,
         withUser: this.#settings.userId !== undefined,
         maxLifetime,
         prepared: preparedStatements,
+        timeout,
         announce: this.#realtime && { channel: this.#channel, sender: this.#realtime.sender },
       });
       await this.#ensureTable(connection, statements);
@@ -758,6 +789,10 @@ export class DrizzleStore extends session.Store {
     await this.#pruning;
     await this.#realtime?.close();
     if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    await withinTimeout(this.#closeConnection(), this.#settings.timeout);
+  }
+
+  async #closeConnection(): Promise<void> {
     const opened = await this.#opening?.catch(() => undefined);
     opened?.cache?.close();
     await opened?.connection.close();
