@@ -140,7 +140,9 @@ export class Saver {
     if (origin !== undefined && 'id' in origin && origin.id === id) {
       return this.#onlyMovesExpiry(origin, draft)
         ? // A session that expired while its request ran may still be saved: no time is too late here.
-          this.#moveExpiry(object, origin, draft, (row) => writes.touch({ ...row, aliveAt: 0 }))
+          this.#moveExpiry(object, origin, draft.expiresAt, (row) =>
+            writes.touch({ ...row, aliveAt: 0 }),
+          )
         : this.#compareAndSet(object, origin, draft, writes);
     }
     const { text: data, expiresAt, userId } = draft;
@@ -162,10 +164,12 @@ export class Saver {
       await rows.touch({ id, createdAt: 0, expiresAt, aliveAt });
       return UNCHANGED;
     }
-    const draft = this.#withCookie(origin, Reflect.get(object, 'cookie'), expiresAt);
-    if (this.#onlyMovesExpiry(origin, draft)) {
-      return this.#moveExpiry(object, origin, draft, (row) => rows.touch({ ...row, aliveAt }));
-    }
+    const seenCookie: unknown = Reflect.get(object, 'cookie');
+    const moveExpiry = () =>
+      this.#moveExpiry(object, origin, expiresAt, (row) => rows.touch({ ...row, aliveAt }));
+    if (this.#isQuickTouch(origin, seenCookie, expiresAt)) return moveExpiry();
+    const draft = this.#withCookie(origin, seenCookie, expiresAt);
+    if (this.#onlyMovesExpiry(origin, draft)) return moveExpiry();
     const { cookie } = this.#codec.parse(draft.text);
     return rows.write(id, (writes) => {
       // A save that this request did not wait for may have come before: its changes are seen by now.
@@ -178,7 +182,7 @@ export class Saver {
   async #moveExpiry(
     object: object,
     origin: Loaded,
-    { expiresAt }: Draft,
+    expiresAt: number,
     send: (row: Omit<TouchRow, 'aliveAt'>) => Promise<Decided>,
   ): Promise<SaveResult> {
     if (!this.#isWorthMoving(origin, expiresAt)) return UNCHANGED;
@@ -257,10 +261,19 @@ export class Saver {
 
   /** Whether a save needs no more than a touch: nothing changed but when the session expires, and that not to earlier. */
   #onlyMovesExpiry(origin: Loaded, draft: Draft): boolean {
-    if (draft.expiresAt < origin.expiresAt - CLOCK_SKEW_MS) return false;
-    if (this.#codec.isJson && equalButForExpiry(origin.seen, draft.text)) return true;
+    if (isShortened(origin, draft.expiresAt)) return false;
+    if (this.#codec.isJson) {
+      if (equalButForExpiry(origin.seen, draft.text)) return true;
+      if (isSurelyChanged(origin.seen, draft.text)) return false;
+    }
     const [seen, now] = [origin.seen, draft.text].map((text) => this.#codec.parse(text));
     return onlyExpiryMoved(seen ?? {}, now ?? {}, this.#merging(origin));
+  }
+
+  /** The same of a touch, where it can be told without making its text; most can. */
+  #isQuickTouch(origin: Loaded, cookie: unknown, expiresAt: number): boolean {
+    if (!this.#codec.isJson || isShortened(origin, expiresAt)) return false;
+    return startsWithButForExpiry(origin.seen, `{"cookie":${JSON.stringify(cookie)}`);
   }
 
   #userOfText(text: string): string | null {
@@ -310,20 +323,51 @@ function laterIfBothMoved(seen: number, now: number, stored: number): number {
   return stored === seen ? now : Math.max(now, stored);
 }
 
+/** Whether a save moves the expiry to earlier. */
+function isShortened(origin: Loaded, expiresAt: number): boolean {
+  return expiresAt < origin.expiresAt - CLOCK_SKEW_MS;
+}
+
 /** express-session puts the cookie first; its values hold no quotation mark that is not escaped. */
 const COOKIE_START = '{"cookie":{';
 const EXPIRES_START = ',"expires":"';
 
 /** Compares two JSON texts without parsing them. What it cannot tell it calls unequal. */
 function equalButForExpiry(one: string, other: string): boolean {
-  const [from, to] = expiryIn(one) ?? [];
-  const [otherFrom, otherTo] = expiryIn(other) ?? [];
-  if (from === undefined || otherFrom === undefined) return one === other;
+  const difference = one.length - other.length;
+  const [, to = 0] = expiryIn(one) ?? [];
+  const [, otherTo = 0] = expiryIn(other) ?? [];
+  return to - otherTo === difference && startsWithButForExpiry(one, other);
+}
+
+/** Whether a JSON text starts with another, which may be cut off, but for the expiry of the cookie. */
+function startsWithButForExpiry(text: string, start: string): boolean {
+  const [from, to] = expiryIn(text) ?? [];
+  const [startFrom, startTo] = expiryIn(start) ?? [];
+  if (from === undefined || startFrom === undefined) {
+    return from === startFrom && text.startsWith(start);
+  }
   return (
-    from === otherFrom &&
-    one.slice(0, from) === other.slice(0, from) &&
-    one.slice(to) === other.slice(otherTo)
+    from === startFrom &&
+    text.slice(0, from) === start.slice(0, from) &&
+    text.startsWith(start.slice(startTo), to)
   );
+}
+
+/** Whether two JSON texts differ in more than the cookie, and not for what `Session` drops on loading. */
+function isSurelyChanged(seen: string, now: string): boolean {
+  const [end, otherEnd] = [cookieEnd(seen), cookieEnd(now)];
+  if (end === -1 || otherEnd === -1 || now.length < seen.length) return false;
+  return seen.slice(end) !== now.slice(otherEnd);
+}
+
+/** Where the cookie ends in the text of a session; -1 where that cannot be told at a glance. */
+function cookieEnd(text: string): number {
+  if (!text.startsWith(COOKIE_START)) return -1;
+  const end = text.indexOf('}', COOKIE_START.length);
+  const inner = text.indexOf('{', COOKIE_START.length);
+  const escaped = text.indexOf('\\', COOKIE_START.length);
+  return (inner !== -1 && inner < end) || (escaped !== -1 && escaped < end) ? -1 : end;
 }
 
 /** Where, in the text of a session, the value of its cookie's `expires` is. */
