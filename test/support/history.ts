@@ -1,0 +1,164 @@
+/**
+ * What simulated requests did and saw, and whether that can be: the checker of histories.
+ *
+ * Times are ticks of the one process that drives all others. A call was invoked before it was sent and
+ * acknowledged after its answer came, so one that was acknowledged before another was invoked did happen
+ * before it. So did one that the same process was told to do earlier: a store keeps the order of the
+ * calls that one process makes.
+ *
+ * @module
+ */
+
+/** A call on one session. */
+interface Call {
+  readonly session: string;
+  readonly process: number;
+  readonly invoked: number;
+  /** Infinite where no answer came, or an error: it may or may not have happened. */
+  readonly acked: number;
+}
+
+/** A request's change of a key, saved by one call; `undefined`: it deleted the key. */
+export interface Write extends Call {
+  readonly key: string;
+  /** No two writes have the same. */
+  readonly value: number | undefined;
+}
+
+/** What a request loaded; null: there was no session. */
+export interface Read extends Call {
+  readonly content: Readonly<Record<string, number>> | null;
+}
+
+export type Destroy = Call;
+
+/** A row as it was looked at, in the order of the looks. */
+export interface Look {
+  readonly session: string;
+  readonly version: number;
+  readonly data: string | null;
+}
+
+export interface History {
+  /** What the sessions began with counts as a write, too. */
+  readonly writes: readonly Write[];
+  readonly reads: readonly Read[];
+  readonly destroys: readonly Destroy[];
+  readonly looks: readonly Look[];
+}
+
+export type FaultKind =
+  /** An acknowledged change is missing, and no later change of the key explains it. */
+  | 'lost'
+  /** A session was seen after its end had been acknowledged. */
+  | 'revived'
+  /** A session is missing that nobody ended. */
+  | 'vanished'
+  /** A value was seen that nobody had written yet. */
+  | 'invented'
+  /** A version fell, or stayed while the data changed. */
+  | 'version';
+
+export interface Fault {
+  readonly kind: FaultKind;
+  readonly session: string;
+  /** Which change it was, or which version. */
+  readonly what: string;
+}
+
+type HappensBefore = (one: Call, other: Call) => boolean;
+
+/**
+ * Everything in a history that cannot be.
+ *
+ * @param keepsCallOrder whether the store promises that calls of one process take effect in their order
+ */
+export function faultsIn(
+  { writes, reads, destroys, looks }: History,
+  keepsCallOrder = true,
+): Fault[] {
+  const happensBefore: HappensBefore = (one, other) =>
+    one.acked < other.invoked || (keepsCallOrder && calledBefore(one, other));
+  const writesOf = groupBy(writes, ({ session, key }) => `${session} ${key}`);
+  const destroysOf = groupBy(destroys, ({ session }) => session);
+  const keys = new Set(writes.map(({ key }) => key));
+  return [
+    ...reads.flatMap((read) => {
+      const { session, content } = read;
+      const ends = destroysOf.get(session) ?? [];
+      if (content === null) {
+        const isEnded = ends.some((destroy) => destroy.invoked < read.acked);
+        return isEnded ? [] : [{ kind: 'vanished', session, what: 'it' } satisfies Fault];
+      }
+      if (ends.some((destroy) => happensBefore(destroy, read))) {
+        return [{ kind: 'revived', session, what: 'it' } satisfies Fault];
+      }
+      const values = new Map(Object.entries(content));
+      return [...keys].flatMap((key) => {
+        const ofKey = writesOf.get(`${session} ${key}`) ?? [];
+        const kind = faultOfValue(read, values.get(key), ofKey, happensBefore);
+        return kind === undefined ? [] : [{ ...kind, session }];
+      });
+    }),
+    ...versionFaults(looks),
+  ];
+}
+
+/** A value of a key can have been read if some write of it is not known to have been overwritten. */
+function faultOfValue(
+  read: Read,
+  value: number | undefined,
+  writes: readonly Write[],
+  happensBefore: HappensBefore,
+): Pick<Fault, 'kind' | 'what'> | undefined {
+  const known = writes.filter((write) => happensBefore(write, read));
+  const sources = writes.filter((write) => write.value === value && write.invoked < read.acked);
+  const isPossible =
+    // A key that was never there need not have been deleted.
+    (value === undefined && known.length === 0) ||
+    sources.some((source) => !known.some((later) => happensBefore(source, later)));
+  if (isPossible) return undefined;
+  if (sources.length === 0 && value !== undefined) return { kind: 'invented', what: `${value}` };
+  const newest = known.reduce((one, other) => (one.invoked > other.invoked ? one : other));
+  return { kind: 'lost', what: `${newest.key} = ${newest.value} (${newest.invoked})` };
+}
+
+function calledBefore(one: Call, other: Call): boolean {
+  return one.process === other.process && one.invoked < other.invoked && one.acked < Infinity;
+}
+
+function versionFaults(looks: readonly Look[]): Fault[] {
+  const last = new Map<string, Look>();
+  return looks.flatMap((look) => {
+    const { session, version, data } = look;
+    const before = last.get(session);
+    last.set(session, look);
+    if (before === undefined || before.version < version) return [];
+    if (before.version === version && before.data === data) return [];
+    const what = `${version} after ${before.version}`;
+    return [{ kind: 'version', session, what } satisfies Fault];
+  });
+}
+
+function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const group = groups.get(keyOf(item));
+    if (group === undefined) groups.set(keyOf(item), [item]);
+    else group.push(item);
+  }
+  return groups;
+}
+
+/** How many changes, sessions or versions have a fault of each kind, however often it was seen. */
+export function tally(faults: readonly Fault[]): Partial<Record<FaultKind, number>> {
+  const counts: Partial<Record<FaultKind, number>> = {};
+  const seen = new Set<string>();
+  for (const { kind, session, what } of faults) {
+    const fault = `${kind} ${session} ${what}`;
+    if (seen.has(fault)) continue;
+    seen.add(fault);
+    counts[kind] = (counts[kind] ?? 0) + 1;
+  }
+  return counts;
+}
