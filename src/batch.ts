@@ -15,7 +15,7 @@
  */
 import { AsyncResource } from 'node:async_hooks';
 import { isConnectionFailure, StoreTimeoutError, sqlState } from './errors.js';
-import type { Statement } from './statements.js';
+import type { Statement, Statements } from './statements.js';
 import { traced } from './tracing.js';
 
 const MAX_ROWS = 256;
@@ -83,7 +83,12 @@ export interface BatchedOptions<Row> {
   readonly bytesOf?: (row: Row) => number;
   /** Calls of one key that wait at the same time share one row. */
   readonly keyOf?: (row: Row) => string;
+  /** @default 256 */
+  readonly maxRows?: number;
 }
+
+/** Whose lanes a statement takes: `other` is for what may take long and nobody's request waits for. */
+export type LaneKind = 'read' | 'write' | 'other';
 
 /** The lanes of reads, or of writes, and what waits for them. */
 class Lanes {
@@ -123,6 +128,7 @@ export class Batcher {
   readonly stats: BatchStats = { statements: 0, rows: 0, largestBatch: 0, retries: 0 };
   readonly #reads: Lanes;
   readonly #writes: Lanes;
+  readonly #others: Lanes;
   readonly #timeoutMs: number;
   /** Connections that a statement opens belong to the store, not to the request that came first. */
   readonly #context = new AsyncResource('connect-drizzle');
@@ -134,17 +140,18 @@ export class Batcher {
     const each = Math.max(1, Math.min(lanes, Math.floor(half / 2)));
     this.#reads = new Lanes(each);
     this.#writes = half < 2 ? this.#reads : new Lanes(each);
+    this.#others = half > 2 * each ? new Lanes(1) : this.#reads;
     this.#timeoutMs = timeout * 1000;
   }
 
   /** Makes a function that sends one row, alone or with others, and gives its result. */
   batched<Row, Result>(
     name: string,
-    lane: 'read' | 'write',
+    lane: LaneKind,
     statement: Statement<Row, Result>,
-    { bytesOf = () => 0, keyOf }: BatchedOptions<Row> = {},
+    { bytesOf = () => 0, keyOf, maxRows = MAX_ROWS }: BatchedOptions<Row> = {},
   ): (row: Row) => Promise<Result> {
-    const lanes = lane === 'read' ? this.#reads : this.#writes;
+    const lanes = { read: this.#reads, write: this.#writes, other: this.#others }[lane];
     const queue: Queue<Row, Result> = {
       lanes,
       isWrite: lane === 'write',
@@ -160,7 +167,8 @@ export class Batcher {
       run: () => {
         joinable.clear();
         const share = Math.ceil(waiting.length / (lanes.free + 1));
-        return this.#run(queue, take(lanes, waiting, Math.max(share, MIN_SHARE)));
+        const most = Math.min(Math.max(share, MIN_SHARE), maxRows);
+        return this.#run(queue, take(lanes, waiting, most));
       },
       fail: (error) => {
         joinable.clear();
@@ -188,6 +196,18 @@ export class Batcher {
     };
   }
 
+  /** Makes a function that sends a statement for its caller alone. It waits for a lane like all others. */
+  alone<Args extends readonly unknown[], Result>(
+    name: string,
+    lane: LaneKind,
+    statement: (...args: Args) => Promise<Result>,
+  ): (...args: Args) => Promise<Result> {
+    const each: Statement<Args, Result> = (calls) =>
+      Promise.all(calls.map((args) => statement(...args)));
+    const send = this.batched(name, lane, each, { maxRows: 1 });
+    return (...args) => send(args);
+  }
+
   /** Sends rows again, each after a pause that holds no lane, while another transaction holds theirs. */
   async untilFree<Result, Settled extends Result>(
     send: () => Promise<Result>,
@@ -205,7 +225,9 @@ export class Batcher {
 
   /** Fails what waits for a lane. What is under way ends by itself. */
   fail(error: unknown): void {
-    for (const kind of [...this.#reads.kinds, ...this.#writes.kinds]) kind.fail(error);
+    for (const lanes of new Set([this.#reads, this.#writes, this.#others])) {
+      for (const kind of lanes.kinds) kind.fail(error);
+    }
   }
 
   #flushSoon(lanes: Lanes): void {
@@ -300,13 +322,26 @@ export class Batcher {
   }
 }
 
+/** The same statements, with those that are nobody's row on lanes, too: a burst of log-ins counts a user's sessions each. */
+export function onLanes(statements: Statements, batcher: Batcher): Statements {
+  const { clear, endUser, endBeyond, list, listIds, count } = statements;
+  return {
+    ...statements,
+    clear: batcher.alone('clear', 'other', clear),
+    endUser: batcher.alone('end_user', 'write', endUser),
+    endBeyond: batcher.alone('end_beyond', 'write', endBeyond),
+    list: batcher.alone('list', 'other', list),
+    listIds: batcher.alone('list_ids', 'other', listIds),
+    count: batcher.alone('count', 'other', count),
+  };
+}
+
 /** Takes the oldest calls that fit into one statement; one of any size always does. */
 function take<Row, Result>(
   lanes: Lanes,
   waiting: Call<Row, Result>[],
-  share: number,
+  most: number,
 ): Call<Row, Result>[] {
-  const most = Math.min(share, MAX_ROWS);
   let bytes = 0;
   let count = 0;
   for (const call of waiting) {

@@ -69,7 +69,9 @@ export class BatchedRows implements Rows {
       return data === row.data ? row : { ...row, data };
     };
     const write = <Row extends WriteRow>(name: string, statement: Statement<Row, Written>) => {
-      const send = batcher.batched(name, 'write', statement, { bytesOf: (row) => row.data.length });
+      const send = batcher.batched(name, 'write', statement, {
+        bytesOf: (row) => Buffer.byteLength(row.data),
+      });
       return async (row: Row): Promise<Settled> => {
         const sealed = { ...row, data: codec.seal(row.id, row.data) };
         const written = await batcher.untilFree(() => send(sealed), isSettled);

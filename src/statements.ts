@@ -270,6 +270,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     ctes: readonly (Cte | undefined)[],
     fields: F,
     result: SQL,
+    prepared = settings.prepared,
   ): (values: Record<string, unknown>) => Promise<{ [K in keyof F]: F[K]['_']['type'] }[]> {
     const query = db
       .with(...ctes.filter((one) => one !== undefined), cte('result', result))
@@ -277,7 +278,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       .from(sql`result`);
     type Rows = Promise<{ [K in keyof F]: F[K]['_']['type'] }[]>;
     const hash = createHash('sha256').update(query.toSQL().sql).digest('base64url').slice(0, 16);
-    const statement = settings.prepared ? query.prepare(`connect_drizzle_${kind}_${hash}`) : query;
+    const statement = prepared ? query.prepare(`connect_drizzle_${kind}_${hash}`) : query;
     return async (values) => {
       try {
         return await withinTimeout(statement.execute(values) as Rows, settings.timeout);
@@ -372,7 +373,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       [
         given('ids', 'expiry', 'data'),
         input('expiry', 'data'),
-        locked(sql`${t.id} as id`, withSetting('lock_timeout', LOCK_TIMEOUT)),
+        locked(sql`${t.id} as id`, sql`true`),
         cte('held', sql`select ${t.id} as id from ${t} where ${isGiven} and ${isNotIn('locked')}`),
         cte(
           'written',
@@ -382,7 +383,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
           )})
             select input.id, input.data::json, ${withUser ? sql`${inputOwner},` : sql``}
               ${capped(timestamp(sql`input.expiry`), sql`now()`)}
-            from input where input.id not in (select id from held)
+            from input where ${withSetting('lock_timeout', LOCK_TIMEOUT)} and input.id not in (select id from held)
             order by input.id collate "C"
             on conflict (${column(t.id)}) do update set ${column(t.data)} = excluded.${column(t.data)},
               ${withUser ? sql`${column(t.userId)} = excluded.${column(t.userId)},` : sql``}
@@ -494,7 +495,8 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     sql`select count(*) as count from ${t} where ${isLive}`,
   );
 
-  // `expires_hour <= now()` finds the rows by the index; the second condition is exact.
+  // `expires_hour <= now()` finds the rows by the index; the second condition is exact. Planned anew each
+  // time: the plan that suits a small table reads a large one from end to end, twice.
   const pruneRows = prepare(
     'prune',
     [
@@ -508,6 +510,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     ],
     countField,
     sql`select count(*) as count from pruned`,
+    false,
   );
   const probeRows = prepare('probe', [], idField, sql`select ${t.id} as id from ${t} limit 0`);
   const sendMessage = prepare(

@@ -5,7 +5,7 @@
  */
 import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
-import { Batcher } from './batch.js';
+import { Batcher, onLanes } from './batch.js';
 import { CachedRows } from './cache.js';
 import { Codec, Unreadable } from './codec.js';
 import {
@@ -701,7 +701,7 @@ export class DrizzleStore extends session.Store {
         ),
     });
     try {
-      const statements = buildStatements(connection.db, {
+      const built = buildStatements(connection.db, {
         ...this.#table,
         withUser: this.#settings.userId !== undefined,
         maxLifetime,
@@ -709,8 +709,9 @@ export class DrizzleStore extends session.Store {
         timeout,
         announce: this.#realtime && { channel: this.#channel, sender: this.#realtime.sender },
       });
-      await this.#ensureTable(connection, statements);
+      await this.#ensureTable(connection, built);
       const batcher = new Batcher({ connections: connection.connections, lanes, timeout });
+      const statements = onLanes(built, batcher);
       const batched = new BatchedRows(statements, batcher, this.#codec);
       const cache =
         cacheOptions && this.#realtime
