@@ -193,8 +193,9 @@ export class DrizzleStore extends session.Store {
     const id = isSid(sid) ? idOf(sid) : '';
     const hit = this.#hit(id);
     if (hit === undefined) {
-      return this.#call<SessionData | undefined>(callback, () => async ({ rows }) => {
-        return id === '' ? undefined : traced({ operation: 'get', id }, () => this.#load(id, rows));
+      return this.#call<SessionData | undefined>(callback, () => {
+        if (id === '') return async () => undefined;
+        return ({ rows }) => traced({ operation: 'get', id }, () => this.#load(id, rows));
       });
     }
     if (typeof callback !== 'function') return Promise.resolve(hit);
@@ -457,16 +458,22 @@ export class DrizzleStore extends session.Store {
     return this.#answer(callback, this.#perform(begin));
   }
 
-  async #perform<T>(begin: () => (opened: Opened) => Promise<T>): Promise<T> {
-    if (this.#closed !== undefined) throw new StoreClosedError();
-    const run = begin();
-    this.#underWay += 1;
+  #perform<T>(begin: () => (opened: Opened) => Promise<T>): Promise<T> {
+    if (this.#closed !== undefined) return Promise.reject(new StoreClosedError());
+    let result: Promise<T>;
     try {
-      return await run(this.#opened ?? (await this.#openInTime()));
-    } finally {
+      const run = begin();
+      result = this.#opened === undefined ? this.#openInTime().then(run) : run(this.#opened);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    this.#underWay += 1;
+    const ended = () => {
       this.#underWay -= 1;
       if (this.#underWay === 0) this.#whenIdle?.();
-    }
+    };
+    result.then(ended, ended);
+    return result;
   }
 
   /**
@@ -495,9 +502,13 @@ export class DrizzleStore extends session.Store {
     return row && this.#loaded(row);
   }
 
-  async #load(id: string, rows: Rows): Promise<SessionData | undefined> {
-    const row = rows.peek(id) ?? (await this.#readable(id, () => rows.read(id)));
-    return row && this.#loaded(row);
+  #load(id: string, rows: Rows): Promise<SessionData | undefined> {
+    const known = rows.peek(id);
+    if (known !== undefined) return Promise.resolve(this.#loaded(known));
+    return rows.read(id).then(
+      (row) => row && this.#loaded(row),
+      (error) => this.#reportUnreadable(id, error),
+    );
   }
 
   /** The session of a row, where it is live, to be known again when it is saved. */
@@ -541,10 +552,11 @@ export class DrizzleStore extends session.Store {
     }
   }
 
-  #reportUnreadable(id: string, error: unknown): void {
+  #reportUnreadable(id: string, error: unknown): undefined {
     if (!(error instanceof Unreadable)) throw error;
     this.#unreadable += 1;
     this.#log(`The session with the id ${id} cannot be read: ${error.message}`);
+    return undefined;
   }
 
   /** After a save has committed, and before it answers; `undefined`: what is stored cannot be read, and stays. */

@@ -25,25 +25,21 @@ export class Turns {
   }
 
   /** Runs `work` once all earlier writes of this id have ended. */
-  async shared<T>(id: string, work: () => Promise<T>): Promise<T> {
-    const turn = this.#enter(id, false);
-    if (turn !== undefined) await turn;
-    try {
-      return await work();
-    } finally {
-      this.#leave(id);
-    }
+  shared<T>(id: string, work: () => Promise<T>): Promise<T> {
+    return this.#take(id, false, work);
   }
 
   /** Runs `work` once everything earlier of this id has ended. */
-  async exclusive<T>(id: string, work: () => Promise<T>): Promise<T> {
-    const turn = this.#enter(id, true);
-    if (turn !== undefined) await turn;
-    try {
-      return await work();
-    } finally {
-      this.#leave(id);
-    }
+  exclusive<T>(id: string, work: () => Promise<T>): Promise<T> {
+    return this.#take(id, true, work);
+  }
+
+  #take<T>(id: string, exclusive: boolean, work: () => Promise<T>): Promise<T> {
+    const turn = this.#enter(id, exclusive);
+    const result = turn === undefined ? work() : turn.then(work);
+    const leave = () => this.#leave(id);
+    result.then(leave, leave);
+    return result;
   }
 
   /** Takes a place; `undefined` where it is one's turn at once. */
