@@ -171,7 +171,7 @@ export class Saver {
     const draft = this.#withCookie(origin, seenCookie, expiresAt);
     if (this.#onlyMovesExpiry(origin, draft)) return moveExpiry();
     const { cookie } = this.#codec.parse(draft.text);
-    return rows.write(id, (writes) => {
+    return rows.write(id, async (writes) => {
       // A save that this request did not wait for may have come before: its changes are seen by now.
       const latest = this.#origins.get(object) ?? origin;
       const now = 'id' in latest ? this.#withCookie(latest, cookie, expiresAt) : draft;

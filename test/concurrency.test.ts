@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { DrizzleStore, idOf, type StoreStats } from 'connect-drizzle';
+import { DrizzleStore, idOf, NotSerializableError, type StoreStats } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
+import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
 import { ending, generated, loaded, type RequestSession } from './support/requests.js';
 
@@ -910,6 +911,21 @@ describe('update', () => {
   });
 });
 
+test('a hundred thousand requests leave nothing in memory', async () => {
+  const run = launch(
+    process.execPath,
+    ['--expose-gc', '--import', 'tsx', 'test/support/heap.ts', '100000'],
+    { env: { DATABASE_URL: database.url } },
+  );
+  expect(await run.ended).toBe(0);
+  const [stats = '', ...heaps] = run.output.trim().split('\n').reverse();
+  expect(JSON.parse(stats).merges).toBeGreaterThan(1000);
+  const [last = 0, , , , , , , , second = 0] = heaps.map(Number);
+  expect(heaps).toHaveLength(10);
+  // A few bytes a request; an origin has hundreds.
+  expect(last - second).toBeLessThan(1_000_000);
+}, 120_000);
+
 describe('with a cache', () => {
   beforeEach(async () => {
     [here, there] = [open({ cache: true }), open({ cache: true })];
@@ -1001,6 +1017,28 @@ describe('with a serializer', () => {
       tags: new Set(['x', 'theirs']),
       deep: { at: new Date(3), n: 2 },
     });
+  });
+
+  test('one that fails in a touch fails that touch, and no later call of the session', async () => {
+    await begun({ a: 1 });
+    let left = Number.POSITIVE_INFINITY;
+    const failing = open({
+      errorLog: () => {},
+      serializer: {
+        ...serializer,
+        stringify(session) {
+          if (left === 0) throw new Error('no');
+          left -= 1;
+          return serializer.stringify(session);
+        },
+      },
+    });
+    const session = await loaded(failing, sid);
+    session.cookie.maxAge = 2 * hour;
+    // The text is made at the call, and once more when the turn has come.
+    left = 1;
+    await expect(failing.touch(sid, session)).rejects.toThrow(NotSerializableError);
+    expect(await content(failing)).toEqual({ a: 1 });
   });
 
   test('a touch is a touch, and the cookie follows the row', async () => {

@@ -75,12 +75,8 @@ describe('the same checker finds in', () => {
   ])('%s what was %j', async (kind, expected) => {
     await withProcesses(kind, async (processes) => {
       const faults = [];
-      let changes = 0;
-      let logOuts = 0;
       for (const planned of plans) {
         const history = await runPlan(planned, processes, database);
-        changes += history.writes.length;
-        logOuts += history.destroys.length;
         expect(history.errors).toEqual([]);
         // Peers do not promise the order of one process's calls.
         faults.push(...faultsIn(history, false));
