@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { AsyncResource } from 'node:async_hooks';
 import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
 import { Batcher, onLanes } from './batch.js';
@@ -118,6 +119,8 @@ export class DrizzleStore extends session.Store {
   readonly #codec: Codec;
   readonly #saver: Saver;
   readonly #realtime: Realtime | undefined;
+  /** What the store opens is its own, in no context of the request that came first. */
+  readonly #context = new AsyncResource('connect-drizzle');
   readonly #closing = new AbortController();
   readonly #pruning: Promise<void>;
   #opening: Promise<Opened> | undefined;
