@@ -691,16 +691,18 @@ export class DrizzleStore extends session.Store {
 
   /** Opens the source once; after a failure, the next call tries again. */
   #open(): Promise<Opened> {
-    this.#opening ??= this.#connect().then(
-      (opened) => {
-        this.#opened = opened;
-        return opened;
-      },
-      (error) => {
-        this.#opening = undefined;
-        throw storeError(error, this.#table.label);
-      },
-    );
+    this.#opening ??= this.#context
+      .runInAsyncScope(() => this.#connect())
+      .then(
+        (opened) => {
+          this.#opened = opened;
+          return opened;
+        },
+        (error) => {
+          this.#opening = undefined;
+          throw storeError(error, this.#table.label);
+        },
+      );
     return this.#opening;
   }
 
