@@ -185,12 +185,14 @@ function urlOpener(url: string): Opener {
     drizzle: undefined,
     open: async ({ timeout, onIdleError }) => {
       const { default: pg } = await import('pg');
+      // What hangs is closed, so that it does not fill the pool: soon after its callers have had their errors.
+      const limitMs = timeout * 1000 + 100;
       const pool = new pg.Pool({
         connectionString: url,
         allowExitOnIdle: true,
         keepAlive: true,
-        connectionTimeoutMillis: timeout * 1000,
-        query_timeout: timeout * 1000,
+        connectionTimeoutMillis: limitMs,
+        query_timeout: limitMs,
       });
       pool.on('error', onIdleError);
       return nodePostgres(pool, () => pool.end());

@@ -1,0 +1,511 @@
+/** The life of a store: opening, a database that comes and goes, closing, and what it leaves to its process. */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { getEventListeners } from 'node:events';
+import { inspect } from 'node:util';
+import { PGlite } from '@electric-sql/pglite';
+import {
+  ConnectionError,
+  DrizzleStore,
+  idOf,
+  StoreClosedError,
+  StoreTimeoutError,
+} from 'connect-drizzle';
+import { sql } from 'drizzle-orm';
+import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { runProgram } from './support/program.js';
+import { startProxy } from './support/proxy.js';
+import { callbacksOf, contentOf, promised, sessionWith } from './support/sessions.js';
+
+type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
+
+let database: TestDatabase;
+const silent: Options = { createTableIfMissing: true, errorLog: () => {} };
+
+beforeAll(async () => {
+  database = await freshDatabase();
+  await using store = new DrizzleStore(database.pool(), silent);
+  await store.ready();
+});
+afterAll(() => database.drop());
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+/** Every call of a store, by its promise. */
+function callsOf(store: DrizzleStore): Record<string, () => Promise<unknown>> {
+  return {
+    get: () => store.get('sid'),
+    set: () => store.set('sid', sessionWith()),
+    touch: () => store.touch('sid', sessionWith()),
+    destroy: () => store.destroy('sid'),
+    all: () => store.all(),
+    length: () => store.length(),
+    clear: () => store.clear(),
+    ids: () => store.ids(),
+    pruneSessions: () => store.pruneSessions(),
+    update: () => store.update('sid', () => {}),
+    sessions: async () => store.sessions().next(),
+    revoke: () => store.revoke(idOf('sid')),
+    revokeUser: () => store.revokeUser('user'),
+    migrate: () => store.migrate(),
+    ready: () => store.ready(),
+    'a malformed sid': () => store.get(''),
+    'set with a callback': () => callbacksOf(store).set('sid', sessionWith()),
+    'get with a callback': () => callbacksOf(store).get('sid'),
+    'ids with a callback': () => promised((done) => store.ids(done)),
+    'pruneSessions with a callback': () => promised((done) => store.pruneSessions(done)),
+  };
+}
+
+/** Resolves once all that can happen without the outside world has happened. */
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+}
+
+async function connectionsTo(name: string): Promise<number> {
+  const [row] = await database.query<{ count: number }>(
+    'select count(*)::int as count from pg_stat_activity where application_name = $1',
+    [name],
+  );
+  return row?.count ?? 0;
+}
+
+/** A URL whose connections can be told from others. */
+function urlNamed(name: string): string {
+  const url = new URL(database.url);
+  url.searchParams.set('application_name', name);
+  return url.href;
+}
+
+describe('a store that was closed', () => {
+  test('fails every call with an error of its own class', async () => {
+    const store = new DrizzleStore(database.pool(), { ...silent, userId: () => 'user' });
+    await store.ready();
+    await store.close();
+    for (const [name, call] of Object.entries(callsOf(store))) {
+      const error = await call().catch((reason: unknown) => reason);
+      expect(error, name).toBeInstanceOf(StoreClosedError);
+      expect(error, name).toMatchObject({
+        code: 'ERR_STORE_CLOSED',
+        message: 'The session store is closed',
+      });
+    }
+  });
+
+  test('may be closed again, by a promise or a callback', async () => {
+    const store = new DrizzleStore(urlNamed('closed-again'), silent);
+    await store.ready();
+    const closing = [store.close(), store.close(), promised((done) => store.close(done))];
+    expect(await Promise.all(closing)).toEqual([undefined, undefined, undefined]);
+    await store.close();
+  });
+
+  test('was never opened where it was never used', async () => {
+    const pool = database.pool();
+    const store = new DrizzleStore(pool, silent);
+    await store.close();
+    expect(pool.totalCount).toBe(0);
+    await expect(store.get('sid')).rejects.toThrow(StoreClosedError);
+  });
+
+  test('lets its process go on without its own connections', async () => {
+    const store = new DrizzleStore(urlNamed('closes-its-pool'), silent);
+    await store.ready();
+    expect(await connectionsTo('closes-its-pool')).toBe(1);
+    await store.close();
+    await expect.poll(() => connectionsTo('closes-its-pool')).toBe(0);
+  });
+
+  test("leaves the app's pool, database and client open", async () => {
+    const pool = database.pool();
+    const client = postgres(database.url, { max: 1 });
+    const pglite = await PGlite.create();
+    const db = drizzleNodePostgres({ client: database.pool() });
+    for (const source of [pool, client, pglite, db]) {
+      await using store = new DrizzleStore(source, { ...silent, sync: true });
+      await store.ready();
+    }
+    expect((await pool.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
+    expect([...(await client`select 1 as one`)]).toEqual([{ one: 1 }]);
+    expect((await pglite.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
+    expect((await db.execute(sql`select 1 as one`)).rows).toEqual([{ one: 1 }]);
+    await client.end();
+    await pglite.close();
+  });
+});
+
+describe('close', () => {
+  test('waits for the calls that are under way, and for no others', async () => {
+    await using proxy = await startProxy(database.url);
+    const store = new DrizzleStore(proxy.url, silent);
+    await store.ready();
+    const events: string[] = [];
+    const held = proxy.hold('toServer');
+    const saved = store
+      .set('under way', sessionWith({ name: 'kept' }))
+      .then(() => events.push('set'));
+    await held;
+    const closed = store.close().then(() => events.push('close'));
+    await expect(store.get('under way')).rejects.toThrow(StoreClosedError);
+    await settled();
+    expect(events).toEqual([]);
+    proxy.release();
+    await Promise.all([saved, closed]);
+    expect(events).toEqual(['set', 'close']);
+    await using another = new DrizzleStore(database.pool(), silent);
+    expect(contentOf(await another.get('under way'))).toEqual({ name: 'kept' });
+  });
+
+  test('waits for a store that is just opening', async () => {
+    await using proxy = await startProxy(urlNamed('just-opening'));
+    const store = new DrizzleStore(proxy.url, silent);
+    const held = proxy.hold('toClient');
+    const found = store.get('unknown');
+    await held;
+    const closed = store.close();
+    proxy.release();
+    expect(await found).toBeUndefined();
+    await closed;
+    await expect.poll(() => connectionsTo('just-opening')).toBe(0);
+  });
+
+  test('ends while nothing answers, and leaves no connection', async () => {
+    await using proxy = await startProxy(database.url);
+    const store = new DrizzleStore(proxy.url, { ...silent, timeout: 0.2 });
+    await store.ready();
+    proxy.swallow();
+    const calls = [store.get('a'), store.set('b', sessionWith()), store.length()];
+    await expect.poll(() => proxy.connections).toBeGreaterThanOrEqual(3);
+    const open = proxy.connections;
+    const closed = store.close();
+    for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
+    await closed;
+    // The proxy's own half of them stays, as the server's does while nothing reaches it.
+    await expect.poll(() => proxy.connections).toBe(open / 2);
+  });
+
+  test('ends while the database cannot be opened', async () => {
+    await using proxy = await startProxy(database.url);
+    proxy.swallow();
+    for (const source of [proxy.url, database.pool({ connectionString: proxy.url })]) {
+      const store = new DrizzleStore(source, { ...silent, timeout: 0.2 });
+      const call = expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
+      const closed = store.close();
+      await call;
+      await closed;
+    }
+    proxy.cut();
+  });
+
+  test('is what await using and a signal do, too', async () => {
+    let used: DrizzleStore;
+    {
+      await using store = new DrizzleStore(urlNamed('await-using'), silent);
+      await store.ready();
+      used = store;
+    }
+    await expect(used.get('sid')).rejects.toThrow(StoreClosedError);
+    await expect.poll(() => connectionsTo('await-using')).toBe(0);
+
+    const controller = new AbortController();
+    const { signal } = controller;
+    const store = new DrizzleStore(urlNamed('by-a-signal'), { ...silent, signal });
+    await store.ready();
+    controller.abort();
+    await expect(store.get('sid')).rejects.toThrow(StoreClosedError);
+    await store.close();
+    await expect.poll(() => connectionsTo('by-a-signal')).toBe(0);
+  });
+
+  test('has been done where the signal was aborted before', async () => {
+    const pool = database.pool();
+    const store = new DrizzleStore(pool, { ...silent, sync: true, signal: AbortSignal.abort() });
+    await expect(store.ready()).rejects.toThrow(StoreClosedError);
+    await store.close();
+    expect(pool.totalCount).toBe(0);
+  });
+
+  test('lets go of the signal', async () => {
+    const { signal } = new AbortController();
+    for (let made = 0; made < 3; made += 1) {
+      await using store = new DrizzleStore(database.pool(), { ...silent, signal });
+      await store.ready();
+      expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    }
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+  });
+});
+
+describe('a database that comes and goes', () => {
+  test.each([false, true])(
+    'may come up after the store did (createTableIfMissing: %s)',
+    async (create) => {
+      await using proxy = await startProxy(database.url);
+      proxy.refuse();
+      await using store = new DrizzleStore(proxy.url, { ...silent, createTableIfMissing: create });
+      for (const call of [() => store.ready(), () => store.get('sid'), () => store.length()]) {
+        const error = await call().catch((reason: unknown) => reason);
+        expect(error).toBeInstanceOf(ConnectionError);
+        expect(error).toMatchObject({ code: 'ERR_CONNECTION' });
+      }
+      proxy.accept();
+      await store.ready();
+      await store.set('after all', sessionWith({ name: 'kept' }));
+      expect(contentOf(await store.get('after all'))).toEqual({ name: 'kept' });
+    },
+  );
+
+  test('may be gone for a while', async () => {
+    await using proxy = await startProxy(database.url);
+    await using store = new DrizzleStore(proxy.url, silent);
+    await store.set('for a while', sessionWith({ name: 'kept' }));
+    proxy.refuse();
+    for (const call of [() => store.get('for a while'), () => store.set('other', sessionWith())]) {
+      await expect(call()).rejects.toThrow(ConnectionError);
+    }
+    proxy.accept();
+    await expect
+      .poll(async () => contentOf(await store.get('for a while').catch(() => undefined)))
+      .toEqual({ name: 'kept' });
+  });
+
+  test('gives the call an error whose answer is lost, and nobody a false success', async () => {
+    await using proxy = await startProxy(database.url);
+    await using store = new DrizzleStore(proxy.url, silent);
+    await store.ready();
+    const held = proxy.hold('toServer', (piece) => piece.includes('the lost one'));
+    const lost = [
+      store.set('lost 1', sessionWith({ name: 'the lost one' })),
+      store.set('lost 2', sessionWith({ name: 'the lost one' })),
+    ];
+    await held;
+    proxy.cut();
+    for (const call of lost) await expect(call).rejects.toThrow(ConnectionError);
+    proxy.release();
+    expect(await store.get('lost 1')).toBeUndefined();
+    expect(await store.get('lost 2')).toBeUndefined();
+  });
+
+  test('costs no more than a line in the log where idle connections of its own pool are lost', async () => {
+    const logged: unknown[][] = [];
+    const errorLog = (...args: unknown[]) => logged.push(args);
+    const name = 'terminated';
+    await using store = new DrizzleStore(urlNamed(name), { ...silent, errorLog });
+    await store.set('terminated', sessionWith({ name: 'kept' }));
+    await database.query(
+      'select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1',
+      [name],
+    );
+    await vi.waitFor(() => expect(logged.length).toBeGreaterThan(0));
+    expect(logged[0]).toEqual([
+      'connect-drizzle: An idle connection of the session store failed',
+      expect.any(ConnectionError),
+    ]);
+    expect(contentOf(await store.get('terminated'))).toEqual({ name: 'kept' });
+  });
+
+  test('does not answer for as long as timeout allows, whatever is asked', async () => {
+    await using proxy = await startProxy(database.url);
+    const options = { ...silent, timeout: 0.2, userId: () => 'user' };
+    const store = new DrizzleStore(proxy.url, options);
+    await store.ready();
+    proxy.swallow();
+    const calls = callsOf(store);
+    const outcomes = await Promise.allSettled(
+      ['get', 'set', 'touch', 'destroy', 'all', 'length', 'clear', 'ids', 'pruneSessions', 'ready']
+        .concat('update', 'sessions', 'revoke', 'revokeUser', 'migrate')
+        .map((name) => calls[name]?.()),
+    );
+    expect(outcomes.map(({ status }) => status)).toEqual(outcomes.map(() => 'rejected'));
+    for (const outcome of outcomes) {
+      const error: unknown = outcome.status === 'rejected' ? outcome.reason : undefined;
+      expect(error).toSatisfy(
+        (each) => each instanceof StoreTimeoutError || each instanceof ConnectionError,
+      );
+    }
+    // Its own pool has given the hung connections up, and makes new ones.
+    proxy.release();
+    await expect.poll(() => store.length().catch(String)).toBeTypeOf('number');
+    await store.close();
+  });
+});
+
+describe('errorLog', () => {
+  /** The only database it knows is not there. */
+  const nowhere = 'postgres://localhost:1/nowhere';
+
+  test('is console.error where there is none', async () => {
+    const console_ = vi.spyOn(console, 'error').mockImplementation(() => {});
+    await using store = new DrizzleStore(nowhere);
+    await expect(store.get('sid')).rejects.toThrow(ConnectionError);
+    await vi.waitFor(() => {
+      expect(console_).toHaveBeenCalledWith(
+        'connect-drizzle: A session store call failed',
+        expect.any(ConnectionError),
+      );
+    });
+  });
+
+  test('gets the failure of a promise, and of no callback', async () => {
+    const errorLog = vi.fn();
+    await using store = new DrizzleStore(nowhere, { errorLog });
+    await expect(callbacksOf(store).get('sid')).rejects.toThrow(ConnectionError);
+    await settled();
+    expect(errorLog).not.toHaveBeenCalled();
+    store.destroy('sid');
+    await vi.waitFor(() => {
+      expect(errorLog).toHaveBeenCalledExactlyOnceWith(
+        'connect-drizzle: A session store call failed',
+        expect.any(ConnectionError),
+      );
+    });
+  });
+
+  test('may throw, and nothing comes of it', async () => {
+    const errorLog = vi.fn(() => {
+      throw new Error("the log's own");
+    });
+    await using store = new DrizzleStore(nowhere, { errorLog });
+    await expect(store.get('sid')).rejects.toThrow(ConnectionError);
+    expect(errorLog).toHaveBeenCalled();
+  });
+
+  test('holds neither the password nor the place of the database', async () => {
+    const errorLog = vi.fn();
+    await using store = new DrizzleStore('postgres://me:secret@localhost:1/nowhere', { errorLog });
+    const error = await store.get('sid').catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ cause: { code: 'ECONNREFUSED' } });
+    const told = inspect([error, errorLog.mock.calls], { depth: null, showHidden: true });
+    expect(told).not.toContain('secret');
+  });
+});
+
+describe('a callback', () => {
+  test("runs in its caller's own async context", async () => {
+    await using store = new DrizzleStore(database.pool(), silent);
+    const caller = new AsyncLocalStorage<string>();
+    const names = Array.from({ length: 50 }, (_none, at) => `caller ${at}`);
+    const seen = await Promise.all(
+      names.map((name) =>
+        caller.run(name, () =>
+          promised<string | undefined>((done) => {
+            store.set(name, sessionWith(), () => {
+              store.get(name, (error) => done(error, caller.getStore()));
+            });
+          }),
+        ),
+      ),
+    );
+    expect(seen).toEqual(names);
+  });
+
+  test('may be null, which is none', async () => {
+    await using store = new DrizzleStore(database.pool(), silent);
+    const none = null as unknown as undefined;
+    store.set('null', sessionWith(), none as unknown as () => void);
+    expect(contentOf(await store.get('null'))).toEqual({});
+    store.destroy('null', none);
+    expect(await store.get('null')).toBeUndefined();
+  });
+});
+
+// Processes of their own: they spend their time waiting, so they run side by side.
+describe.concurrent('a process', () => {
+  const imports = `import { DrizzleStore } from 'connect-drizzle';
+    import pg from 'pg';
+    const cookie = { originalMaxAge: null };
+    const url = process.env.TEST_URL;`;
+  const run = (text: string, env: Record<string, string> = {}) =>
+    runProgram(imports + text, { TEST_URL: database.url, ...env });
+  const memoryWarning = 'this store is in memory; its sessions end with the process';
+
+  test('ends by itself, and soon, with any store in it', async () => {
+    const { code, output } = await run(
+      `const stores = [
+         new DrizzleStore(url),
+         new DrizzleStore(url, { cache: true }),
+         new DrizzleStore(new pg.Pool({ connectionString: url, allowExitOnIdle: true })),
+         new DrizzleStore('postgres://localhost:1/nowhere', { errorLog() {} }),
+       ];
+       new DrizzleStore(url);
+       new DrizzleStore('./never-used');
+       new DrizzleStore('memory://');
+       const saves = stores.map((store) => store.set('sid', { cookie }));
+       console.log((await Promise.allSettled(saves)).map(({ status }) => status).join());
+       const doneAt = performance.now();
+       process.on('exit', () => console.log('soon:', performance.now() - doneAt < 5000));`,
+    );
+    expect(output).toContain('fulfilled,fulfilled,fulfilled,rejected');
+    expect(output).toContain('soon: true');
+    expect(output).not.toContain(memoryWarning);
+    expect(code).toBe(0);
+  });
+
+  test('ends by itself with a store in memory that is up, and is warned of it in production', async () => {
+    const { code, output } = await run(
+      `new DrizzleStore(url); new DrizzleStore('./never-used');
+       const store = new DrizzleStore(); await store.set('sid', { cookie });
+       console.log('done');`,
+      { NODE_ENV: 'production' },
+    );
+    expect(output).toContain('done');
+    expect(output.split(memoryWarning)).toHaveLength(2);
+    expect(code).toBe(0);
+  });
+
+  test('does not end over calls that nobody awaits, and all that fail', async () => {
+    const { code, output } = await run(
+      `const store = new DrizzleStore(url, { tableName: 'nowhere', userId: () => 1 });
+       store.destroy('sid'); store.get('sid'); store.set('sid', { cookie }); store.touch('sid', { cookie });
+       store.set('sid', { cookie, n: 1n }); store.set('', { cookie }); store.clear(); store.all();
+       store.length(); store.ids(); store.pruneSessions(); store.update('sid', () => {});
+       store.revoke('a'.repeat(43)); store.revokeUser('user'); store.ready();
+       await store.get('the last').catch(() => {});
+       await store.close();
+       store.get('sid'); store.ready(); store.migrate();
+       setImmediate(() => console.log('still here'));`,
+    );
+    expect(output).toContain('still here');
+    expect(output.split('TableMissingError').length - 1).toBeGreaterThan(10);
+    expect(code).toBe(0);
+  });
+
+  test('learns of what a callback throws', async () => {
+    const { code, output } = await run(
+      `const store = new DrizzleStore(url);
+       process.on('uncaughtException', (error, origin) => console.log(origin, error.message));
+       const fail = (what) => () => { throw new Error(what); };
+       store.get('sid', fail('from get'));
+       store.set('sid', { cookie }, fail('from set'));
+       store.set('', { cookie }, fail('from a set that failed'));`,
+    );
+    for (const what of ['from get', 'from set', 'from a set that failed']) {
+      expect(output).toContain(`uncaughtException ${what}`);
+    }
+    expect(code).toBe(0);
+  });
+
+  test('does not end over idle connections that the pool of a URL loses', async () => {
+    const { code, output } = await run(
+      `const own = new URL(url);
+       own.searchParams.set('application_name', 'to be ended');
+       const lost = Promise.withResolvers?.() ?? (() => {
+         let resolve; const promise = new Promise((done) => { resolve = done; }); return { promise, resolve };
+       })();
+       const store = new DrizzleStore(own.href, { errorLog: (message) => { console.log(message); lost.resolve(); } });
+       await store.set('sid', { cookie });
+       const other = new pg.Client(url);
+       await other.connect();
+       await other.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'to be ended'");
+       await other.end();
+       await lost.promise;
+       console.log('still here', await store.length() > 0);`,
+    );
+    expect(output).toContain('An idle connection of the session store failed');
+    expect(output).toContain('still here true');
+    expect(code).toBe(0);
+  });
+});
