@@ -513,11 +513,14 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     false,
   );
   const probeRows = prepare('probe', [], idField, sql`select ${t.id} as id from ${t} limit 0`);
+  // Once its queue of notifications has been full, Postgres refuses every one, whoever has caught up
+  // since, until somebody asks how full it is.
   const sendMessage = prepare(
     'notify',
     [],
     idField,
-    sql`select pg_notify(${text('channel')}, ${text('payload')})::text as id`,
+    sql`select pg_notify(${text('channel')}, ${text('payload')})::text as id
+        where pg_notification_queue_usage() >= 0`,
   );
 
   const read: Statements['read'] = async (rows) => {

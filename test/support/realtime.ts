@@ -48,3 +48,12 @@ export function about(heard: readonly HeardEvent[], ...sids: string[]): HeardEve
   const ids = new Set(sids.map(idOf));
   return heard.filter((event) => ids.has(event.id));
 }
+
+/** Resolves with the next event of a session. */
+export async function heardOf(store: DrizzleStore, name: 'change' | 'destroy', sid: string) {
+  const id = idOf(sid);
+  for (;;) {
+    const [event]: SessionEvent[] = await once(store, name);
+    if (event?.id === id) return event;
+  }
+}

@@ -2,18 +2,26 @@
  * A process with a store of its own, which does what the test tells it to.
  */
 import { once } from 'node:events';
+import { setTimeout as pause } from 'node:timers/promises';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import pg from 'pg';
 import postgres from 'postgres';
 import { contentOf, sessionWith } from './sessions.js';
+import type { Observation } from './staleness.js';
 import type { Reply, Request } from './workers.js';
 
-export type Driver = 'node-postgres' | 'postgres-js' | 'PGlite';
+export type Driver = 'node-postgres' | 'postgres-js';
 
 export interface StoreAt {
   readonly driver?: Driver;
-  readonly url?: string;
+  readonly url: string;
   readonly options?: DrizzleStoreOptions;
+}
+
+/** Milliseconds on the monotonic clock, which all processes of a machine share. */
+export interface Took {
+  readonly calledAt: number;
+  readonly answeredAt: number;
 }
 
 let opened: DrizzleStore | undefined;
@@ -24,16 +32,21 @@ function store(): DrizzleStore {
   return opened;
 }
 
-/** On the monotonic clock, which all processes of a machine share. */
 function nowMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
 
-/** When a `change` or `destroy` of an id was heard. */
+async function timed(work: () => Promise<unknown>): Promise<Took> {
+  const calledAt = nowMs();
+  await work();
+  return { calledAt, answeredAt: nowMs() };
+}
+
+/** When a `change` or `destroy` of an id was heard first. */
 const heardAt = new Map<string, number>();
 
 const commands = {
-  async open({ driver = 'node-postgres', url = '', options = {} }: StoreAt) {
+  async open({ driver = 'node-postgres', url, options = {} }: StoreAt) {
     opened = new DrizzleStore(sourceOf(driver, url), {
       createTableIfMissing: true,
       pruneSessionInterval: false,
@@ -41,31 +54,66 @@ const commands = {
       ...options,
     });
     for (const name of ['change', 'destroy']) {
-      opened.on(name, ({ id }: { id: string }) => heardAt.set(`${name} ${id}`, nowMs()));
+      opened.on(name, ({ id }: { id: string }) => {
+        const event = `${name} ${id}`;
+        if (!heardAt.has(event)) heardAt.set(event, nowMs());
+      });
     }
     await opened.ready();
   },
   async untilSync(state: 'up' | 'down') {
     while (store().stats().sync !== state) await once(store(), 'sync');
   },
-  async untilHeard(name: 'change' | 'destroy', sid: string) {
-    const event = `${name} ${idOf(sid)}`;
-    while (!heardAt.has(event)) await once(store(), name);
-    return heardAt.get(event) ?? Number.NaN;
+  /** Gives when the events of these sessions were heard. */
+  async untilHeard(name: 'change' | 'destroy', sids: readonly string[]): Promise<number[]> {
+    const events = sids.map((sid) => `${name} ${idOf(sid)}`);
+    while (!events.every((event) => heardAt.has(event))) await once(store(), name);
+    return events.map((event) => heardAt.get(event) ?? Number.NaN);
   },
   async get(sid: string) {
     return contentOf(await store().get(sid));
   },
-  /** Gives the times of the call and of the answer. */
   async set(sid: string, data: object) {
-    const calledAt = nowMs();
-    await store().set(sid, sessionWith(data));
-    return { calledAt, answeredAt: nowMs() };
+    return timed(() => store().set(sid, sessionWith(data)));
+  },
+  /** One after the other, with the machine at rest in between. */
+  async setEach(sids: readonly string[]): Promise<Took[]> {
+    const took: Took[] = [];
+    for (const sid of sids) {
+      took.push(await timed(() => store().set(sid, sessionWith())));
+      await pause(2);
+    }
+    return took;
   },
   async destroy(sid: string) {
-    const calledAt = nowMs();
-    await store().destroy(sid);
-    return { calledAt, answeredAt: nowMs() };
+    return timed(() => store().destroy(sid));
+  },
+  /** Reads until the session is as expected; gives when the last read began that found it otherwise. */
+  async readUntil(sid: string, data: object | undefined): Promise<number> {
+    for (let staleAt = Number.NEGATIVE_INFINITY; ; ) {
+      const calledAt = nowMs();
+      const found = await store().get(sid);
+      if (JSON.stringify(contentOf(found)) === JSON.stringify(data)) return staleAt;
+      staleAt = calledAt;
+      await pause(1);
+    }
+  },
+  /** Reads, writes and ends sessions at random, and tells what it has observed. */
+  async live({ sids, callers, ms }: { sids: readonly string[]; callers: number; ms: number }) {
+    const observed: Observation[] = [];
+    const until = nowMs() + ms;
+    const live = async () => {
+      while (nowMs() < until) {
+        const sid = sids[Math.floor(Math.random() * sids.length)] ?? '';
+        const calledAt = nowMs();
+        // What failed tells nothing.
+        const version = await act(sid).catch(() => undefined);
+        if (version !== undefined) observed.push({ sid, version, calledAt, answeredAt: nowMs() });
+        await pause(1);
+      }
+    };
+    await Promise.all(Array.from({ length: callers }, live));
+    return observed;
   },
   async stats() {
     return store().stats();
@@ -77,8 +125,27 @@ const commands = {
 
 export type Commands = typeof commands;
 
+/** Gives the version that it has found or made; infinite where the session has ended. */
+async function act(sid: string): Promise<number | undefined> {
+  const chance = Math.random();
+  if (chance < 0.003) {
+    await store().destroy(sid);
+    return Number.POSITIVE_INFINITY;
+  }
+  const session =
+    chance < 0.2
+      ? await store().update(sid, (found) =>
+          Object.assign(found, { version: versionOf(found) + 1 }),
+        )
+      : await store().get(sid);
+  return session === undefined ? Number.POSITIVE_INFINITY : versionOf(session);
+}
+
+function versionOf(session: object): number {
+  return Number(Reflect.get(session, 'version'));
+}
+
 function sourceOf(driver: Driver, url: string) {
-  if (driver === 'PGlite') return 'memory://';
   if (driver === 'postgres-js') return postgres(url, { idle_timeout: 1, onnotice: () => {} });
   const pool = new pg.Pool({ connectionString: url, allowExitOnIdle: true });
   pool.on('error', () => {});

@@ -1,0 +1,799 @@
+import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
+import pg from 'pg';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { until } from './support/obstacles.js';
+import { pgbouncer, startPgbouncer } from './support/pgbouncer.js';
+import { startProxy } from './support/proxy.js';
+import { caughtUp, heardOf, untilSync, up } from './support/realtime.js';
+import { contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
+
+let database: TestDatabase;
+/** In front of the statements of the cached store, and of its listener. */
+let statements: Awaited<ReturnType<typeof startProxy>>;
+let notifications: Awaited<ReturnType<typeof startProxy>>;
+let logged: unknown[][];
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeEach(async () => {
+  logged = [];
+  database = await freshDatabase();
+  ends.push(() => database.drop());
+  statements = await startProxy(database.url);
+  ends.push(() => statements.close());
+  notifications = await startProxy(database.url);
+  ends.push(() => notifications.close());
+});
+
+afterEach(async () => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+  statements.release();
+  notifications.release();
+  for (const end of ends.splice(0).reverse()) await end();
+});
+
+function storeOn(pool: pg.Pool, options: DrizzleStoreOptions): DrizzleStore {
+  const store = new DrizzleStore(pool, {
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+    errorLog: (...line) => logged.push(line),
+    ...options,
+  });
+  ends.push(() => store.close());
+  return store;
+}
+
+/** The store of another process. */
+async function another(options: DrizzleStoreOptions = {}): Promise<DrizzleStore> {
+  const store = storeOn(database.pool(), { sync: true, ...options });
+  await store.ready();
+  await up(store);
+  return store;
+}
+
+/** A store with a cache, whose connections go through the proxies, and another that writes beside it. */
+async function pair(options: DrizzleStoreOptions & { pool?: pg.Pool } = {}) {
+  const { pool = database.pool({ connectionString: statements.url }), ...rest } = options;
+  const other = await another(rest.userId && { userId: rest.userId });
+  const store = storeOn(pool, {
+    cache: true,
+    sync: { connectionString: notifications.url },
+    ...rest,
+  });
+  await up(store);
+  return { store, other };
+}
+
+/** A pool whose first connection goes through the proxy, and the others do not. */
+function poolWithOneProxied(): pg.Pool {
+  let made = 0;
+  class Client extends pg.Client {
+    constructor(config: pg.ClientConfig = {}) {
+      made += 1;
+      super({ ...config, connectionString: made === 1 ? statements.url : database.url });
+    }
+  }
+  return database.pool({ Client });
+}
+
+async function visits(store: DrizzleStore, sid = 'sid'): Promise<unknown> {
+  return Reflect.get((await store.get(sid)) ?? {}, 'visits');
+}
+
+function set(store: DrizzleStore, count: number, sid = 'sid'): Promise<void> {
+  return store.set(sid, sessionWith({ visits: count }));
+}
+
+/** Whether a read is answered without the database. */
+async function isHit(store: DrizzleStore, sid = 'sid'): Promise<boolean> {
+  const { hits } = store.stats();
+  await store.get(sid);
+  return store.stats().hits > hits;
+}
+
+/** Has it in the cache, as the other has written it. */
+async function cached(
+  { store, other }: { store: DrizzleStore; other: DrizzleStore },
+  count = 1,
+  sid = 'sid',
+): Promise<void> {
+  await set(other, count, sid);
+  await caughtUp(store, other);
+  await store.get(sid);
+  expect(await isHit(store, sid)).toBe(true);
+}
+
+/** Puts the monotonic clock forward, or back again. */
+function shiftClock(): (ms: number) => void {
+  const now = performance.now.bind(performance);
+  let shift = 0;
+  vi.spyOn(performance, 'now').mockImplementation(() => now() + shift);
+  return (ms) => {
+    shift = ms;
+  };
+}
+
+/** The cache reads the clock once a millisecond. */
+async function untilClockIsRead(): Promise<void> {
+  await database.query('select pg_sleep(0.005)');
+}
+
+function setTime(time: number): void {
+  vi.useFakeTimers({ toFake: ['Date'], now: time });
+}
+
+/** Holds up this process, timers and sockets and all. */
+function block(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+describe('What is cached', () => {
+  test('a session is read once, and after that without the database', async () => {
+    const { store, other } = await pair();
+    await set(other, 1);
+    await caughtUp(store, other);
+    const { statements: before } = store.stats();
+    for (let read = 0; read < 5; read += 1) expect(await visits(store)).toBe(1);
+    const { statements: after, hits, misses, cached } = store.stats();
+    expect({ sent: after - before, hits, misses, cached }).toEqual({
+      sent: 1,
+      hits: 4,
+      misses: 1,
+      cached: 1,
+    });
+  });
+
+  test('a session that was saved here is read without the database', async () => {
+    const { store } = await pair();
+    await set(store, 1);
+    expect(await isHit(store)).toBe(true);
+    const session = await store.get('sid');
+    if (session === undefined) throw new Error('no session');
+    await store.set('sid', Object.assign(session, { visits: 2 }));
+    expect(await isHit(store)).toBe(true);
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('two callers never share an object', async () => {
+    const { store } = await pair();
+    await store.set('sid', sessionWith({ user: { roles: ['reader'] } }));
+    const [one, two] = await Promise.all([store.get('sid'), store.get('sid')]);
+    const roles: unknown = Reflect.get(Reflect.get(one ?? {}, 'user') ?? {}, 'roles');
+    if (Array.isArray(roles)) roles.push('admin');
+    const three = await store.get('sid');
+    expect([two, three].map(contentOf)).toEqual(
+      [1, 2].map(() => ({ user: { roles: ['reader'] } })),
+    );
+    expect(store.stats().hits).toBe(3);
+  });
+
+  test('an encrypted session is read back from it', async () => {
+    const { store } = await pair({ encryptionKeys: [Buffer.alloc(32, 7)] });
+    await set(store, 1);
+    expect([await visits(store), await visits(store)]).toEqual([1, 1]);
+    expect(store.stats().hits).toBe(2);
+  });
+
+  test('no more than max, the last used of them', async () => {
+    const { store } = await pair({ cache: { max: 2 } });
+    for (const sid of ['a', 'b']) await set(store, 1, sid);
+    await store.get('a');
+    await set(store, 1, 'c');
+    expect(store.stats().cached).toBe(2);
+    expect([await isHit(store, 'a'), await isHit(store, 'c')]).toEqual([true, true]);
+    expect(await isHit(store, 'b')).toBe(false);
+  });
+
+  test('what is not used for maxIdle seconds is released by the scavenger', async () => {
+    const { store } = await pair({
+      cache: { maxIdle: 60, maxAge: 600, scavenge: 0.01 },
+      sync: { connectionString: notifications.url, heartbeat: 3600 },
+    });
+    const shift = shiftClock();
+    for (const sid of ['used', 'idle']) await set(store, 1, sid);
+    shift(50_000);
+    await untilClockIsRead();
+    expect(await isHit(store, 'used')).toBe(true);
+    shift(100_000);
+    await vi.waitUntil(() => store.stats().cached === 1);
+    expect(await isHit(store, 'used')).toBe(true);
+    expect(await isHit(store, 'idle')).toBe(false);
+  });
+
+  test('a save that only moves the expiry keeps the session cached', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    const session = await store.get('sid');
+    if (session === undefined) throw new Error('no session');
+    const expires = new Date(Date.now() + 7_200_000);
+    session.cookie.expires = expires;
+    await store.set('sid', session);
+    expect(await isHit(store)).toBe(true);
+    expect(endOf(await store.get('sid'))).toBe(expires.getTime());
+  });
+
+  test('an update is made from what is stored, not from what is cached', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    void notifications.hold('toClient');
+    await set(other, 2);
+    let runs = 0;
+    await store.update('sid', (session) => {
+      runs += 1;
+      return Object.assign(session, { visits: Number(Reflect.get(session, 'visits')) + 10 });
+    });
+    expect(runs).toBe(1);
+    expect(await visits(store)).toBe(12);
+  });
+});
+
+describe('A change that another process makes', () => {
+  test('is read as soon as it is heard of', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    const heard = heardOf(store, 'change', 'sid');
+    await set(other, 2);
+    await heard;
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('ends the cached session where it was a log-out', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    const heard = heardOf(store, 'destroy', 'sid');
+    await other.destroy('sid');
+    await heard;
+    expect(await store.get('sid')).toBeUndefined();
+  });
+
+  test('is not covered by a read that was on its way when it was heard of', async () => {
+    const { store, other } = await pair();
+    await set(other, 1);
+    await caughtUp(store, other);
+    const held = statements.hold('toClient');
+    const read = visits(store);
+    await held;
+    const heard = heardOf(store, 'change', 'sid');
+    await set(other, 2);
+    await heard;
+    statements.release();
+    expect(await read).toBe(1);
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('is not covered by a read where it was a log-out', async () => {
+    const { store, other } = await pair();
+    await set(other, 1);
+    await caughtUp(store, other);
+    const held = statements.hold('toClient');
+    const read = visits(store);
+    await held;
+    const heard = heardOf(store, 'destroy', 'sid');
+    await other.destroy('sid');
+    await heard;
+    statements.release();
+    expect(await read).toBe(1);
+    expect(await store.get('sid')).toBeUndefined();
+  });
+
+  test('is not covered by a write of this one that was on its way when it was heard of', async () => {
+    const { store, other } = await pair();
+    await set(store, 1);
+    const held = statements.hold('toClient');
+    const written = set(store, 2);
+    await held;
+    await until(async () => (await visits(other)) === 2);
+    const heard = heardOf(store, 'change', 'sid');
+    await set(other, 3);
+    await heard;
+    statements.release();
+    await written;
+    expect(await visits(store)).toBe(3);
+  });
+
+  test('is not covered by a save of this one that moved only the expiry', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    const session = await store.get('sid');
+    if (session === undefined) throw new Error('no session');
+    session.cookie.expires = new Date(Date.now() + 7_200_000);
+    const held = statements.hold('toClient');
+    const saved = store.set('sid', session);
+    await held;
+    const heard = heardOf(store, 'change', 'sid');
+    await set(other, 2);
+    await heard;
+    statements.release();
+    await saved;
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('says nothing of a session that is not cached, and the others stay', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    for (let at = 0; at < 20; at += 1) await set(other, at, `sid ${at}`);
+    for (let at = 0; at < 20; at += 2) await other.destroy(`sid ${at}`);
+    await caughtUp(store, other);
+    expect(store.stats().cached).toBe(1);
+    expect(await isHit(store)).toBe(true);
+    expect(await isHit(store, 'sid 0')).toBe(false);
+  });
+});
+
+describe('An own write', () => {
+  test('takes the session out of the cache when it is called, not when it is done', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    const held = statements.hold('toServer');
+    const written = set(store, 2);
+    const read = visits(store);
+    await held;
+    statements.release();
+    await written;
+    expect(await read).toBe(2);
+  });
+
+  test('does not forget what it has filled when its own echo comes late', async () => {
+    const { store, other } = await pair();
+    const held = notifications.hold('toClient');
+    await set(store, 1);
+    expect(await isHit(store)).toBe(true);
+    await held;
+    notifications.release();
+    await caughtUp(store, other);
+    expect(await isHit(store)).toBe(true);
+  });
+
+  test('fills the cache where its own echo comes before its answer', async () => {
+    const { store, other } = await pair();
+    const held = statements.hold('toClient');
+    const written = set(store, 1);
+    await held;
+    // The echo comes before the marker, on the same connection.
+    await caughtUp(store, other);
+    statements.release();
+    await written;
+    expect(await isHit(store)).toBe(true);
+  });
+
+  test('that is queued keeps an earlier one from filling the cache', async () => {
+    const { store } = await pair();
+    const seen: unknown[] = [];
+    const writes = [1, 2, 3].map((count) => set(store, count).then(() => seen.push(count)));
+    const read = visits(store);
+    await Promise.all(writes);
+    expect(await read).toBe(3);
+    expect(store.stats().hits).toBe(0);
+    expect(await isHit(store)).toBe(true);
+  });
+
+  test('that was given up before it was done is read when it is done', async () => {
+    const { store, other } = await pair({ pool: poolWithOneProxied(), timeout: 0.3 });
+    await set(other, 1);
+    await caughtUp(store, other);
+    const held = statements.hold('toServer');
+    const written = set(store, 2);
+    await held;
+    await expect(written).rejects.toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
+    expect([await visits(store), await isHit(store)]).toEqual([1, true]);
+    statements.release();
+    await until(async () => (await visits(other)) === 2);
+    await caughtUp(store, other);
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('whose answer is lost is read', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    const held = statements.hold('toClient');
+    const written = set(store, 2);
+    await held;
+    await until(async () => (await visits(other)) === 2);
+    statements.release('toServer');
+    statements.cut();
+    await expect(written).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
+    statements.release();
+    expect(await visits(store)).toBe(2);
+  });
+});
+
+describe('Sessions that are ended by their user', () => {
+  const userId = (session: object) => Reflect.get(session, 'user');
+  const login = (store: DrizzleStore, sid: string, user: string) =>
+    store.set(sid, sessionWith({ user }));
+
+  test('are out of the cache before revokeUser answers, and no others', async () => {
+    const { store } = await pair({ userId });
+    for (const [sid, user] of Object.entries({ a: 'ann', b: 'ann', c: 'bob' })) {
+      await login(store, sid, user);
+    }
+    void notifications.hold('toClient');
+    await store.revokeUser('ann');
+    expect(await store.get('a')).toBeUndefined();
+    expect(await store.get('b')).toBeUndefined();
+    expect(await isHit(store, 'c')).toBe(true);
+  });
+
+  test('are out of the cache before clear answers', async () => {
+    const { store } = await pair();
+    await set(store, 1);
+    void notifications.hold('toClient');
+    await store.clear();
+    expect(await store.get('sid')).toBeUndefined();
+  });
+
+  test('are out of the cache before revoke and destroy answer', async () => {
+    const { store } = await pair();
+    for (const sid of ['a', 'b']) await set(store, 1, sid);
+    void notifications.hold('toClient');
+    await store.revoke(idOf('a'));
+    await store.destroy('b');
+    expect([await store.get('a'), await store.get('b')]).toEqual([undefined, undefined]);
+  });
+
+  test('are out of the cache where the answer is lost and they have ended', async () => {
+    const { store, other } = await pair({ userId });
+    await login(store, 'a', 'ann');
+    expect(await isHit(store, 'a')).toBe(true);
+    const held = statements.hold('toClient');
+    const revoked = store.revokeUser('ann');
+    await held;
+    await until(async () => (await other.get('a')) === undefined);
+    statements.cut();
+    await expect(revoked).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
+    statements.release();
+    await caughtUp(store, other);
+    expect(await store.get('a')).toBeUndefined();
+  });
+});
+
+describe('Two reads', () => {
+  test('the later is not undone by the earlier, whose answer comes last', async () => {
+    const { store, other } = await pair({ pool: poolWithOneProxied() });
+    await set(other, 1);
+    await caughtUp(store, other);
+    const held = statements.hold('toClient');
+    const earlier = visits(store);
+    await held;
+    void notifications.hold('toClient');
+    await set(other, 2);
+    expect(await visits(store)).toBe(2);
+    statements.release();
+    expect(await earlier).toBe(1);
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('what one has told is not forgotten by a save that moved only the expiry', async () => {
+    const { store, other } = await pair({ pool: poolWithOneProxied() });
+    await cached({ store, other });
+    const session = await store.get('sid');
+    if (session === undefined) throw new Error('no session');
+    void notifications.hold('toClient');
+    await set(other, 2);
+    const shift = shiftClock();
+    shift(6000);
+    const held = statements.hold('toClient');
+    const read = visits(store);
+    await held;
+    shift(0);
+    session.cookie.expires = new Date(Date.now() + 7_200_000);
+    const saved = store.set('sid', session);
+    statements.release();
+    expect(await read).toBe(2);
+    await saved;
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('what the database has told while the lease was over is not forgotten when it is renewed', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    await cached({ store, other }, 1, 'logged out');
+    void notifications.hold('toClient');
+    await set(other, 2);
+    await other.destroy('logged out');
+    const shift = shiftClock();
+    shift(6000);
+    expect(await visits(store)).toBe(2);
+    expect(await store.get('logged out')).toBeUndefined();
+    // As if a heartbeat had come back that was sent before the change.
+    shift(0);
+    expect(await visits(store)).toBe(2);
+    expect(await store.get('logged out')).toBeUndefined();
+  });
+});
+
+describe('Before the first heartbeat has come back', () => {
+  test('nothing is cached', async () => {
+    const other = await another();
+    notifications.refuse();
+    const store = storeOn(database.pool(), {
+      cache: true,
+      sync: { connectionString: notifications.url },
+    });
+    await set(store, 1);
+    expect([await isHit(store), await isHit(store)]).toEqual([false, false]);
+    await set(other, 2);
+    expect(await visits(store)).toBe(2);
+    expect(store.stats()).toMatchObject({ sync: 'down', hits: 0, cached: 0 });
+  });
+
+  test('what was asked for before it listened does not fill the cache', async () => {
+    const other = await another();
+    await set(other, 1);
+    notifications.refuse();
+    const store = storeOn(poolWithOneProxied(), {
+      cache: true,
+      sync: { connectionString: notifications.url },
+    });
+    await store.ready();
+    const held = statements.hold('toClient');
+    const read = visits(store);
+    await held;
+    // Nobody listens.
+    await set(other, 2);
+    notifications.accept();
+    await up(store);
+    statements.release();
+    expect(await read).toBe(1);
+    expect(await visits(store)).toBe(2);
+  });
+});
+
+describe('A listener that is', () => {
+  test('lost empties the cache, and what was asked for before does not fill it again', async () => {
+    const { store, other } = await pair({ pool: poolWithOneProxied() });
+    await cached({ store, other });
+    await set(other, 1, 'asked for');
+    await caughtUp(store, other);
+    const held = statements.hold('toClient');
+    const read = visits(store, 'asked for');
+    await held;
+    notifications.refuse();
+    await untilSync(store, 'down');
+    expect(store.stats().cached).toBe(0);
+    // Nobody listens.
+    await set(other, 2);
+    await set(other, 2, 'asked for');
+    notifications.accept();
+    await up(store);
+    statements.release();
+    expect(await read).toBe(1);
+    expect(await visits(store, 'asked for')).toBe(2);
+    expect(await visits(store)).toBe(2);
+  });
+
+  test('half open leaves nothing that is older than the heartbeat', async () => {
+    const heartbeat = 0.6;
+    const { store, other } = await pair({
+      sync: { connectionString: notifications.url, heartbeat },
+    });
+    await cached({ store, other });
+    notifications.swallow();
+    await set(other, 2);
+    const changedAt = performance.now();
+    let [staleAt, reads] = [changedAt, 0];
+    await until(async () => {
+      const before = performance.now();
+      if ((await visits(store)) === 2) return true;
+      [staleAt, reads] = [before, reads + 1];
+      return false;
+    });
+    expect(reads).toBeGreaterThan(0);
+    expect(staleAt - changedAt).toBeLessThan(heartbeat * 1000);
+    await untilSync(store, 'down');
+  });
+
+  test('half open does not answer at the moment that its lease is over, told or not', async () => {
+    const heartbeat = 0.4;
+    const { store, other } = await pair({
+      sync: { connectionString: notifications.url, heartbeat },
+    });
+    await cached({ store, other });
+    notifications.swallow();
+    await set(other, 2);
+    expect(await visits(store)).toBe(1);
+    const { hits } = store.stats();
+    block(heartbeat * 1000);
+    const read = visits(store);
+    // No timer and no socket could tell it anything since.
+    expect(store.stats()).toMatchObject({ sync: 'up', hits });
+    expect(await read).toBe(2);
+  });
+
+  test('alive answers nothing after its machine was suspended, until it has caught up', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    void notifications.hold('toClient');
+    await set(other, 2);
+    // The monotonic clock stands still meanwhile.
+    setTime(Date.now() + 6000);
+    expect(await visits(store)).toBe(2);
+  });
+});
+
+describe('A listener whose announcements never come back', () => {
+  const heartbeat = 0.3;
+
+  /** Writes and reads for longer than several leases. */
+  async function neverCaches(store: DrizzleStore, isOver: () => boolean): Promise<void> {
+    const other = await another();
+    let count = 0;
+    do {
+      count += 1;
+      await set(other, count);
+      expect(await visits(store)).toBe(count);
+      await set(store, -count);
+      expect(await visits(store)).toBe(-count);
+      await new Promise(setImmediate);
+    } while (!isOver());
+    expect(store.stats()).toMatchObject({ sync: 'down', hits: 0, cached: 0 });
+  }
+
+  test('in another database: the store works without a cache, and says why once', async () => {
+    await using elsewhere = await freshDatabase();
+    const store = storeOn(database.pool(), {
+      cache: true,
+      sync: { connectionString: elsewhere.url, heartbeat },
+    });
+    await neverCaches(store, () => logged.length > 0);
+    expect(logged).toEqual([[expect.stringContaining('sync: { connectionString:')]]);
+  });
+
+  test.skipIf(pgbouncer === undefined)(
+    'behind a transaction pooler: the store works without a cache, and says why once',
+    async () => {
+      await using bouncer = await startPgbouncer(database.url);
+      const pool = database.pool({ connectionString: bouncer.url, max: 4 });
+      const store = storeOn(pool, {
+        cache: true,
+        preparedStatements: false,
+        sync: { heartbeat },
+      });
+      await neverCaches(store, () => logged.length > 0);
+      expect(logged).toEqual([[expect.stringContaining('transaction pooler')]]);
+      await store.close();
+      await pool.end();
+    },
+  );
+
+  test.skipIf(pgbouncer === undefined)(
+    'until it is given a direct connection beside the pooler',
+    async () => {
+      await using bouncer = await startPgbouncer(database.url);
+      const pool = database.pool({ connectionString: bouncer.url, max: 4 });
+      const { store, other } = await pair({
+        pool,
+        preparedStatements: false,
+        sync: { connectionString: notifications.url },
+      });
+      await cached({ store, other });
+      const heard = heardOf(other, 'change', 'sid');
+      await set(store, 2);
+      await heard;
+      expect(await visits(other)).toBe(2);
+      await store.close();
+      await pool.end();
+    },
+  );
+
+  test.skipIf(pgbouncer === undefined)('unlike behind a pooler of sessions', async () => {
+    await using bouncer = await startPgbouncer(database.url, { pool_mode: 'session' });
+    const pool = database.pool({ connectionString: bouncer.url, max: 4 });
+    const { store, other } = await pair({ pool, sync: true });
+    await cached({ store, other });
+    await store.close();
+    await pool.end();
+  });
+});
+
+describe('Time', () => {
+  const sync = () => ({ connectionString: notifications.url, heartbeat: 3600 });
+
+  test('what nobody announces is read after maxAge seconds', async () => {
+    const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
+    const shift = shiftClock();
+    await cached({ store, other });
+    await database.query(`update sessions set revoked_at = now(), data = null where id = $1`, [
+      idOf('sid'),
+    ]);
+    shift(59_000);
+    expect(await visits(store)).toBe(1);
+    shift(60_100);
+    expect(await store.get('sid')).toBeUndefined();
+  });
+
+  test('maxAge is counted from when the database was asked, not from the last use or touch', async () => {
+    const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
+    const shift = shiftClock();
+    await set(other, 1);
+    await caughtUp(store, other);
+    const held = statements.hold('toClient');
+    const read = store.get('sid');
+    await held;
+    shift(30_000);
+    statements.release();
+    const session = await read;
+    if (session === undefined) throw new Error('no session');
+    await store.touch('sid', session);
+    shift(59_000);
+    expect(await isHit(store)).toBe(true);
+    shift(60_100);
+    expect(await isHit(store)).toBe(false);
+  });
+
+  test('a cached session ends to the millisecond', async () => {
+    const { store } = await pair({ sync: sync() });
+    const end = Date.now() + 100_000;
+    await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
+    setTime(end - 1);
+    expect([await visits(store), await isHit(store)]).toEqual([1, true]);
+    setTime(end);
+    expect(await store.get('sid')).toBeUndefined();
+  });
+
+  test('a cached session ends at its absolute end', async () => {
+    const { store } = await pair({ sync: sync(), maxLifetime: 100 });
+    await store.set('sid', sessionWith({ visits: 1 }, 1000));
+    const end = endOf(await store.get('sid')) ?? 0;
+    setTime(end - 1);
+    expect([await visits(store), await isHit(store)]).toEqual([1, true]);
+    setTime(end);
+    expect(await store.get('sid')).toBeUndefined();
+  });
+
+  test('a touch here extends what is cached', async () => {
+    const { store } = await pair({ sync: sync() });
+    const end = Date.now() + 100_000;
+    await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
+    const session = await store.get('sid');
+    if (session === undefined) throw new Error('no session');
+    session.cookie.expires = new Date(end + 100_000);
+    await store.touch('sid', session);
+    setTime(end + 1000);
+    expect(await isHit(store)).toBe(true);
+    expect(endOf(await store.get('sid'))).toBe(end + 100_000);
+  });
+
+  test('a touch in another process keeps a cached session from being cut off', async () => {
+    const { store, other } = await pair({ sync: sync() });
+    const end = Date.now() + 100_000;
+    await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
+    expect(await isHit(store)).toBe(true);
+    const session = await other.get('sid');
+    if (session === undefined) throw new Error('no session');
+    session.cookie.expires = new Date(end + 100_000);
+    await other.touch('sid', session);
+    setTime(end + 1000);
+    expect(await visits(store)).toBe(1);
+    expect(endOf(await store.get('sid'))).toBe(end + 100_000);
+  });
+
+  test('a save here does not take back what a touch in another process has added', async () => {
+    const { store, other } = await pair({ sync: sync() });
+    const end = Date.now() + 100_000;
+    await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
+    const touched = await other.get('sid');
+    if (touched === undefined) throw new Error('no session');
+    touched.cookie.expires = new Date(end + 100_000);
+    await other.touch('sid', touched);
+    const session = await store.get('sid');
+    if (session === undefined) throw new Error('no session');
+    await store.set('sid', Object.assign(session, { visits: 2 }));
+    expect(endOf(await other.get('sid'))).toBe(end + 100_000);
+    await store.update('sid', (current) => Object.assign(current, { visits: 3 }));
+    expect(endOf(await other.get('sid'))).toBe(end + 100_000);
+  });
+
+  test('a touch of a session that another process has ended takes it out of the cache', async () => {
+    const { store, other } = await pair();
+    await cached({ store, other });
+    const session = await store.get('sid');
+    if (session === undefined) throw new Error('no session');
+    void notifications.hold('toClient');
+    await other.destroy('sid');
+    expect(await visits(store)).toBe(1);
+    await store.touch('sid', session);
+    expect(await store.get('sid')).toBeUndefined();
+  });
+});
