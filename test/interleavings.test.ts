@@ -665,6 +665,16 @@ describe('@fastify/session', () => {
     expect(await tabs.look()).toEqual({});
   });
 
+  test('with rolling: true a request that changed nothing writes what it read over another’s change', async () => {
+    const rolling = await listen({ rolling: true, maxAge: hour });
+    const places = () => ({ slowUrl: rolling, quickUrl: rolling });
+    const tabs = await visitor(places, { user: 'ada', a: 1 });
+    const slow = await tabs.slow.begin(['wait']);
+    await tabs.quick.run(['set', 'a', 2]);
+    await slow.end();
+    expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
+  });
+
   test('a sid that its generator gives again works once the tombstone has been pruned', async () => {
     const again = await listen({ sid: randomUUID() });
     const places = () => ({ slowUrl: again, quickUrl: again });

@@ -10,8 +10,8 @@ import pg from 'pg';
 import { ending, generated, loaded } from './requests.js';
 
 const total = Number(process.argv[2]);
-const atOnce = 64;
-const sessions = Array.from({ length: 256 }, () => randomUUID());
+const atOnce = 256;
+const sessions = Array.from({ length: 512 }, () => randomUUID());
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 4 });
 const store = new DrizzleStore(pool, { pruneSessionInterval: false });
 
