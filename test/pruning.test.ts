@@ -1,0 +1,343 @@
+/** Pruning: what it deletes, how it goes about it, and what stops it. */
+import { tracingChannel } from 'node:diagnostics_channel';
+import { DrizzleStore, idOf, StoreClosedError } from 'connect-drizzle';
+import type pg from 'pg';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { gate } from './support/gate.js';
+import { promised, sessionUntil, sessionWith } from './support/sessions.js';
+
+type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
+
+/** What pruning waited for, in the order in which it did. */
+const waits: { ms: number | undefined; ref: boolean | undefined }[] = [];
+
+vi.mock(import('node:timers/promises'), async (importOriginal) => {
+  const timers = await importOriginal();
+  return {
+    ...timers,
+    setTimeout: (ms, value, options) => {
+      waits.push({ ms, ref: options?.ref });
+      return timers.setTimeout(ms, value, options);
+    },
+  };
+});
+
+let database: TestDatabase;
+let pool: pg.Pool;
+const open: DrizzleStore[] = [];
+
+beforeEach(async () => {
+  database = await freshDatabase();
+  pool = database.pool();
+  await storeWith({ pruneSessionInterval: false }).migrate();
+  waits.length = 0;
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+  for (const store of open.splice(0)) await store.close();
+  await database.drop();
+});
+
+function storeWith(options: Options = {}, source: pg.Pool = pool): DrizzleStore {
+  const store = new DrizzleStore(source, { pruneSessionInterval: false, ...options });
+  open.push(store);
+  return store;
+}
+
+/** So often that no test has to wait for it. */
+const OFTEN = 0.001;
+
+/** Rows that ended a minute ago, and others that end in an hour. */
+async function fill(expired: number, live: number): Promise<void> {
+  await database.query(
+    `insert into sessions (id, data, expires_at)
+     select 'expired ' || n, '{}'::json, now() - interval '1 minute' from generate_series(1, $1::int) n
+     union all
+     select 'live ' || n, '{}'::json, now() + interval '1 hour' from generate_series(1, $2::int) n`,
+    [expired, live],
+  );
+}
+
+function eventually(check: () => unknown): Promise<unknown> {
+  return vi.waitFor(check, { timeout: 20_000, interval: 10 });
+}
+
+async function ids(): Promise<string[]> {
+  const rows = await database.query<{ id: string }>('select id from sessions order by id');
+  return rows.map(({ id }) => id);
+}
+
+async function count(): Promise<number> {
+  const [row] = await database.query<{ count: number }>(
+    'select count(*)::int as count from sessions',
+  );
+  return row?.count ?? Number.NaN;
+}
+
+/** Resolves at the end of the next run of pruning in this process, well or badly. */
+function nextRun(): Promise<void> {
+  const channel = tracingChannel('connect-drizzle:prune');
+  const ended = gate();
+  const subscriber = {
+    start() {},
+    end() {},
+    asyncStart() {},
+    asyncEnd() {
+      channel.unsubscribe(subscriber);
+      ended.open();
+    },
+    error() {},
+  };
+  channel.subscribe(subscriber);
+  return ended.opened;
+}
+
+/** Holds every delete of the table back until it is let go; `arrived` tells of the first that waits. */
+async function holdDeletes() {
+  const holder = await pool.connect();
+  await holder.query('select pg_advisory_lock(1)');
+  await database.query(`create function wait_for_the_test() returns trigger language plpgsql as $$
+    begin perform pg_advisory_xact_lock_shared(1); return null; end $$`);
+  await database.query(
+    `create trigger wait before delete on sessions for each statement execute function wait_for_the_test()`,
+  );
+  return {
+    arrived: () =>
+      eventually(async () => {
+        const waiting = await database.query(
+          `select from pg_locks where locktype = 'advisory' and not granted`,
+        );
+        expect(waiting).toHaveLength(1);
+      }),
+    letGo() {
+      holder.release(true);
+    },
+  };
+}
+
+describe('pruneSessions()', () => {
+  test('deletes what has expired and gives its number', async () => {
+    const store = storeWith();
+    await store.set('live', sessionWith());
+    await store.set('expired', sessionUntil(new Date(Date.now() - 1)));
+    await store.set('long expired', sessionUntil(new Date(0)));
+    await store.set('endless', sessionWith({}, null));
+    expect(await store.pruneSessions()).toBe(2);
+    expect(await ids()).toEqual([idOf('live'), idOf('endless')].sort());
+    expect(await store.pruneSessions()).toBe(0);
+    expect(await promised((done) => store.pruneSessions(done))).toBe(0);
+    expect(store.stats().pruned).toBe(2);
+  });
+
+  test('is exact within the hour', async () => {
+    await database.query(
+      `insert into sessions (id, data, expires_at)
+       select n::text, '{}'::json, now() + n * interval '7 minutes' from generate_series(-20, 20) n`,
+    );
+    expect(await storeWith().pruneSessions()).toBe(21);
+    expect(await count()).toBe(20);
+  });
+
+  test('leaves a tombstone for the hour in which a late request could run into it', async () => {
+    const store = storeWith();
+    for (const sid of ['fresh', 'old']) {
+      await store.set(sid, sessionWith());
+      await store.destroy(sid);
+    }
+    await database.query(
+      `update sessions set expires_at = expires_at - interval '1 hour' where id = $1`,
+      [idOf('old')],
+    );
+    expect(await store.pruneSessions()).toBe(1);
+    expect(await ids()).toEqual([idOf('fresh')]);
+  });
+
+  test("goes by the database's clock, whatever the process believes", async () => {
+    const store = storeWith();
+    await store.set('live', sessionWith());
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 365 * 86_400_000 });
+    expect(await store.get('live')).toBeUndefined();
+    expect(await store.pruneSessions()).toBe(0);
+    vi.useRealTimers();
+    expect(await store.get('live')).toBeDefined();
+  });
+
+  test('deletes any number, in batches that no reader waits for', async () => {
+    await fill(12_000, 100);
+    const query = vi.spyOn(pool, 'query');
+    const held = await holdDeletes();
+    const store = storeWith({ timeout: 5 });
+    const pruned = store.pruneSessions();
+    await held.arrived();
+    // A delete is under way, and whoever reads or writes does not notice.
+    await store.set('sid', sessionWith());
+    expect(await store.get('sid')).toBeDefined();
+    await store.destroy('sid');
+    expect(await store.length()).toBe(100);
+    held.letGo();
+    expect(await pruned).toBe(12_000);
+    expect(await count()).toBe(101);
+    const deletes = query.mock.calls.filter(([sent]) =>
+      JSON.stringify(sent).includes('delete from'),
+    );
+    expect(deletes.length).toBeGreaterThanOrEqual(4);
+  });
+
+  test('waits for no row that the app holds, and takes it the next time', async () => {
+    await fill(10, 0);
+    const app = await pool.connect();
+    await app.query('begin');
+    await app.query(`select from sessions where id in ('expired 3', 'expired 4') for update`);
+    const store = storeWith();
+    expect(await store.pruneSessions()).toBe(8);
+    expect(await ids()).toEqual(['expired 3', 'expired 4']);
+    await app.query('rollback');
+    app.release();
+    expect(await store.pruneSessions()).toBe(2);
+  });
+
+  test('shares the work where many processes prune at once', async () => {
+    await fill(30_000, 10);
+    const counts = await Promise.all(
+      [1, 2, 3, 4].map(() => storeWith({}, database.pool({ max: 2 })).pruneSessions()),
+    );
+    expect(counts.reduce((sum, each) => sum + each)).toBe(30_000);
+    expect(await count()).toBe(10);
+  });
+
+  test('finds its rows by an index', async () => {
+    await fill(1000, 100_000);
+    await database.query('analyze sessions');
+    const query = vi.spyOn(pool, 'query');
+    await storeWith({ preparedStatements: false }).pruneSessions();
+    const sent: unknown = query.mock.calls[0]?.[0];
+    const text = typeof sent === 'object' && sent !== null && 'text' in sent ? sent.text : sent;
+    const rows = await database
+      .query<{ 'QUERY PLAN': string }>(`explain (generic_plan) ${text}`)
+      .catch(
+        // Before Postgres 16.
+        () =>
+          database.query<{ 'QUERY PLAN': string }>(
+            `explain ${String(text).replace('$1', "'5000'")}`,
+          ),
+      );
+    const plan = rows.map((row) => row['QUERY PLAN']).join('\n');
+    expect(plan).toContain('sessions_expires_hour_index');
+    expect(plan).not.toContain('Seq Scan');
+  });
+
+  test('stops in the middle when the store is closed', async () => {
+    await fill(20_000, 0);
+    const held = await holdDeletes();
+    const store = storeWith({ errorLog: () => {} });
+    const pruned = expect(store.pruneSessions()).rejects.toThrow(StoreClosedError);
+    await held.arrived();
+    const closed = store.close();
+    held.letGo();
+    await pruned;
+    await closed;
+    // The one batch that was under way.
+    expect(await count()).toBe(15_000);
+  });
+});
+
+describe('pruning by itself', () => {
+  test('goes on as long as the store is open', async () => {
+    const store = storeWith({ pruneSessionInterval: OFTEN });
+    for (let round = 1; round <= 3; round += 1) {
+      await fill(5, 0);
+      await eventually(async () => expect(await count()).toBe(0));
+    }
+    expect(store.stats().pruned).toBe(15);
+    await store.close();
+    await fill(5, 0);
+    const before = waits.length;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(waits).toHaveLength(before);
+    expect(await count()).toBe(5);
+  });
+
+  test('waits a quarter of an hour, more or less, and keeps no process alive', async () => {
+    const random = vi.spyOn(Math, 'random');
+    for (const value of [0, 0.5, 0.999]) {
+      random.mockReturnValue(value);
+      storeWith({ pruneSessionInterval: undefined });
+    }
+    expect(waits.map(({ ms }) => ms)).toEqual([450_000, 900_000, 1_349_100]);
+    expect(waits.map(({ ref }) => ref)).toEqual([false, false, false]);
+  });
+
+  test('waits as long as it is told, each time anew', async () => {
+    const random = vi.spyOn(Math, 'random').mockReturnValueOnce(0.25).mockReturnValueOnce(0.75);
+    random.mockReturnValue(0.5);
+    const run = nextRun();
+    storeWith({ pruneSessionInterval: 0.01 });
+    await run;
+    await eventually(() => expect(waits.length).toBeGreaterThanOrEqual(3));
+    expect(waits.slice(0, 3).map(({ ms }) => ms)).toEqual([7.5, 12.5, 10]);
+  });
+
+  test('is left to the app where it is false', async () => {
+    const store = storeWith({ pruneSessionInterval: false });
+    await fill(1, 0);
+    await store.set('sid', sessionWith());
+    expect(waits).toEqual([]);
+    expect(await count()).toBe(2);
+    expect(await store.pruneSessions()).toBe(1);
+  });
+
+  test('reports a failure, and carries on', async () => {
+    const logged: unknown[][] = [];
+    const errorLog = (...args: unknown[]) => logged.push(args);
+    await fill(7, 0);
+    await database.query('alter table sessions rename to moved_away');
+    const store = storeWith({ pruneSessionInterval: OFTEN, errorLog });
+    await eventually(() => expect(logged.length).toBeGreaterThanOrEqual(2));
+    expect(logged[0]).toEqual([
+      'connect-drizzle: Pruning expired sessions failed',
+      expect.objectContaining({ code: 'ERR_TABLE_MISSING' }),
+    ]);
+    await database.query('alter table moved_away rename to sessions');
+    await eventually(() => expect(store.stats().pruned).toBe(7));
+  });
+
+  test('carries on where the log itself fails', async () => {
+    const errorLog = vi.fn(() => {
+      throw new Error("the log's own");
+    });
+    await fill(7, 0);
+    await database.query('alter table sessions rename to moved_away');
+    const store = storeWith({ pruneSessionInterval: OFTEN, errorLog });
+    await eventually(() => expect(errorLog.mock.calls.length).toBeGreaterThanOrEqual(2));
+    await database.query('alter table moved_away rename to sessions');
+    await eventually(() => expect(store.stats().pruned).toBe(7));
+  });
+
+  test.each(['close', 'signal'])(
+    'stops in the middle, without a word in the log: by %s',
+    async (by) => {
+      await fill(20_000, 0);
+      const held = await holdDeletes();
+      const errorLog = vi.fn();
+      const controller = new AbortController();
+      const { signal } = controller;
+      const store = storeWith({ pruneSessionInterval: OFTEN, errorLog, signal });
+      await held.arrived();
+      if (by === 'signal') controller.abort();
+      const closed = store.close();
+      held.letGo();
+      await closed;
+      expect(await count()).toBe(15_000);
+      expect(errorLog).not.toHaveBeenCalled();
+    },
+  );
+
+  test('stops while it waits', async () => {
+    const store = storeWith({ pruneSessionInterval: 86_400 });
+    expect(waits).toHaveLength(1);
+    await store.close();
+    expect(pool.totalCount).toBeLessThanOrEqual(1);
+  });
+});
