@@ -17,7 +17,7 @@ import { percent, ratio, times } from './report.js';
  */
 
 const OURS = 'connect-drizzle';
-const LIMIT = 'batched by hand';
+const LIMIT = 'same statements by hand';
 
 /** @type {readonly Goal[]} */
 export const GOALS = Object.freeze([

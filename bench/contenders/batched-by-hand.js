@@ -97,7 +97,7 @@ const DESTROY = {
 /** @typedef {(client: import('pg').PoolClient, calls: Call[]) => Promise<unknown>} Send */
 
 /** A few connections, and the calls that wait for one of them. */
-class Lanes {
+export class Lanes {
   /** @type {Map<Send, Call[]>} the kind that has waited longest first */
   #waiting = new Map();
   #scheduled = false;

@@ -57,6 +57,7 @@ export const CONTENDERS = Object.freeze([
   'MemoryStore',
   'session-pouchdb-store',
   'by hand',
+  'same statements by hand',
   'batched by hand',
 ]);
 

@@ -1,0 +1,124 @@
+/**
+ * The same statements as the store's, batched by hand: what is left of it without the order of calls
+ * on one id, origins and merges, timeouts, splitting and tracing. It finds each session by the hash
+ * of its sid, as the statements want it, and remembers of a loaded session what they ask for.
+ *
+ * @module
+ */
+import session from 'express-session';
+import { Lanes } from './batched-by-hand.js';
+import connectDrizzle from './connect-drizzle.js';
+import { openPool } from './postgres.js';
+
+/** @type {import('./index.js').Contender} */
+export default {
+  ...connectDrizzle,
+  async open(context) {
+    // Its table and how it is filled are the store's.
+    const opened = await connectDrizzle.open(context);
+    const { drizzle } = await import('drizzle-orm/node-postgres');
+    const dist = new URL('../../dist/', import.meta.url);
+    const { buildStatements } = await import(new URL('statements.js', dist).href);
+    const { viewOf } = await import(new URL('view.js', dist).href);
+    const { sessionTable } = await import(new URL('schema.js', dist).href);
+    const { pool, statements: times } = openPool(context);
+    const statements = buildStatements(drizzle({ client: pool }), {
+      ...viewOf(sessionTable(), (column) => column.name),
+      withUser: false,
+      maxLifetime: undefined,
+      prepared: true,
+      timeout: 30,
+      announce: undefined,
+    });
+    return {
+      ...opened,
+      statements: times,
+      store: new SameStatementsStore(statements, opened.idOf),
+      async close() {
+        await pool.end();
+        await opened.close();
+      },
+    };
+  },
+};
+
+class SameStatementsStore extends session.Store {
+  #reads = new Lanes([1, 2]);
+  #writes = new Lanes([1, 2]);
+  /** What a save has to name of a loaded session. @type {WeakMap<object, object>} */
+  #loaded = new WeakMap();
+
+  constructor(statements, idOf) {
+    super();
+    this.idOf = idOf;
+    this.sendReads = async (_, calls) => {
+      const rows = await statements.read(calls.map(({ id }) => id));
+      for (const [at, { callback }] of calls.entries()) callback(null, this.#sessionOf(rows[at]));
+    };
+    this.sendTouches = answering(statements.touch);
+    this.sendSaves = answering(statements.save);
+    this.sendInserts = answering(statements.put);
+    this.sendEnds = answering((rows) => statements.end(rows.map(({ id }) => id)));
+  }
+
+  #sessionOf(row) {
+    if (row === undefined) return null;
+    const data = JSON.parse(row.data);
+    this.#loaded.set(data, row);
+    return data;
+  }
+
+  createSession(request, data) {
+    const created = super.createSession(request, data);
+    this.#loaded.set(created, this.#loaded.get(data));
+    return created;
+  }
+
+  get(sid, callback) {
+    this.#reads.push(this.sendReads, { id: this.idOf(sid), callback });
+  }
+
+  set(sid, session, callback) {
+    const row = {
+      id: this.idOf(sid),
+      data: JSON.stringify(session),
+      expiresAt: session.cookie.expires.getTime(),
+      userId: null,
+    };
+    if (this.#loaded.has(session)) this.#save(session, row, callback);
+    else this.#writes.push(this.sendInserts, { row, callback });
+  }
+
+  /** Two callers of one session meet here, where nobody keeps them apart: the later one overwrites. */
+  #save(session, row, callback) {
+    const { version, createdAt, expiresAt: seenExpiresAt } = this.#loaded.get(session);
+    this.#writes.push(this.sendSaves, {
+      row: { ...row, version, createdAt, seenExpiresAt },
+      callback: (error, written) => {
+        if (error) return callback(error);
+        if (written.outcome === 'busy') return this.#save(session, row, callback);
+        const { stored = { ...row, ...written } } = written;
+        this.#loaded.set(session, stored);
+        return written.outcome === 'conflict' ? this.#save(session, row, callback) : callback(null);
+      },
+    });
+  }
+
+  touch(sid, session, callback) {
+    const expiresAt = session.cookie.expires.getTime();
+    const row = { id: this.idOf(sid), createdAt: 0, expiresAt, aliveAt: 0 };
+    this.#writes.push(this.sendTouches, { row, callback });
+  }
+
+  destroy(sid, callback) {
+    this.#writes.push(this.sendEnds, { row: { id: this.idOf(sid) }, callback });
+  }
+}
+
+/** A statement over rows, as the lanes send it. */
+function answering(statement) {
+  return async (_, calls) => {
+    const results = await statement(calls.map(({ row }) => row));
+    for (const [at, { callback }] of calls.entries()) callback(null, results[at]);
+  };
+}
