@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { listenNodePostgres } from '../src/sync/node-postgres.js';
 import { type PostgresServer, startPostgres } from './support/postgres.js';
 import { startProxy } from './support/proxy.js';
 import { judgeHistories, type Observation } from './support/staleness.js';
@@ -229,6 +230,25 @@ describe('A checker of histories', () => {
     expect(judged.stale).toBeGreaterThan(0);
     await everyWorker('untilSync', 'up');
   });
+});
+
+test('A heartbeat does not wait for the disk', async () => {
+  const listener = await listenNodePostgres({ connectionString: server.url })('beats', undefined, {
+    onMessage: () => {},
+    onLost: () => {},
+    signal: new AbortController().signal,
+  });
+  let unflushed = 0;
+  for (let beat = 0; beat < 20; beat += 1) {
+    await listener.send('a beat');
+    const { rows } = await pool.query<{ behind: boolean }>(
+      'select pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn() as behind',
+    );
+    if (rows[0]?.behind) unflushed += 1;
+  }
+  await listener.close();
+  // The server writes it now and then by itself.
+  expect(unflushed).toBeGreaterThan(10);
 });
 
 test('A database server that is killed and comes back loses nobody, and is heard again', async () => {
