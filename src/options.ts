@@ -120,16 +120,39 @@ const YEAR = 365 * DAY;
 
 /** Where an option of a peer's went, for those who move in. */
 const MOVED: Readonly<Record<string, string>> = {
+  // connect-pg-simple, connect-pg-pool
   pool: 'pass the pool as the first argument: new DrizzleStore(pool, options)',
+  pgPromise: 'pass its pool as the first argument: new DrizzleStore(db.$pool, options)',
   conString: 'pass the URL as the first argument: new DrizzleStore(url, options)',
   conObject: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
-  client: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
-  db: 'pass the database as the first argument: new DrizzleStore(db, options)',
+  pruneSessionRandomizedInterval: 'pruneSessionInterval is always jittered, by half',
+  // session-pouchdb-store
   purge: 'it is called pruneSessionInterval, in seconds',
   maxIdle: 'it is an option of the cache: cache: { maxIdle }, in seconds',
   scavenge: 'it is an option of the cache: cache: { scavenge }, in seconds',
+  commit: 'each save is in the database when it answers',
+  // connect-redis
+  client: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
+  db: 'pass the database as the first argument: new DrizzleStore(db, options)',
   prefix: 'a table of its own does what a prefix did: tableName',
+  disableTTL: 'every session ends: give the cookie a long maxAge',
+  scanCount: 'sessions are listed in pages by the primary key',
+  // connect-mongo
+  mongoUrl: 'pass a postgres:// URL as the first argument: new DrizzleStore(url, options)',
+  clientPromise: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
+  mongoOptions: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
+  dbName: 'it is part of the URL',
+  collectionName: 'it is called tableName',
+  autoRemove: 'it is called pruneSessionInterval, in seconds; false: none',
+  autoRemoveInterval: 'it is called pruneSessionInterval, in seconds',
+  stringify: 'a session is stored as JSON, or as serializer makes it',
+  serialize: 'it is serializer: { stringify, parse }',
+  unserialize: 'it is serializer: { stringify, parse }',
   crypto: 'encryptionKeys does what it did',
+  cryptoAdapter: 'encryptionKeys does what it did',
+  timestamps: 'they are always there: created_at, last_seen_at',
+  transformId: 'what is stored is always a hash of the sid: idOf(sid)',
+  writeOperationOptions: "durability is the server's: synchronous_commit",
 };
 
 /** Checks options and fills in the defaults. */

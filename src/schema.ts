@@ -13,8 +13,8 @@ import {
   index,
   integer,
   json,
+  PgSchema,
   type PgTableFn,
-  pgSchema,
   pgTable,
   text,
   timestamp,
@@ -121,7 +121,8 @@ function plainTable(tableName: string, columnNames: ColumnNames): PlainSessionTa
 }
 
 function qualifiedTable(tableName: string, schemaName: string, columnNames: ColumnNames) {
-  return pgSchema(schemaName).table(tableName, sessionColumns(columnNames), sessionIndexes);
+  // `pgSchema()` refuses the name `public`, which is as good as any to those who pass it.
+  return new PgSchema(schemaName).table(tableName, sessionColumns(columnNames), sessionIndexes);
 }
 
 declare const tableInSchema: PgTableFn<string>;
