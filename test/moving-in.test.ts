@@ -1,0 +1,374 @@
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
+import express from 'express';
+import session, { MemoryStore, type SessionData, type Store } from 'express-session';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { type Browser, type Site, serve } from './support/http.js';
+import { contentOf, endOf, sessionWith } from './support/sessions.js';
+
+/** It comes without types. */
+const connectPgSimple: (
+  library: typeof session,
+) => new (
+  options: object,
+) => Store & { close(): Promise<void> } = createRequire(import.meta.url)('connect-pg-simple');
+
+const guide = await readFile(new URL('../docs/migrating.md', import.meta.url), 'utf8');
+
+/** The statement of the guide, word for word. */
+const importSessions = /```sql\n(insert into sessions[^`]+)```/.exec(guide)?.[1] ?? '';
+
+const minutes = 60_000;
+const undo: (() => unknown)[] = [];
+let database: TestDatabase;
+
+beforeEach(async () => {
+  // Where connect-pg-simple writes times that are not in UTC, as on many a server.
+  database = await freshDatabase({ settings: { TimeZone: 'America/St_Johns' } });
+  undo.push(() => database.drop());
+});
+
+afterEach(async () => {
+  for (const each of undo.splice(0).reverse()) await each();
+});
+
+type Owned = SessionData & { userId?: string };
+
+/** The same app on either store. */
+async function appOn(store: Store): Promise<Site> {
+  const app = express();
+  app.use(express.json());
+  app.use(
+    session({
+      store,
+      secret: 'one secret before and after',
+      name: 'shop',
+      resave: false,
+      saveUninitialized: false,
+      cookie: { maxAge: 30 * minutes },
+    }),
+  );
+  app.get('/', (request, response) => {
+    response.json({ sid: request.sessionID, ...contentOf(request.session) });
+  });
+  app.post('/login', (request, response, next) => {
+    request.session.regenerate((error) => {
+      if (error) return next(error);
+      Object.assign(request.session, request.body);
+      response.end();
+    });
+  });
+  app.post('/visit', (request, response) => {
+    const visits = Number(Reflect.get(request.session, 'visits') ?? 0);
+    Object.assign(request.session, { visits: visits + 1 });
+    response.end();
+  });
+  app.post('/logout', (request, response, next) => {
+    request.session.destroy((error) => (error ? next(error) : response.end()));
+  });
+  const site = await serve(app);
+  undo.push(() => site.close());
+  return site;
+}
+
+function peer(): Store {
+  const PgStore = connectPgSimple(session);
+  const store = new PgStore({
+    pool: database.pool(),
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+  });
+  undo.push(() => store.close());
+  return store;
+}
+
+async function ours(options: DrizzleStoreOptions = {}): Promise<DrizzleStore> {
+  const store = new DrizzleStore(database.pool(), {
+    pruneSessionInterval: false,
+    userId: (data: Owned) => data.userId,
+    ...options,
+  });
+  undo.push(() => store.close());
+  await store.migrate();
+  return store;
+}
+
+/** The same browser, when the app comes back elsewhere. */
+function moved(browser: Browser, site: Site): Browser {
+  const other = site.browser();
+  for (const [name, value] of browser.cookies) other.cookies.set(name, value);
+  return other;
+}
+
+async function seenBy(browser: Browser): Promise<Record<string, unknown>> {
+  return (await browser.get('/')).json();
+}
+
+describe('from connect-pg-simple', () => {
+  test('users stay logged in: one statement moves the sessions', async () => {
+    const before = await appOn(peer());
+    const people = {
+      ada: { userId: 'ada', cart: { apples: 3, list: [1, null, 'é🙈'] } },
+      bob: { userId: 'bob', note: 'a "quoted" \\ text\u001f' },
+      eve: { userId: 'eve' },
+      gone: { userId: 'gone' },
+    };
+    const browsers = new Map<string, Browser>();
+    for (const [name, content] of Object.entries(people)) {
+      const browser = before.browser();
+      await browser.post('/login', content);
+      browsers.set(name, browser);
+    }
+    const at = (name: string) => {
+      const browser = browsers.get(name);
+      if (browser === undefined) throw new Error(`no ${name}`);
+      return browser;
+    };
+    const anonymous = before.browser();
+    await anonymous.post('/visit');
+    await at('eve').post('/logout');
+    const seen = new Map<string, Record<string, unknown>>();
+    for (const [name, browser] of browsers) seen.set(name, await seenBy(browser));
+    const expiries = await database.query<{ sid: string; ms: number }>(
+      `select sid, extract(epoch from expire::timestamptz)::float8 * 1000 as ms from session`,
+    );
+    await database.query(`update session set expire = now() - interval '1 minute' where sid = $1`, [
+      seen.get('gone')?.sid,
+    ]);
+    await before.close();
+
+    const store = await ours();
+    await database.query(importSessions);
+    const after = await appOn(store);
+    for (const name of ['ada', 'bob']) {
+      const browser = moved(at(name), after);
+      expect(await seenBy(browser)).toEqual(seen.get(name));
+      await browser.post('/visit');
+      expect(await seenBy(browser)).toEqual({ ...seen.get(name), visits: 1 });
+    }
+    const stranger = moved(anonymous, after);
+    await stranger.post('/visit');
+    expect(await seenBy(stranger)).toMatchObject({ visits: 2 });
+    for (const name of ['eve', 'gone']) {
+      expect(await seenBy(moved(at(name), after))).not.toHaveProperty('userId');
+    }
+
+    // They are the store's own in every respect.
+    const sids = ['ada', 'bob'].map((name) => String(seen.get(name)?.sid));
+    const stored = await database.query<{ id: string }>(
+      'select id, sessions::text as row from sessions',
+    );
+    expect(stored.map(({ id }) => id)).toEqual(expect.arrayContaining(sids.map(idOf)));
+    for (const sid of sids) expect(JSON.stringify(stored)).not.toContain(sid);
+    expect(await store.length()).toBe(3);
+    for (const { sid, ms } of expiries.filter((each) => sids.includes(each.sid))) {
+      // Touched since, to 30 minutes from now.
+      const end = endOf(await store.get(sid)) ?? 0;
+      expect(end).toBeGreaterThan(ms - 1000);
+      expect(end).toBeLessThan(ms + minutes);
+    }
+    expect(await store.revokeUser('ada')).toBe(1);
+    expect(await seenBy(moved(at('ada'), after))).not.toHaveProperty('userId');
+    await moved(at('bob'), after).post('/logout');
+    expect(await seenBy(moved(at('bob'), after))).not.toHaveProperty('userId');
+  });
+
+  test('the statement keeps the time at which a session ends, whatever the time zone', async () => {
+    const store = peer();
+    const data = sessionWith({ userId: 'ada' }, 600);
+    await new Promise((resolve) => store.set('sid', data, resolve));
+    const own = await ours();
+    await database.query(importSessions);
+    const [row] = await database.query<{ ms: number }>(
+      'select extract(epoch from expires_at)::float8 * 1000 as ms from sessions',
+    );
+    // connect-pg-simple rounds up to a second.
+    const late = (row?.ms ?? 0) - (endOf(data) ?? 0);
+    expect(late).toBeGreaterThanOrEqual(0);
+    expect(late).toBeLessThan(1000);
+    expect(endOf(await own.get('sid'))).toBe(row?.ms);
+  });
+
+  test('the statement can be run again: it changes nothing that has gone on here', async () => {
+    const old = peer();
+    const set = (sid: string, data: SessionData) =>
+      new Promise((resolve) => old.set(sid, data, resolve));
+    for (const sid of ['changed', 'ended', 'untouched'])
+      await set(sid, sessionWith({ userId: sid }));
+    const store = await ours();
+    await database.query(importSessions);
+    await store.update('changed', (data) => void Object.assign(data, { page: 2 }));
+    await store.destroy('ended');
+    await set('late', sessionWith({ userId: 'late' }));
+    await database.query(importSessions);
+    expect(contentOf(await store.get('changed'))).toEqual({ userId: 'changed', page: 2 });
+    expect(await store.get('ended')).toBeUndefined();
+    expect(contentOf(await store.get('untouched'))).toEqual({ userId: 'untouched' });
+    expect(contentOf(await store.get('late'))).toEqual({ userId: 'late' });
+  });
+
+  test('a session with U+0000 is moved by the expression that the guide has for it', async () => {
+    const old = peer();
+    const odd = sessionWith({ userId: 'ada', odd: 'a\0b' });
+    await new Promise((resolve) => old.set('odd', odd, resolve));
+    await new Promise((resolve) => old.set('even', sessionWith({ userId: 'ada' }), resolve));
+    const store = await ours();
+    await expect(database.query(importSessions)).rejects.toThrow(
+      'unsupported Unicode escape sequence',
+    );
+    const expression = /`(case when position[^`]+)`/.exec(guide)?.[1] ?? '';
+    expect(importSessions).toContain("sess ->> 'userId'");
+    await database.query(importSessions.replace("sess ->> 'userId'", expression));
+    expect(contentOf(await store.get('odd'))).toEqual({ userId: 'ada', odd: 'a\0b' });
+    expect(await store.revokeUser('ada')).toBe(1);
+  });
+
+  test('a store that is given the old table’s name says what is wrong', async () => {
+    await new Promise((resolve) => peer().set('sid', sessionWith(), resolve));
+    const options = {
+      tableName: 'session',
+      pruneSessionInterval: false,
+      errorLog: () => {},
+    } as const;
+    for (const createTableIfMissing of [false, true]) {
+      const store = new DrizzleStore(database.pool(), { ...options, createTableIfMissing });
+      undo.push(() => store.close());
+      await expect(store.get('sid')).rejects.toThrow('connect-pg-simple');
+    }
+    const store = new DrizzleStore(database.pool(), options);
+    undo.push(() => store.close());
+    await expect(store.migrate()).rejects.toMatchObject({ code: 'ERR_MIGRATION' });
+    await expect(store.migrate()).rejects.toThrow('not one of this package');
+    expect(await database.query('select sid from session')).toEqual([{ sid: 'sid' }]);
+    // Once it is gone, its name is free.
+    await database.query('drop table session');
+    const heir = await ours({ tableName: 'session' });
+    await heir.set('sid', sessionWith());
+    expect(await heir.get('sid')).toBeDefined();
+  });
+});
+
+test('from any other store: sessions that are set again under their sids stay logged in', async () => {
+  const memory = new MemoryStore();
+  const before = await appOn(memory);
+  const ada = before.browser();
+  await ada.post('/login', { userId: 'ada', cart: ['apples'] });
+  const seen = await seenBy(ada);
+  await before.close();
+
+  const store = await ours({ encryptionKeys: ['5'.repeat(64)] });
+  const old = Object.entries(
+    await new Promise<Record<string, SessionData>>((resolve, reject) => {
+      memory.all((error, all) =>
+        error ? reject(error) : resolve({ ...all } as Record<string, SessionData>),
+      );
+    }),
+  );
+  expect(old).toHaveLength(1);
+  for (const [sid, data] of old) await store.set(sid, JSON.parse(JSON.stringify(data)));
+  const after = await appOn(store);
+  expect(await seenBy(moved(ada, after))).toEqual(seen);
+  expect(await store.revokeUser('ada')).toBe(1);
+});
+
+test('the schema may be called public, as it could before', async () => {
+  const store = await ours({ schemaName: 'public', createTableIfMissing: true });
+  await store.set('sid', sessionWith({ userId: 'ada' }));
+  expect(contentOf(await (await ours()).get('sid'))).toEqual({ userId: 'ada' });
+});
+
+test('a dropped table is made anew by the next start', async () => {
+  const store = await ours({ createTableIfMissing: true });
+  await store.set('sid', sessionWith());
+  await database.query('drop table sessions');
+  const next = new DrizzleStore(database.pool(), {
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+  });
+  undo.push(() => next.close());
+  await next.set('sid', sessionWith({ page: 1 }));
+  expect(contentOf(await next.get('sid'))).toEqual({ page: 1 });
+});
+
+// Which options the guide's tables name, by package, and what becomes of each here.
+const options: Record<string, Record<string, unknown>> = {
+  'connect-pg-simple': {
+    pool: {},
+    pgPromise: {},
+    conString: 'postgres://localhost/db',
+    conObject: {},
+    pruneSessionRandomizedInterval: false,
+  },
+  'connect-pg-pool': { pool: {} },
+  'session-pouchdb-store': { maxIdle: 300_000, scavenge: 1000, purge: 300_000, commit: 1000 },
+  'connect-redis': { client: {}, prefix: 'sess:', disableTTL: true, scanCount: 100 },
+  'connect-mongo': {
+    mongoUrl: 'mongodb://localhost',
+    client: {},
+    clientPromise: {},
+    dbName: 'shop',
+    mongoOptions: {},
+    collectionName: 'sessions',
+    autoRemove: 'native',
+    autoRemoveInterval: 10,
+    stringify: true,
+    serialize: () => {},
+    unserialize: () => {},
+    crypto: { secret: 'x' },
+    cryptoAdapter: {},
+    timestamps: true,
+    transformId: () => {},
+    writeOperationOptions: {},
+  },
+};
+
+/** What is taken as it was. */
+const kept: Record<string, DrizzleStoreOptions> = {
+  'connect-pg-simple': {
+    tableName: 'session',
+    schemaName: 'public',
+    createTableIfMissing: true,
+    ttl: 86_400,
+    disableTouch: false,
+    pruneSessionInterval: 900,
+    errorLog: () => {},
+  },
+  'connect-pg-pool': {
+    tableName: 'session',
+    schemaName: 'public',
+    ttl: 60,
+    pruneSessionInterval: false,
+    errorLog: () => {},
+  },
+  'session-pouchdb-store': {},
+  'connect-redis': { ttl: () => 60, disableTouch: true, serializer: JSON },
+  'connect-mongo': { ttl: 1_209_600, touchAfter: 86_400 },
+};
+
+describe.each(Object.keys(options))('the options of %s', (name) => {
+  const section = guide.split(/^## /m).find((part) => part.startsWith(`${name}\n`)) ?? '';
+
+  test.each(Object.entries(options[name] ?? {}))(
+    '%s went elsewhere, and the error says where',
+    (option, value) => {
+      expect(section).toContain(`\`${option}\``);
+      const make = () => new DrizzleStore('memory://', { [option]: value });
+      expect(make).toThrow(TypeError);
+      expect(make).toThrow(`unknown option ${option}: `);
+      expect(make).not.toThrow('the options are');
+    },
+  );
+
+  test('that are the same are taken', async () => {
+    for (const [option, value] of Object.entries(kept[name] ?? {})) {
+      expect(section).toContain(`\`${option}\``);
+      const store = new DrizzleStore('postgres://localhost:1/nowhere', {
+        pruneSessionInterval: false,
+        [option]: value,
+      });
+      await store.close();
+    }
+  });
+});
