@@ -1,4 +1,11 @@
-import { createPublicKey, createSecretKey, generateKeyPairSync, randomBytes } from 'node:crypto';
+import {
+  createDecipheriv,
+  createHmac,
+  createPublicKey,
+  createSecretKey,
+  generateKeyPairSync,
+  randomBytes,
+} from 'node:crypto';
 import { DrizzleStore, type DrizzleStoreOptions, type EncryptionKey, idOf } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -104,6 +111,22 @@ describe('an encrypted session', () => {
     }
     // Whose it is has to be found, and is not hidden.
     expect(await database.query('select user_id from sessions')).toEqual([{ user_id: 'ada' }]);
+  });
+
+  test('is AES-256-GCM under a key of its own, made of the key and its id', async () => {
+    const store = await open();
+    await store.set('sid', sessionWith({ page: 1 }));
+    const [nonce, body] = (await storedParts('sid'))
+      .slice(1)
+      .map((part) => Buffer.from(part, 'base64url'));
+    if (nonce === undefined || body === undefined) throw new Error('no envelope');
+    const key = createHmac('sha256', current).update(idOf('sid')).digest();
+    const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 });
+    decipher.setAAD(Buffer.from(idOf('sid')));
+    decipher.setAuthTag(body.subarray(-16));
+    const text = decipher.update(body.subarray(0, -16)).toString('utf8') + decipher.final('utf8');
+    expect(contentOf(JSON.parse(text))).toEqual({ page: 1 });
+    expect(nonce).toHaveLength(12);
   });
 
   test('looks different in each row and after each write', async () => {
