@@ -21,6 +21,7 @@ export default {
     }
     const { DrizzleStore, idOf } = await import('../../dist/index.js');
     const { pool, statements } = openPool(context);
+    const table = context.options.tableName ?? 'sessions';
     const store = new DrizzleStore(pool, {
       createTableIfMissing: true,
       pruneSessionInterval: false,
@@ -30,12 +31,12 @@ export default {
     return {
       store,
       statements,
-      ...tableOf(pool, 'sessions'),
+      ...tableOf(pool, table),
       fill: context.options.encryptionKeys
         ? fillThrough(store)
         : filler(
             pool,
-            `with ${FRESH} insert into sessions (id, data, expires_at)
+            `with ${FRESH} insert into ${table} (id, data, expires_at)
              select ${ID}, data, expires_at from fresh order by 1`,
           ),
       prune: () => store.pruneSessions(),

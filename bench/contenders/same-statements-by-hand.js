@@ -10,12 +10,15 @@ import { Lanes } from './batched-by-hand.js';
 import connectDrizzle from './connect-drizzle.js';
 import { openPool } from './postgres.js';
 
+const TABLE = 'same_statements';
+
 /** @type {import('./index.js').Contender} */
 export default {
   ...connectDrizzle,
   async open(context) {
-    // Its table and how it is filled are the store's.
-    const opened = await connectDrizzle.open(context);
+    // A table like the store's, filled in the same way.
+    const options = { ...context.options, tableName: TABLE };
+    const opened = await connectDrizzle.open({ ...context, options });
     const { drizzle } = await import('drizzle-orm/node-postgres');
     const dist = new URL('../../dist/', import.meta.url);
     const { buildStatements } = await import(new URL('statements.js', dist).href);
@@ -23,7 +26,7 @@ export default {
     const { sessionTable } = await import(new URL('schema.js', dist).href);
     const { pool, statements: times } = openPool(context);
     const statements = buildStatements(drizzle({ client: pool }), {
-      ...viewOf(sessionTable(), (column) => column.name),
+      ...viewOf(sessionTable({ tableName: TABLE }), (column) => column.name),
       withUser: false,
       maxLifetime: undefined,
       prepared: true,
