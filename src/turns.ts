@@ -36,7 +36,7 @@ export class Turns {
 
   #take<T>(id: string, exclusive: boolean, work: () => Promise<T>): Promise<T> {
     const turn = this.#enter(id, exclusive);
-    const result = turn === undefined ? work() : turn.then(work);
+    const result = turn === undefined ? started(work) : turn.then(work);
     const leave = () => this.#leave(id);
     result.then(leave, leave);
     return result;
@@ -73,5 +73,14 @@ export class Turns {
       const following: Waiting | undefined = line.waiting[0];
       next = !line.exclusive && following?.exclusive === false ? line.waiting.shift() : undefined;
     }
+  }
+}
+
+/** What fails before its first wait must give its place back as well. */
+function started<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return work();
+  } catch (error) {
+    return Promise.reject(error);
   }
 }
