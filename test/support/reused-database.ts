@@ -1,0 +1,51 @@
+import { DrizzleStore } from 'connect-drizzle';
+import type pg from 'pg';
+import { type DatabaseOptions, freshDatabase, type TestDatabase } from './database.js';
+
+type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
+
+/**
+ * A database in which many tests of a file run one after the other, each in a schema without tables:
+ * making a database takes longer than most of them.
+ */
+export interface ReusedDatabase extends TestDatabase {
+  /** A store on such a pool, with its table, that neither prunes nor logs. */
+  store(options?: Options, pool?: pg.Pool): Promise<DrizzleStore>;
+  /** Ends whatever is still under way, the stores and the pools from here, and removes all tables. */
+  clear(): Promise<void>;
+}
+
+export async function reusedDatabase(options?: DatabaseOptions): Promise<ReusedDatabase> {
+  const database = await freshDatabase(options);
+  const stores: DrizzleStore[] = [];
+  const pools: pg.Pool[] = [];
+  const pool: ReusedDatabase['pool'] = (config) => {
+    const made = database.pool(config);
+    pools.push(made);
+    return made;
+  };
+  return {
+    ...database,
+    pool,
+    async store(settings = {}, on = pool()) {
+      const store = new DrizzleStore(on, {
+        createTableIfMissing: true,
+        pruneSessionInterval: false,
+        errorLog: () => {},
+        ...settings,
+      });
+      stores.push(store);
+      await store.ready();
+      return store;
+    },
+    async clear() {
+      await database.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()`,
+      );
+      await Promise.all(stores.splice(0).map((store) => store.close()));
+      await Promise.all(pools.splice(0).map((each) => (each.ended ? undefined : each.end())));
+      await database.query('drop schema public cascade; create schema public');
+    },
+  };
+}
