@@ -151,7 +151,7 @@ export interface Statements {
   readonly prune: (limit: number) => Promise<number>;
   /** Nothing but a statement on the table, which fails where there is none. */
   readonly probe: () => Promise<void>;
-  /** Sends a message on a channel. Its commit does not wait for the disk. */
+  /** Sends a message on a channel. */
   readonly notify: (channel: string, payload: string) => Promise<void>;
 }
 
@@ -520,8 +520,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     [],
     idField,
     sql`select pg_notify(${text('channel')}, ${text('payload')})::text as id
-        where pg_notification_queue_usage() >= 0
-          and set_config('synchronous_commit', 'off', true) is not null`,
+        where pg_notification_queue_usage() >= 0`,
   );
 
   const read: Statements['read'] = async (rows) => {

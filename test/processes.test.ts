@@ -1,6 +1,5 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { listenNodePostgres } from '../src/sync/node-postgres.js';
 import { type PostgresServer, startPostgres } from './support/postgres.js';
 import { startProxy } from './support/proxy.js';
 import { judgeHistories, type Observation } from './support/staleness.js';
@@ -8,7 +7,7 @@ import type { Commands } from './support/worker.js';
 import { startWorker, type Worker } from './support/workers.js';
 
 /** Seconds. */
-const heartbeat = 0.5;
+const heartbeat = 1;
 
 let server: PostgresServer;
 let pool: pg.Pool;
@@ -78,10 +77,7 @@ describe('Four processes', () => {
   test('all see a change and a log-out of one of them', async () => {
     const sid = newSid();
     await everywhere(sid, { visits: 1 });
-    const before = await everyWorker('stats');
-    expect(await everyWorker('get', sid)).toEqual(Array(4).fill({ visits: 1 }));
-    const after = await everyWorker('stats');
-    expect(after.map(({ hits }, at) => hits - (before[at]?.hits ?? 0))).toEqual([1, 1, 1, 1]);
+    await everyWorker('untilHit', sid);
 
     const others = workers.slice(1);
     await worker(0).call('set', sid, { visits: 2 });
@@ -102,9 +98,12 @@ describe('Four processes', () => {
         .flatMap((times) => times.map((time, at) => time - (took[at]?.[from] ?? Number.NaN)))
         .sort((one, other) => one - other);
     const [called, answered] = [since('calledAt'), since('answeredAt')];
-    for (const [name, times] of Object.entries({ 'call of set': called, 'its answer': answered })) {
+    for (const [name, times] of Object.entries({
+      'the call of set': called,
+      'its answer': answered,
+    })) {
       console.log(
-        `Propagation to another process, from the ${name}: ` +
+        `Propagation to another process, from ${name}: ` +
           `p50 ${milliseconds(percentile(times, 0.5))}, p99 ${milliseconds(percentile(times, 0.99))}`,
       );
     }
@@ -128,18 +127,22 @@ describe('Four processes', () => {
   });
 
   test('one whose listener hears nothing serves nothing that is older than the heartbeat', async () => {
-    const sid = newSid();
-    await everywhere(sid, { visits: 1 });
-    listeners[3]?.swallow();
-    const { answeredAt } = await worker(0).call('destroy', sid);
-    const staleAt = await worker(3).call('readUntil', sid, undefined);
-    expect(staleAt - answeredAt).toBeLessThan(heartbeat * 1000);
-    // It was served from the cache for a while, or this test would show nothing.
-    expect(staleAt).toBeGreaterThan(answeredAt);
-    await worker(3).call('untilSync', 'down');
-    listeners[3]?.release();
-    listeners[3]?.cut();
-    await worker(3).call('untilSync', 'up');
+    let servedMs = 0;
+    while (servedMs <= 0) {
+      const sid = newSid();
+      await everywhere(sid, { visits: 1 });
+      await worker(3).call('untilHit', sid);
+      listeners[3]?.swallow();
+      const { answeredAt } = await worker(0).call('destroy', sid);
+      const staleAt = await worker(3).call('readUntil', sid, undefined);
+      // Not above 0 where its lease was just over, which shows nothing.
+      servedMs = staleAt - answeredAt;
+      expect(servedMs).toBeLessThan(heartbeat * 1000);
+      await worker(3).call('untilSync', 'down');
+      listeners[3]?.release();
+      listeners[3]?.cut();
+      await worker(3).call('untilSync', 'up');
+    }
   });
 });
 
@@ -176,7 +179,7 @@ describe('A checker of histories', () => {
   test('finds neither in four processes that read, write and end sessions while their connections are cut', async () => {
     const live = Array.from({ length: 40 }, newSid);
     for (const sid of live) await worker(0).call('set', sid, { version: 1 });
-    const ms = 6000;
+    const ms = 8000;
     const histories = Promise.all(
       workers.map((each) => each.call('live', { sids: live, callers: 6, ms })),
     );
@@ -230,25 +233,6 @@ describe('A checker of histories', () => {
     expect(judged.stale).toBeGreaterThan(0);
     await everyWorker('untilSync', 'up');
   });
-});
-
-test('A heartbeat does not wait for the disk', async () => {
-  const listener = await listenNodePostgres({ connectionString: server.url })('beats', undefined, {
-    onMessage: () => {},
-    onLost: () => {},
-    signal: new AbortController().signal,
-  });
-  let unflushed = 0;
-  for (let beat = 0; beat < 20; beat += 1) {
-    await listener.send('a beat');
-    const { rows } = await pool.query<{ behind: boolean }>(
-      'select pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn() as behind',
-    );
-    if (rows[0]?.behind) unflushed += 1;
-  }
-  await listener.close();
-  // The server writes it now and then by itself.
-  expect(unflushed).toBeGreaterThan(10);
 });
 
 test('A database server that is killed and comes back loses nobody, and is heard again', async () => {

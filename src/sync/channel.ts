@@ -32,13 +32,6 @@ export type Listen = (
   handlers: ListenHandlers,
 ) => Promise<Listener>;
 
-/**
- * Sends a message. A commit that notifies holds a lock of the whole server until it is on disk; that
- * of a heartbeat need not be there.
- */
-export const SEND =
-  "select pg_notify($1, $2) where set_config('synchronous_commit', 'off', true) is not null";
-
 const SENDER_LENGTH = 8;
 
 export type MessageKind = 'change' | 'destroy' | 'heartbeat';

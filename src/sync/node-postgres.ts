@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Listen, SEND } from './channel.js';
+import type { Listen } from './channel.js';
 
 export function listenNodePostgres(poolOptions: object): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
@@ -42,7 +42,7 @@ export function listenNodePostgres(poolOptions: object): Listen {
     }
     return {
       send: async (payload) => {
-        await client.query(SEND, [channel, payload]);
+        await client.query('select pg_notify($1, $2)', [channel, payload]);
       },
       close: async () => {
         over = true;

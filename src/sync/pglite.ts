@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Listen, SEND } from './channel.js';
+import type { Listen } from './channel.js';
 
 interface PGliteListening {
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>;
@@ -21,7 +21,7 @@ export function listenPglite(client: object): Listen {
     });
     return {
       send: async (payload) => {
-        await client.query(SEND, [channel, payload]);
+        await client.query('select pg_notify($1, $2)', [channel, payload]);
       },
       close: () => unlisten(),
     };

@@ -5,7 +5,7 @@
  * @module
  */
 import { connect, type Socket } from 'node:net';
-import { type Listen, SEND } from './channel.js';
+import type { Listen } from './channel.js';
 
 export function listenPostgresJs(appOptions: object): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
@@ -68,7 +68,7 @@ export function listenPostgresJs(appOptions: object): Listen {
     }
     return {
       send: async (payload) => {
-        await sql.unsafe(SEND, [channel, payload]);
+        await sql.unsafe('select pg_notify($1, $2)', [channel, payload]);
       },
       close,
     };

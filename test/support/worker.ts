@@ -98,6 +98,14 @@ const commands = {
       await pause(1);
     }
   },
+  /** Reads until the cache has answered. */
+  async untilHit(sid: string) {
+    const { hits } = store().stats();
+    while (store().stats().hits === hits) {
+      await store().get(sid);
+      await pause(1);
+    }
+  },
   /** Reads, writes and ends sessions at random, and tells what it has observed. */
   async live({ sids, callers, ms }: { sids: readonly string[]; callers: number; ms: number }) {
     const observed: Observation[] = [];
