@@ -336,7 +336,10 @@ export function onLanes(statements: Statements, batcher: Batcher): Statements {
   };
 }
 
-/** Takes the oldest calls that fit into one statement; one of any size always does. */
+/**
+ * Takes the oldest calls that fit into one statement; one of any size always does. What another transaction stood
+ * in the way of goes alone, so that nobody waits for it twice.
+ */
 function take<Row, Result>(
   lanes: Lanes,
   waiting: Call<Row, Result>[],
@@ -346,8 +349,9 @@ function take<Row, Result>(
   let count = 0;
   for (const call of waiting) {
     bytes += call.bytes;
-    if (count > 0 && (count === most || bytes > MAX_BYTES)) break;
+    if (count > 0 && (call.tries > 0 || count === most || bytes > MAX_BYTES)) break;
     count += 1;
+    if (call.tries > 0) break;
   }
   lanes.waiting -= count;
   return waiting.splice(0, count);

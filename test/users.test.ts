@@ -886,21 +886,32 @@ describe('a table of the app’s own', () => {
   test('delays no other save while the app holds the user’s row', async () => {
     await create('integer', cascade);
     const store = await open({ table: withInteger, lanes: 1 });
-    const sids = ['log-in', 'other', 'another'];
-    for (const sid of sids) await store.set(sid, sessionWith());
-    const [logIn, ...others] = await Promise.all(sids.map((sid) => load(store, sid)));
+    // So large that a statement takes two of them, and some always wait for the lane.
+    const text = 'x'.repeat(400_000);
+    const others = Array.from({ length: 6 }, (_, at) => `other-${at}`);
+    await store.set('log-in', sessionWith());
+    for (const sid of others) await store.set(sid, sessionWith({ text }));
     await using obstacle = await holding(database, 'select from people where id = 1 for update');
+    using statements = logStatements();
+    const refused = () => statements.sent.filter(({ state }) => state === '55P03');
     let loggedIn = false;
     const waiting = store
-      .set('log-in', Object.assign(logIn ?? {}, { user: 1 }) as Owned)
+      .set('log-in', Object.assign(await load(store, 'log-in'), { user: 1 }))
       .then(() => {
         loggedIn = true;
       });
     await Promise.all(
-      others.map((data, at) => store.set(sids[at + 1] ?? '', Object.assign(data, { page: at }))),
+      others.map(async (sid) => {
+        const data = await load(store, sid);
+        for (let page = 1; refused().length < 8; page += 1) {
+          await store.set(sid, Object.assign(data, { page }));
+        }
+      }),
     );
-    expect(contentOf(await store.get('another'))).toEqual({ page: 1 });
     expect(loggedIn).toBe(false);
+    // Once it is known whom the lock concerns, nobody shares a statement with it.
+    const sizes = refused().map(({ rows }) => rows);
+    expect(sizes.slice(sizes.indexOf(1)).every((rows) => rows === 1)).toBe(true);
     await obstacle.release();
     await waiting;
     expect(await userIdOf('log-in', 'devices')).toBe(1);
