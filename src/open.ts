@@ -5,10 +5,10 @@
  *
  * @module
  */
-import { resolve } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
 import { InvalidArgumentError } from './errors.js';
-import { lockFolder } from './folder.js';
+import { lockFolder, realFolder } from './folder.js';
 import { describe } from './options.js';
 import type { Database } from './statements.js';
 import type { Listen } from './sync/channel.js';
@@ -107,7 +107,7 @@ function openerForText(text: string): Opener {
   if (/^\s*(host|hostaddr|dbname|user|port)\s*=/.test(text)) {
     throw refused("a 'host=…' connection string; write it as a URL");
   }
-  const isPath = text.startsWith('.') || resolve(text) === text || /^[A-Za-z]:[\\/]/.test(text);
+  const isPath = text.startsWith('.') || isAbsolute(text) || /^[A-Za-z]:[\\/]/.test(text);
   if (!isPath && scheme !== undefined) throw refused(`the scheme '${scheme}:'`);
   if (text === 'undefined' || text === 'null')
     throw refused(`the text '${text}' (an unset variable?)`);
@@ -251,7 +251,8 @@ function pgliteOpener(target: string | object | undefined, drizzle?: object): Op
     embedded: true,
     drizzle,
     open: async () => {
-      const unlock = typeof target === 'string' ? await lockFolder(target) : undefined;
+      const folder = typeof target === 'string' ? await realFolder(target) : undefined;
+      const unlock = folder === undefined ? undefined : await lockFolder(folder);
       try {
         const [{ PGlite }, { drizzle: build }] = await Promise.all([
           import('@electric-sql/pglite'),
@@ -259,7 +260,7 @@ function pgliteOpener(target: string | object | undefined, drizzle?: object): Op
         ]);
         const client = given
           ? target
-          : await PGlite.create(target === undefined ? {} : { dataDir: target });
+          : await PGlite.create(folder === undefined ? {} : { dataDir: folder });
         return {
           db: build({ client: client as never }) as unknown as Database,
           connections: 1,

@@ -1,0 +1,446 @@
+/** Where a store's data is: databases, pools and clients of the app's, URLs, folders. */
+import { existsSync } from 'node:fs';
+import {
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { PGlite } from '@electric-sql/pglite';
+import { DrizzleStore, FolderInUseError, idOf, sessionColumns } from 'connect-drizzle';
+import { sql } from 'drizzle-orm';
+import { Cache, type MutationOption } from 'drizzle-orm/cache/core';
+import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
+import * as pgCore from 'drizzle-orm/pg-core';
+import { drizzle as drizzlePglite } from 'drizzle-orm/pglite';
+import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
+import type pg from 'pg';
+import postgres from 'postgres';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { lockFolder, realFolder } from '../src/folder.js';
+import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
+import { runProgram, startProgram } from './support/program.js';
+import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
+
+const options = { createTableIfMissing: true };
+
+let database: TestDatabase;
+
+beforeEach(async () => {
+  database = await freshDatabase();
+});
+afterEach(() => database.drop());
+
+/** Goes through the statements of a store. */
+async function exercise(store: DrizzleStore): Promise<void> {
+  await store.set('one', sessionWith({ name: 'one' }));
+  await store.set('two', sessionWith({ name: 'two' }));
+  await store.set('expired', sessionUntil(new Date(Date.now() - 1)));
+  const one = await store.get('one');
+  expect(contentOf(one)).toEqual({ name: 'one' });
+  if (one) await store.set('one', Object.assign(one, { name: 'changed' }));
+  await store.touch('one', sessionWith({}, 7200));
+  expect(contentOf(await store.get('one'))).toEqual({ name: 'changed' });
+  await store.destroy('two');
+  expect(await store.get('two')).toBeUndefined();
+  expect(Object.keys(await store.all())).toEqual([idOf('one')]);
+  expect(await store.ids()).toEqual([idOf('one')]);
+  expect(await store.length()).toBe(1);
+  for await (const { createdAt } of store.sessions()) {
+    expect(createdAt.getTime()).toBeGreaterThan(Date.now() - 60_000);
+  }
+  expect(await store.pruneSessions()).toBe(1);
+}
+
+describe("an app's Drizzle database", () => {
+  test('keeps its logger to itself', async () => {
+    const lines: string[] = [];
+    const logger = { logQuery: (query: string) => void lines.push(query) };
+    const pglite = await PGlite.create();
+    const client = postgres(database.url, { onnotice: () => {} });
+    const databases = [
+      drizzleNodePostgres({ client: database.pool(), logger }),
+      drizzlePostgresJs({ client, logger }),
+      drizzlePglite({ client: pglite, logger }),
+    ];
+    for (const [at, db] of databases.entries()) {
+      const tableName = `of_database_${at}`;
+      await using store = new DrizzleStore(db, { ...options, tableName });
+      await exercise(store);
+      expect(lines).toEqual([]);
+      await db.execute(sql`select 1`);
+      expect(lines.splice(0)).toEqual(['select 1']);
+    }
+    await pglite.close();
+    await client.end();
+  });
+
+  test('keeps its cache to itself', async () => {
+    const kept = new Map<string, unknown[]>();
+    class EverythingCache extends Cache {
+      override strategy(): 'all' {
+        return 'all';
+      }
+      override async get(key: string) {
+        return kept.get(key);
+      }
+      override async put(key: string, response: unknown) {
+        kept.set(key, [response].flat());
+      }
+      override async onMutate(_params: MutationOption) {}
+    }
+    const db = drizzleNodePostgres({ client: database.pool(), cache: new EverythingCache() });
+    await using store = new DrizzleStore(db, options);
+    await exercise(store);
+    await store.set('sid', sessionWith({ name: 'logged in' }));
+    expect(await store.get('sid')).toBeDefined();
+    await store.destroy('sid');
+    expect(await store.get('sid')).toBeUndefined();
+    expect(kept.size).toBe(0);
+  });
+
+  test('keeps its replicas to itself', () =>
+    withDatabase(async (elsewhere) => {
+      const replicaPool = elsewhere.pool();
+      const db = pgCore.withReplicas(drizzleNodePostgres({ client: database.pool() }), [
+        drizzleNodePostgres({ client: replicaPool }),
+      ]);
+      await using store = new DrizzleStore(db, options);
+      await exercise(store);
+      expect(replicaPool.totalCount).toBe(0);
+    }));
+
+  test('keeps its casing to itself', async () => {
+    const config: object = { casing: 'camelCase' };
+    const db = drizzleNodePostgres({ client: database.pool(), ...config });
+    await using store = new DrizzleStore(db, { ...options, userId: () => 'user' });
+    await exercise(store);
+    expect(await store.revokeUser('user')).toBe(1);
+  });
+
+  test('names the columns that have no names in the table of the app', async () => {
+    const tableName = 'web_sessions';
+    await using made = new DrizzleStore(database.pool(), { ...options, tableName });
+    await made.ready();
+    await database.query(`alter table ${tableName} add column "userAgent" text default 'unknown'`);
+    // Drizzle 0.45 cases names in the database, 1.0 in the table.
+    const snakeCase: { table: typeof pgCore.pgTable } | undefined = Reflect.get(
+      pgCore,
+      'snakeCase',
+    );
+    const table = (snakeCase?.table ?? pgCore.pgTable)(tableName, {
+      ...sessionColumns(),
+      userId: pgCore.text(),
+      userAgent: pgCore.text('userAgent'),
+    });
+    const config: object = snakeCase ? {} : { casing: 'snake_case' };
+    const db = drizzleNodePostgres({ client: database.pool(), ...config });
+    await using store = new DrizzleStore(db, { table, userId: () => 'ada' });
+    await exercise(store);
+    const rows = await database.query(
+      `select user_id, "userAgent" from ${tableName} where data is not null`,
+    );
+    expect(rows).toEqual([{ user_id: 'ada', userAgent: 'unknown' }]);
+  });
+
+  test('may have been made from a URL', async () => {
+    const db = drizzleNodePostgres(database.url);
+    await using store = new DrizzleStore(db, options);
+    await exercise(store);
+    await store.close();
+    await db.$client.end();
+  });
+});
+
+describe("an app's postgres-js", () => {
+  /** What it makes of dates and JSON, in both directions. */
+  async function parsing(client: postgres.Sql): Promise<unknown> {
+    // It learns of the types of arrays at its first query.
+    await client`select 1`;
+    const date = new Date('2026-01-02T03:04:05.678Z');
+    const [row] = await client`select
+      '2026-01-02 03:04:05.678+00'::timestamptz as timestamptz, '2026-01-02 03:04:05'::timestamp as timestamp,
+      '2026-01-02'::date as date, '03:04:05'::time as time, '1 day'::interval as interval,
+      array['2026-01-02 03:04:05+00'::timestamptz] as timestamptzs, array['2026-01-02'::date] as dates,
+      array['2026-01-02 03:04:05'::timestamp] as timestamps, array[1.5::numeric] as numerics,
+      '{"a":1}'::json as json, '{"a":1}'::jsonb as jsonb, 9007199254740993::bigint as bigint,
+      ${date}::timestamptz as sent_date, ${client.json({ a: [1] })}::jsonb as sent_json,
+      ${client.array([1, 2])}::int[] as sent_array`;
+    return row;
+  }
+
+  test.each(['before', 'after'])(
+    'parses dates and JSON as ever: first used %s the store',
+    async (when) => {
+      const client = postgres(database.url, { onnotice: () => {}, max: 3 });
+      const alone = postgres(database.url);
+      const expected = await parsing(alone);
+      await alone.end();
+      expect(expected).toMatchObject({
+        timestamptz: expect.any(Date),
+        sent_date: expect.any(Date),
+      });
+      if (when === 'before') await parsing(client);
+      const parsers = Object.keys(client.options.parsers);
+      const serializers = Object.keys(client.options.serializers);
+
+      await using store = new DrizzleStore(client, options);
+      await store.ready();
+      expect(Object.keys(client.options.parsers)).toEqual(expect.arrayContaining(parsers));
+      expect(Object.keys(client.options.serializers)).toEqual(expect.arrayContaining(serializers));
+      expect(await parsing(client)).toEqual(expected);
+      const [during] = await Promise.all([parsing(client), exercise(store)]);
+      expect(during).toEqual(expected);
+      await store.close();
+      await client.end();
+    },
+  );
+
+  test('parses them as its own Drizzle database does', async () => {
+    const client = postgres(database.url, { onnotice: () => {}, max: 3 });
+    const db = drizzlePostgresJs({ client });
+    const events = pgCore.pgTable('events', {
+      at: pgCore.timestamp('at', { withTimezone: true }),
+      data: pgCore.jsonb('data'),
+    });
+    await database.query('create table events (at timestamptz, data jsonb)');
+    const event = { at: new Date('2026-01-02T03:04:05.678Z'), data: { a: [1] } };
+    await db.insert(events).values(event);
+    const raw = await client`select at, data from events`;
+    await using store = new DrizzleStore(db, options);
+    await exercise(store);
+    await db.insert(events).values(event);
+    expect(await db.select().from(events)).toEqual([event, event]);
+    expect([...(await client`select at, data from events limit 1`)]).toEqual([...raw]);
+    await store.close();
+    await client.end();
+  });
+
+  test('may name columns and parse types in ways of its own', async () => {
+    const client = postgres(database.url, {
+      onnotice: () => {},
+      transform: { ...postgres.camel, undefined: null },
+      types: { bigint: postgres.BigInt },
+      prepare: false,
+    });
+    await using store = new DrizzleStore(client, { ...options, userId: () => 'user' });
+    await exercise(store);
+    expect(await store.revokeUser('user')).toBe(1);
+    await store.close();
+    await client.end();
+  });
+});
+
+describe("an app's pool", () => {
+  test('may parse types in ways of its own', async () => {
+    const raw = { getTypeParser: () => (value: unknown) => String(value) };
+    const custom = {
+      getTypeParser: (oid: number) =>
+        oid === 20 ? BigInt : oid === 25 ? (value: string) => value : () => null,
+    };
+    for (const types of [raw, custom]) {
+      const pool = database.pool({ types: types as unknown as pg.CustomTypesConfig });
+      await using store = new DrizzleStore(pool, { ...options, userId: () => 'user' });
+      await exercise(store);
+      expect(await store.revokeUser('user')).toBe(1);
+      await store.clear();
+    }
+  });
+
+  test('may have one connection only', async () => {
+    await using store = new DrizzleStore(database.pool({ max: 1 }), options);
+    await Promise.all(
+      Array.from({ length: 50 }, (_none, at) => store.set(`sid ${at}`, sessionWith({ at }))),
+    );
+    expect(await store.length()).toBe(50);
+  });
+
+  test('serves several stores at once', async () => {
+    const pool = database.pool();
+    const stores = [{}, { userId: () => 'user' }, { maxLifetime: 60 }].flatMap((more) =>
+      ['one', 'other'].map(
+        (tableName) => new DrizzleStore(pool, { ...options, tableName, ...more }),
+      ),
+    );
+    await Promise.all(stores.map((store) => store.ready()));
+    await Promise.all(stores.map((store, at) => store.set(`sid ${at}`, sessionWith({ at }))));
+    for (const [at, store] of stores.entries()) {
+      expect(contentOf(await store.get(`sid ${at}`))).toEqual({ at });
+      expect(await store.get(`sid ${(at + 1) % stores.length}`)).toBeUndefined();
+      expect(await store.length()).toBe(3);
+    }
+    for (const store of stores) await store.close();
+  });
+});
+
+describe('a table', () => {
+  const named: [how: string, names: { tableName?: string; schemaName: string }][] = [
+    ['in another schema', { schemaName: 'auth' }],
+    ['with capitals', { tableName: 'WebSessions', schemaName: 'Auth' }],
+    ['with a keyword for a name', { tableName: 'user', schemaName: 'select' }],
+    ['with blanks and dots', { tableName: 'my sessions. all', schemaName: 'a.b c' }],
+    ['with characters of any kind', { tableName: 'sessions’ 👻 ü', schemaName: '日本' }],
+    ['with quotes and code', { tableName: `a"b'; drop table c; --`, schemaName: `"$1'\\` }],
+    ['with the longest name', { tableName: 's'.repeat(63), schemaName: 'x'.repeat(63) }],
+  ];
+  test.each(named)('may be named as the app likes: %s', async (_how, names) => {
+    await using store = new DrizzleStore(database.pool(), { ...options, ...names, sync: true });
+    await exercise(store);
+    const { tableName = 'sessions', schemaName } = names;
+    const rows = await database.query(
+      'select from pg_tables where tablename = $1 and schemaname = $2',
+      [tableName, schemaName],
+    );
+    expect(rows).toHaveLength(1);
+  });
+});
+
+describe('a URL', () => {
+  test.each(['postgres', 'postgresql'])('may start with %s://', async (scheme) => {
+    const url = database.url.replace(/^postgres(ql)?/, scheme);
+    await using store = new DrizzleStore(url, options);
+    await exercise(store);
+  });
+});
+
+describe('a folder', () => {
+  let home: string;
+  beforeEach(async () => {
+    home = await mkdtemp(join(tmpdir(), 'connect-drizzle-'));
+  });
+  afterEach(() => rm(home, { recursive: true, force: true }));
+
+  test('is made where it is missing, takes one process at a time, and keeps what that was told', async () => {
+    const folder = join(home, 'made', 'anew');
+    const other = startProgram(
+      `import { DrizzleStore } from 'connect-drizzle';
+       const store = new DrizzleStore(process.env.FOLDER);
+       await store.set('sid', { cookie: { originalMaxAge: null }, name: 'kept' });
+       console.log('it is', process.pid);
+       setInterval(() => {}, 1000);`,
+      { FOLDER: folder },
+    );
+    const pid = Number((await other.until(/it is \d+/)).slice('it is '.length));
+    await symlink(folder, join(home, 'link'));
+    const cwd = vi.spyOn(process, 'cwd').mockReturnValue(home);
+    for (const path of [folder, `${folder}/`, `${home}/x/../made/anew`, './made/anew', 'link']) {
+      await using store = new DrizzleStore(path, { errorLog: () => {} });
+      const error = await store.ready().catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(FolderInUseError);
+      expect(error).toMatchObject({ code: 'ERR_FOLDER_IN_USE', pid });
+      expect(String(error)).toContain(
+        `is in use by process ${pid}; an embedded database takes one process at a time`,
+      );
+      await expect(store.get('sid')).rejects.toThrow(FolderInUseError);
+    }
+    // What it has acknowledged is there after its end, however that comes about.
+    await other.stop('SIGKILL');
+    expect(await readdir(join(home, 'made'))).toEqual(['anew', 'anew.lock']);
+    await using store = new DrizzleStore('link');
+    cwd.mockRestore();
+    expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
+    await store.close();
+    expect(await readdir(join(home, 'made'))).toEqual(['anew']);
+  });
+
+  test('is not held by a store that could not open it', async () => {
+    const folder = join(home, 'data');
+    await using store = new DrizzleStore(folder, { errorLog: () => {} });
+    await writeFile(folder, 'a file, not a folder');
+    expect(await store.ready().catch(String)).not.toContain('FolderInUse');
+    expect(existsSync(`${folder}.lock`)).toBe(false);
+    await (await lockFolder(folder))();
+  });
+});
+
+describe('the lock of a folder', () => {
+  let folder: string;
+  let lock: string;
+  beforeEach(async () => {
+    folder = join(await realpath(await mkdtemp(join(tmpdir(), 'connect-drizzle-'))), 'data');
+    lock = `${folder}.lock`;
+  });
+  afterEach(() => rm(dirname(folder), { recursive: true, force: true }));
+
+  test('is held by one at a time in one process, too', async () => {
+    const [first, second] = await Promise.allSettled([lockFolder(folder), lockFolder(folder)]);
+    expect(second).toMatchObject({
+      status: 'rejected',
+      reason: { code: 'ERR_FOLDER_IN_USE', pid: process.pid },
+    });
+    expect(await readFile(lock, 'utf8')).toBe(String(process.pid));
+    if (first.status === 'fulfilled') await first.value();
+    expect(existsSync(lock)).toBe(false);
+    await (await lockFolder(folder))();
+  });
+
+  test('is gone when its process ends without giving it back', async () => {
+    const { code, output } = await runProgram(
+      `import { lockFolder, realFolder } from './src/folder.ts'; import { existsSync } from 'node:fs';
+       await lockFolder(process.env.FOLDER); console.log(existsSync(process.env.FOLDER + '.lock'));
+       process.exit(3);`,
+      { FOLDER: folder },
+    );
+    expect([code, output.trim()]).toEqual([3, 'true']);
+    expect(existsSync(lock)).toBe(false);
+  });
+
+  test('is nobody’s where it is left from a process that has gone', async () => {
+    const gone = (await runProgram('console.log(process.pid)')).output.trim();
+    const longAgo = new Date(Date.now() - 60_000);
+    const leave = async (file: string, text: string) => {
+      await writeFile(file, text);
+      await utimes(file, longAgo, longAgo);
+    };
+    const leftovers: [lock: string, clearing?: string][] = [
+      [gone],
+      // This process has the pid that another one had.
+      [String(process.pid)],
+      // It ended while it was writing, or clearing away.
+      [''],
+      ['no pid'],
+      [gone, gone],
+      [gone, ''],
+    ];
+    for (const [text, clearing] of leftovers) {
+      await leave(lock, text);
+      if (clearing !== undefined) await leave(`${lock}.clearing`, clearing);
+      const unlock = await lockFolder(folder);
+      expect(await readFile(lock, 'utf8')).toBe(String(process.pid));
+      expect(existsSync(`${lock}.clearing`)).toBe(false);
+      await unlock();
+    }
+  });
+
+  test('is not to be had while another process is just taking it, or clearing it away', async () => {
+    await writeFile(lock, '');
+    await expect(lockFolder(folder)).rejects.toThrow(FolderInUseError);
+    await writeFile(lock, String(process.ppid));
+    await expect(lockFolder(folder)).rejects.toThrow(`is in use by process ${process.ppid};`);
+    await writeFile(`${lock}.clearing`, '1');
+    await expect(lockFolder(folder)).rejects.toThrow('is in use by process 1;');
+    await rm(lock);
+    await (await lockFolder(folder))();
+  });
+
+  test('is of the folder that symbolic links lead to', async () => {
+    await mkdir(folder);
+    await symlink(folder, `${folder} link`);
+    await symlink(dirname(folder), join(folder, 'up'));
+    for (const path of [folder, `${folder} link`, join(folder, 'up', 'data')]) {
+      expect(await realFolder(path)).toBe(folder);
+    }
+    const anew = join(folder, 'up', 'not', 'yet');
+    expect(await realFolder(anew)).toBe(join(dirname(folder), 'not', 'yet'));
+    await rm(folder, { recursive: true });
+    await writeFile(folder, 'a file, not a folder');
+    await expect(realFolder(join(folder, 'data'))).rejects.toMatchObject({ code: 'EEXIST' });
+  });
+});
