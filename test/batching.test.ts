@@ -491,6 +491,26 @@ describe('the order of calls of one id', () => {
     expect(endOf(await store.get('sid'))).toBe(until.at(-1)?.getTime());
   });
 
+  test('a touch that joins another holds though the session would have expired in between', async () => {
+    const store = await openStore();
+    await insertSessions(['sid']);
+    const now = Date.now();
+    const inSeconds = (seconds: number) => sessionUntil(new Date(now + seconds * 1000));
+    const table = await holdingTable(database);
+    const first = store.touch('sid', inSeconds(20));
+    await table.waiting(1);
+    const second = store.touch('sid', inSeconds(1000));
+    vi.setSystemTime(now + 60_000);
+    try {
+      const third = store.touch('sid', inSeconds(2000));
+      await table.release();
+      await Promise.all([first, second, third]);
+      expect(endOf(await store.get('sid'))).toBe(now + 2_000_000);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   test('a touch does not move past a write that came before it', async () => {
     const store = await openStore();
     await insertSessions(['sid']);
