@@ -3,25 +3,13 @@
  *
  * @module
  */
-import { AsyncResource } from 'node:async_hooks';
 import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
-import { Batcher, onLanes } from './batch.js';
-import { CachedRows } from './cache.js';
 import { Codec, Unreadable } from './codec.js';
-import {
-  ConflictError,
-  InvalidArgumentError,
-  InvalidSidError,
-  MigrationError,
-  StoreClosedError,
-  safeError,
-  storeError,
-  TableMissingError,
-} from './errors.js';
+import { Engine, type Opened } from './engine.js';
+import { ConflictError, InvalidArgumentError, InvalidSidError, MigrationError } from './errors.js';
 import { idOf, isId } from './id.js';
-import { migrate } from './migrate.js';
-import { type Connection, nameIn, type Opener, openerFor, type Source } from './open.js';
+import { nameIn, openerFor, type Source } from './open.js';
 import {
   type DrizzleStoreOptions,
   describe,
@@ -29,16 +17,12 @@ import {
   settingsFrom,
   type UserId,
 } from './options.js';
-import { pruneAll, pruneAtIntervals } from './prune.js';
-import { BatchedRows, type Rows } from './rows.js';
+import type { Rows } from './rows.js';
 import { asSession, type SaveResult, Saver, userIdText } from './save.js';
 import { sessionTable } from './schema.js';
-import { buildStatements, type ListedRow, type Statements, type StoredRow } from './statements.js';
-import { channelOf, type Message } from './sync/channel.js';
-import { Realtime, type SyncSource } from './sync/realtime.js';
-import { withinTimeout } from './timeout.js';
+import type { ListedRow, StoredRow } from './statements.js';
 import { traced, tracing } from './tracing.js';
-import { type SessionView, viewOf } from './view.js';
+import { viewOf } from './view.js';
 
 /** The Node callback that express-session passes. */
 export type Callback<T> = (error?: unknown, result?: T) => void;
@@ -88,15 +72,6 @@ export interface StoreStats {
   readonly cached: number;
 }
 
-/** What is there once the source is open. */
-interface Opened {
-  readonly connection: Connection;
-  readonly statements: Statements;
-  readonly batcher: Batcher;
-  readonly rows: Rows;
-  readonly cache: CachedRows | undefined;
-}
-
 /** What express-session assigns to `store.generate`: it gives a request its new session. */
 type GenerateSession = (request: Request) => void;
 
@@ -114,22 +89,10 @@ const UPDATE_TRIES = 1000;
  */
 export class DrizzleStore extends session.Store {
   readonly #settings: Settings;
-  readonly #opener: Opener;
-  readonly #table: SessionView;
   readonly #codec: Codec;
   readonly #saver: Saver;
-  readonly #realtime: Realtime | undefined;
-  /** What the store opens is its own, in no context of the request that came first. */
-  readonly #context = new AsyncResource('connect-drizzle');
-  readonly #closing = new AbortController();
-  readonly #pruning: Promise<void>;
-  #opening: Promise<Opened> | undefined;
-  #opened: Opened | undefined;
-  #closed: Promise<void> | undefined;
-  #underWay = 0;
-  #whenIdle: (() => void) | undefined;
+  readonly #engine: Engine;
   #unreadable = 0;
-  #pruned = 0;
   #generate: GenerateSession | undefined;
 
   static {
@@ -156,37 +119,26 @@ export class DrizzleStore extends session.Store {
   constructor(...args: [source?: Source, options?: DrizzleStoreOptions]) {
     super();
     // An explicit `undefined` is an unset variable, and refused.
-    this.#opener = openerFor(args.length === 0 ? 'memory://' : args[0]);
-    this.#settings = settingsFrom(args[1] === undefined ? {} : args[1]);
-    const { table, tableName, schemaName, signal, pruneSessionInterval, sync } = this.#settings;
-    this.#table = viewOf(
-      table === undefined ? sessionTable({ tableName, schemaName }) : table,
-      nameIn(this.#opener.drizzle),
-    );
-    this.#codec = new Codec(this.#settings.serializer, this.#settings.encryptionKeys);
-    this.#saver = new Saver(this.#codec, this.#settings);
-    this.#realtime = sync && this.#makeRealtime(sync);
-    if (this.#opener.description === 'memory' && process.env.NODE_ENV === 'production') {
+    const opener = openerFor(args.length === 0 ? 'memory://' : args[0]);
+    const settings = settingsFrom(args[1] === undefined ? {} : args[1]);
+    const { table, tableName, schemaName } = settings;
+    const named = table === undefined ? sessionTable({ tableName, schemaName }) : table;
+    this.#settings = settings;
+    this.#codec = new Codec(settings.serializer, settings.encryptionKeys);
+    this.#saver = new Saver(this.#codec, settings);
+    this.#engine = new Engine({
+      opener,
+      settings,
+      table: viewOf(named, nameIn(opener.drizzle)),
+      codec: this.#codec,
+      onForeign: (event, id) => this.#announce(event, id, false),
+      onState: (state) => process.nextTick(() => this.emit('sync', state)),
+    });
+    if (opener.description === 'memory' && process.env.NODE_ENV === 'production') {
       process.emitWarning(
         'connect-drizzle: this store is in memory; its sessions end with the process',
       );
     }
-    this.#pruning =
-      pruneSessionInterval === false
-        ? Promise.resolve()
-        : pruneAtIntervals({
-            interval: pruneSessionInterval,
-            signal: this.#closing.signal,
-            run: () => this.#prune(),
-            onError: (error) => this.#log('Pruning expired sessions failed', error),
-          });
-    if (signal?.aborted) this.#closeQuietly();
-    else
-      signal?.addEventListener('abort', () => this.#closeQuietly(), {
-        signal: this.#closing.signal,
-      });
-    // Listening starts with the store, not with its first request.
-    if (!signal?.aborted) this.#realtime?.start(() => this.#syncSource());
   }
 
   /** The session of a sid, or `undefined`. A row that cannot be read is reported to `errorLog`, and is no session. */
@@ -319,7 +271,7 @@ export class DrizzleStore extends session.Store {
   pruneSessions(callback: Callback<number>): void;
   pruneSessions(): Promise<number>;
   pruneSessions(callback?: Callback<number>) {
-    return this.#call(callback, () => () => this.#prune());
+    return this.#call(callback, () => () => this.#engine.prune());
   }
 
   /**
@@ -391,7 +343,7 @@ export class DrizzleStore extends session.Store {
           "The table is the app's own: make it with drizzle-kit (`drizzle-kit generate`, `drizzle-kit migrate`)",
         );
       }
-      return async ({ connection }) => this.#migrate(connection);
+      return async ({ connection }) => this.#engine.migrate(connection);
     });
   }
 
@@ -411,7 +363,7 @@ export class DrizzleStore extends session.Store {
 
   /** Counts since the store was made. */
   stats(): StoreStats {
-    const { batcher, cache } = this.#opened ?? {};
+    const { batcher, cache } = this.#engine.opened ?? {};
     return {
       hits: cache?.stats.hits ?? 0,
       misses: cache?.stats.misses ?? 0,
@@ -422,8 +374,8 @@ export class DrizzleStore extends session.Store {
       merges: this.#saver.stats.merges,
       dropped: this.#saver.stats.dropped,
       unreadable: this.#unreadable,
-      pruned: this.#pruned,
-      sync: this.#realtime?.state ?? 'off',
+      pruned: this.#engine.pruned,
+      sync: this.#engine.realtime?.state ?? 'off',
       cached: cache?.size ?? 0,
     };
   }
@@ -435,8 +387,7 @@ export class DrizzleStore extends session.Store {
   close(callback: Callback<void>): void;
   close(): Promise<void>;
   close(callback?: Callback<void>) {
-    this.#closed ??= this.#shutDown();
-    return this.#answer(callback, this.#closed);
+    return this.#answer(callback, this.#engine.close());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -450,33 +401,12 @@ export class DrizzleStore extends session.Store {
     return created;
   }
 
-  /**
-   * Runs a call. `begin` runs at once and takes down its arguments; what it gives runs when the source
-   * is open. Only the promise crosses over: the caller goes on in its own async context.
-   */
+  /** Runs a call (see {@link Engine.perform}) and answers it. */
   #call<T>(
     callback: Callback<T> | undefined,
     begin: () => (opened: Opened) => Promise<T>,
   ): Promise<T> {
-    return this.#answer(callback, this.#perform(begin));
-  }
-
-  #perform<T>(begin: () => (opened: Opened) => Promise<T>): Promise<T> {
-    if (this.#closed !== undefined) return Promise.reject(new StoreClosedError());
-    let result: Promise<T>;
-    try {
-      const run = begin();
-      result = this.#opened === undefined ? this.#openInTime().then(run) : run(this.#opened);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-    this.#underWay += 1;
-    const ended = () => {
-      this.#underWay -= 1;
-      if (this.#underWay === 0) this.#whenIdle?.();
-    };
-    result.then(ended, ended);
-    return result;
+    return this.#answer(callback, this.#engine.perform(begin));
   }
 
   /**
@@ -485,7 +415,7 @@ export class DrizzleStore extends session.Store {
    */
   #answer<T>(callback: Callback<T> | undefined, promise: Promise<T>): Promise<T> {
     if (typeof callback !== 'function') {
-      promise.catch((error) => this.#log('A session store call failed', error));
+      promise.catch((error) => this.#engine.log('A session store call failed', error));
       return promise;
     }
     promise.then(
@@ -498,10 +428,14 @@ export class DrizzleStore extends session.Store {
 
   /** The session that the cache has of an id: without a promise, since nothing is waited for. */
   #hit(id: string): SessionData | undefined {
-    if (this.#opened?.cache === undefined || this.#closed || tracing.get.hasSubscribers) {
+    if (
+      this.#engine.opened?.cache === undefined ||
+      this.#engine.isClosed ||
+      tracing.get.hasSubscribers
+    ) {
       return undefined;
     }
-    const row = this.#opened.rows.peek(id);
+    const row = this.#engine.opened.rows.peek(id);
     return row && this.#loaded(row);
   }
 
@@ -558,7 +492,7 @@ export class DrizzleStore extends session.Store {
   #reportUnreadable(id: string, error: unknown): undefined {
     if (!(error instanceof Unreadable)) throw error;
     this.#unreadable += 1;
-    this.#log(`The session with the id ${id} cannot be read: ${error.message}`);
+    this.#engine.log(`The session with the id ${id} cannot be read: ${error.message}`);
     return undefined;
   }
 
@@ -637,7 +571,7 @@ export class DrizzleStore extends session.Store {
     for (;;) {
       const page = { userId, after, limit, now: Date.now() };
       const rows = await (opened === undefined
-        ? this.#perform(
+        ? this.#engine.perform(
             () =>
               ({ statements }) =>
                 statements.list(page),
@@ -672,162 +606,10 @@ export class DrizzleStore extends session.Store {
     return text;
   }
 
-  async #prune(): Promise<number> {
-    const { statements } = this.#opened ?? (await this.#openInTime());
-    return traced({ operation: 'prune' }, async () => {
-      const deleteBatch = async (limit: number) => {
-        const deleted = await statements.prune(limit);
-        this.#pruned += deleted;
-        return deleted;
-      };
-      return pruneAll(deleteBatch, this.#closing.signal);
-    });
-  }
-
-  /** A database that does not answer keeps no caller waiting for longer than any other call. */
-  #openInTime(): Promise<Opened> {
-    return withinTimeout(this.#open(), this.#settings.timeout);
-  }
-
-  /** Opens the source once; after a failure, the next call tries again. */
-  #open(): Promise<Opened> {
-    this.#opening ??= this.#context
-      .runInAsyncScope(() => this.#connect())
-      .then(
-        (opened) => {
-          this.#opened = opened;
-          return opened;
-        },
-        (error) => {
-          this.#opening = undefined;
-          throw storeError(error, this.#table.label);
-        },
-      );
-    return this.#opening;
-  }
-
-  async #connect(): Promise<Opened> {
-    const { lanes, timeout, preparedStatements, maxLifetime, cache: cacheOptions } = this.#settings;
-    // pg adds the whole client to such an error: none of that belongs into a log.
-    const connection = await this.#opener.open({
-      timeout,
-      onIdleError: (error) =>
-        this.#log(
-          'An idle connection of the session store failed',
-          storeError(error, this.#table.label),
-        ),
-    });
-    try {
-      const built = buildStatements(connection.db, {
-        ...this.#table,
-        withUser: this.#settings.userId !== undefined,
-        maxLifetime,
-        prepared: preparedStatements,
-        timeout,
-        announce: this.#realtime && { channel: this.#channel, sender: this.#realtime.sender },
-      });
-      await this.#ensureTable(connection, built);
-      const batcher = new Batcher({ connections: connection.connections, lanes, timeout });
-      const statements = onLanes(built, batcher);
-      const batched = new BatchedRows(statements, batcher, this.#codec);
-      const cache =
-        cacheOptions && this.#realtime
-          ? new CachedRows(batched, this.#realtime, cacheOptions)
-          : undefined;
-      return { connection, statements, batcher, rows: cache ?? batched, cache };
-    } catch (error) {
-      await connection.close();
-      throw error;
-    }
-  }
-
-  async #ensureTable(connection: Connection, statements: Statements): Promise<void> {
-    if (!this.#settings.createTableIfMissing && !this.#opener.embedded) return;
-    try {
-      await statements.probe();
-    } catch (error) {
-      if (!(error instanceof TableMissingError) || this.#settings.table !== undefined) throw error;
-      await this.#migrate(connection);
-    }
-  }
-
-  #migrate({ db }: Connection): Promise<void> {
-    return migrate(db, this.#settings).catch((error) => {
-      throw storeError(error, this.#table.label);
-    });
-  }
-
-  get #channel(): string {
-    return channelOf(this.#table.schemaName, this.#table.tableName);
-  }
-
-  #makeRealtime({ heartbeat, connectionString }: NonNullable<Settings['sync']>): Realtime {
-    return new Realtime({
-      channel: this.#channel,
-      heartbeat,
-      connectionString,
-      onMessage: (message, isOwn) => this.#hear(message, isOwn),
-      onState: (state) => {
-        if (state === 'down') this.#opened?.cache?.clear();
-        process.nextTick(() => this.emit('sync', state));
-      },
-      onError: (message, error) => this.#log(message, error),
-    });
-  }
-
-  async #syncSource(): Promise<SyncSource> {
-    const { connection, statements } = this.#opened ?? (await this.#open());
-    return {
-      listen: connection.listen,
-      announce: (payload) => statements.notify(this.#channel, payload),
-    };
-  }
-
-  /** What another process has done, or an echo of what this one has. */
-  #hear({ kind, body }: Message, isOwn: boolean): void {
-    if (kind === 'heartbeat') return;
-    const ids = body.split(',').filter(isId);
-    const cache = this.#opened?.cache;
-    if (isOwn) {
-      cache?.echoed(kind, ids);
-      return;
-    }
-    cache?.ended(ids);
-    for (const id of ids) this.#announce(kind, id, false);
-  }
-
   /** Tells the app; what its listeners throw is not this store's. */
   #announce(event: 'change' | 'destroy', id: string, local: boolean): void {
     if (this.listenerCount(event) === 0) return;
     process.nextTick(() => this.emit(event, { id, local } satisfies SessionEvent));
-  }
-
-  async #shutDown(): Promise<void> {
-    this.#closing.abort(new StoreClosedError());
-    await this.#pruning;
-    await this.#realtime?.close();
-    if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
-    await withinTimeout(this.#closeConnection(), this.#settings.timeout);
-  }
-
-  async #closeConnection(): Promise<void> {
-    const opened = await this.#opening?.catch(() => undefined);
-    opened?.cache?.close();
-    await opened?.connection.close();
-  }
-
-  #closeQuietly(): void {
-    this.close().catch((error) => this.#log('Closing the session store failed', error));
-  }
-
-  /** An app's log that throws must not fail what is being logged. */
-  #log(message: string, error?: unknown): void {
-    try {
-      if (error === undefined) this.#settings.errorLog(`connect-drizzle: ${message}`);
-      else this.#settings.errorLog(`connect-drizzle: ${message}`, safeError(error));
-    } catch {
-      // There is nobody left to tell.
-    }
   }
 }
 

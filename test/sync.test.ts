@@ -120,6 +120,8 @@ describe.each(everySource)('On %s', (_, open) => {
     const [one, other] = await twoOn(await open());
     const [byOne, byOther] = [hear(one), hear(other)];
     await one.set('sid', sessionWith({ visits: 1 }));
+    // Its own log-out is told at once, and could come before what it hears of.
+    await caughtUp(other, one);
     await other.destroy('sid');
     await caughtUp(one, other);
     const id = idOf('sid');
@@ -398,6 +400,8 @@ test('a full batch is announced to the last session, in messages that fit', asyn
   await obstacle.release();
   await Promise.all(sets);
   expect(Math.max(...log.rows())).toBe(256);
+  // A message that is too long is refused, and its batch split.
+  expect(one.stats().retries).toBe(0);
   await caughtUp(other, one);
   expect(new Set(about(heard, ...sids).map(({ id }) => id)).size).toBe(600);
 });
