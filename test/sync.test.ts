@@ -1,10 +1,10 @@
 import { EventEmitter, once } from 'node:events';
-import { createServer } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, type DrizzleStoreOptions, idOf, type Source } from 'connect-drizzle';
 import pg from 'pg';
 import postgres from 'postgres';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { channelOf } from '../src/sync/channel.js';
 import { backoffMs } from '../src/sync/realtime.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
@@ -31,6 +31,10 @@ afterEach(async () => {
   for (const end of ends.reverse()) await end();
 });
 
+afterAll(async () => {
+  await (await pglite).close();
+});
+
 const drivers: Record<string, (url: string) => Source> = {
   'node-postgres': (url) => database.pool({ connectionString: url }),
   'postgres-js': (url) => {
@@ -40,6 +44,8 @@ const drivers: Record<string, (url: string) => Source> = {
   },
 };
 const everyDriver = Object.entries(drivers);
+/** One for all tests: it takes a second to make. */
+const pglite = PGlite.create();
 const everySource: [string, () => Promise<() => Source>][] = [
   ...everyDriver.map(([name, open]): [string, () => Promise<() => Source>] => [
     name,
@@ -48,8 +54,7 @@ const everySource: [string, () => Promise<() => Source>][] = [
   [
     'PGlite',
     async () => {
-      const client = await PGlite.create();
-      ends.push(() => client.close());
+      const client = await pglite;
       return () => client;
     },
   ],
@@ -72,7 +77,7 @@ function storeOn(source: Source, options: DrizzleStoreOptions = {}): DrizzleStor
 
 async function twoOn(source: () => Source, options?: DrizzleStoreOptions) {
   const one = storeOn(source(), options);
-  await one.ready();
+  await one.clear();
   const other = storeOn(source(), options);
   await up(one, other);
   return [one, other] as const;
@@ -99,15 +104,19 @@ async function refusingServer() {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   ends.push(async () => server.close());
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('no port');
   return {
-    port: address.port,
+    port: portOf(server),
     times,
     async refusals(count: number) {
       while (times.length < count) await once(server, 'refused');
     },
   };
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
 }
 
 function urlTo(host: string): string {
@@ -247,6 +256,24 @@ describe.each(everyDriver)('With %s', (_, source) => {
     await store.close();
     expect(performance.now() - since).toBeLessThan(1000);
     expect(logged).toEqual([]);
+  });
+
+  test('over TLS it says which host it means, whose certificate is then checked', async () => {
+    const server = createServer((socket) => {
+      socket.on('error', () => {});
+      // The client asks whether TLS is spoken here, and then begins.
+      socket.once('data', () => {
+        socket.write('S');
+        socket.once('data', (hello) => server.emit('hello', hello, socket.destroy()));
+      });
+    });
+    server.listen(0, 'localhost');
+    ends.push(async () => server.close());
+    await once(server, 'listening');
+    const hello = once(server, 'hello');
+    const connectionString = `${urlTo(`localhost:${portOf(server)}`)}?sslmode=verify-full`;
+    storeOn(source(database.url), { sync: { connectionString } });
+    expect(String(await hello)).toContain('localhost');
   });
 
   test('it may listen elsewhere than its pool', async () => {
