@@ -3,12 +3,21 @@ import { defineConfig } from 'vitest/config';
 
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
-/** Left out of `SUITE=core`, which runs once more for each version of Postgres, Node and Drizzle. */
+/**
+ * Left out of `SUITE=core`, which runs once more for each version of Postgres, Node and Drizzle: what
+ * does not depend on them, and what looks for rare races for a long time.
+ */
 const onceOnly = [
-  'test/package.test.ts',
-  'test/migrations.test.ts',
-  'test/examples-browser.test.ts',
-];
+  'package',
+  'migrations',
+  'examples',
+  'examples-browser',
+  'histories',
+  'batching-model',
+  'processes',
+  'pooler',
+  'hot',
+].map((name) => `test/${name}.test.ts`);
 
 export default defineConfig({
   resolve: {
