@@ -7,7 +7,6 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { gate } from './support/gate.js';
 import { serve } from './support/http.js';
 import { holding, holdingTable, holdMarked, refuseByContent } from './support/obstacles.js';
-import { startPostgres } from './support/postgres.js';
 import { startProxy } from './support/proxy.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, endOf, promised, sessionUntil, sessionWith } from './support/sessions.js';
@@ -972,53 +971,6 @@ describe('a connection that hangs', () => {
     await table.release();
     await store.set('other', sessionWith({ n: 1 }));
     expect(contentOf(await store.get('other'))).toEqual({ n: 1 });
-  });
-});
-
-describe('the log of the database', () => {
-  test('a touch does not wait for the disk; a set and a log-out do', async () => {
-    await using server = await startPostgres({
-      durable: true,
-      settings: { wal_writer_delay: '10s', autovacuum: 'off', checkpoint_timeout: '1h' },
-    });
-    const { default: pg } = await import('pg');
-    const pool = new pg.Pool({ connectionString: server.url, max: 1 });
-    const store = await openStore({}, pool);
-    const position = async () => {
-      const { rows } = await pool.query<{ written: string; flushed: string }>(
-        `select pg_current_wal_insert_lsn() - '0/0' as written,
-           pg_current_wal_flush_lsn() - '0/0' as flushed`,
-      );
-      return { written: Number(rows[0]?.written), flushed: Number(rows[0]?.flushed) };
-    };
-    /** Whether what the call wrote is on the disk when it answers. */
-    const isFlushed = async (call: () => Promise<void>) => {
-      const before = await position();
-      await call();
-      const after = await position();
-      expect(after.written).toBeGreaterThan(before.written);
-      return after.flushed > before.written;
-    };
-    const flushes = async (call: (n: number) => Promise<void>) => {
-      let count = 0;
-      for (const n of times(20, (at) => at)) count += Number(await isFlushed(() => call(n)));
-      return count;
-    };
-    expect(await flushes((n) => store.set(`sid ${n}`, sessionWith({ n })))).toBe(20);
-    // The server's own writer may come between, now and then.
-    expect(await flushes((n) => store.touch(`sid ${n}`, sessionWith()))).toBeLessThan(10);
-    const loaded = await Promise.all(times(20, (n) => store.get(`sid ${n}`)));
-    expect(
-      await flushes((n) =>
-        store.set(`sid ${n}`, Object.assign(loaded[n] ?? sessionWith(), { n: n + 1 })),
-      ),
-    ).toBe(20);
-    expect(await flushes((n) => store.destroy(`sid ${n}`))).toBe(20);
-    // What a touch turned off, it turned off for itself.
-    const { rows } = await pool.query('show synchronous_commit');
-    expect(rows).toEqual([{ synchronous_commit: 'on' }]);
-    await store.close();
-    await pool.end();
   });
 });
 

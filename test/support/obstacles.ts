@@ -18,6 +18,7 @@ export async function holding(
 ): Promise<Obstacle> {
   const pool = database.pool({ max: 1 });
   const client = await pool.connect();
+  client.on('error', () => {});
   await client.query('begin');
   for (const statement of statements) await client.query(statement);
   let open = true;

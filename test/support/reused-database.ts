@@ -44,7 +44,7 @@ export async function reusedDatabase(options?: DatabaseOptions): Promise<ReusedD
          where datname = current_database() and pid <> pg_backend_pid()`,
       );
       await Promise.all(stores.splice(0).map((store) => store.close()));
-      await Promise.all(pools.splice(0).map((each) => (each.ended ? undefined : each.end())));
+      await Promise.all(pools.splice(0).map((each) => (each.ending ? undefined : each.end())));
       await database.query('drop schema public cascade; create schema public');
     },
   };
