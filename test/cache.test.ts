@@ -100,8 +100,7 @@ async function cached(
 ): Promise<void> {
   await set(other, count, sid);
   await caughtUp(store, other);
-  await store.get(sid);
-  expect(await isHit(store, sid)).toBe(true);
+  await until(() => isHit(store, sid));
 }
 
 /** Puts the monotonic clock forward, or back again. */
@@ -121,11 +120,6 @@ async function untilClockIsRead(): Promise<void> {
 
 function setTime(time: number): void {
   vi.useFakeTimers({ toFake: ['Date'], now: time });
-}
-
-/** Holds up this process, timers and sockets and all. */
-function block(ms: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
 describe('What is cached', () => {
@@ -564,39 +558,44 @@ describe('A listener that is', () => {
   });
 
   test('half open leaves nothing that is older than the heartbeat', async () => {
-    const heartbeat = 0.6;
+    const heartbeat = 1;
     const { store, other } = await pair({
       sync: { connectionString: notifications.url, heartbeat },
     });
-    await cached({ store, other });
-    notifications.swallow();
-    await set(other, 2);
-    const changedAt = performance.now();
-    let [staleAt, reads] = [changedAt, 0];
-    await until(async () => {
-      const before = performance.now();
-      if ((await visits(store)) === 2) return true;
-      [staleAt, reads] = [before, reads + 1];
-      return false;
-    });
-    expect(reads).toBeGreaterThan(0);
-    expect(staleAt - changedAt).toBeLessThan(heartbeat * 1000);
-    await untilSync(store, 'down');
+    let servedMs = 0;
+    for (let count = 1; servedMs <= 0; count += 2) {
+      await cached({ store, other }, count);
+      notifications.swallow();
+      await set(other, count + 1);
+      const changedAt = performance.now();
+      let readAt = changedAt;
+      await until(async () => {
+        const calledAt = performance.now();
+        if ((await visits(store)) === count + 1) return true;
+        readAt = calledAt;
+        return false;
+      });
+      // Not above 0 where its lease was just over, which shows nothing.
+      servedMs = readAt - changedAt;
+      expect(servedMs).toBeLessThan(heartbeat * 1000);
+      await untilSync(store, 'down');
+      notifications.release();
+      notifications.cut();
+      await up(store);
+    }
   });
 
-  test('half open does not answer at the moment that its lease is over, told or not', async () => {
-    const heartbeat = 0.4;
-    const { store, other } = await pair({
-      sync: { connectionString: notifications.url, heartbeat },
-    });
+  test('half open does not answer once its lease is over, told or not', async () => {
+    const { store, other } = await pair();
     await cached({ store, other });
     notifications.swallow();
     await set(other, 2);
+    const shift = shiftClock();
     expect(await visits(store)).toBe(1);
     const { hits } = store.stats();
-    block(heartbeat * 1000);
+    shift(5000);
     const read = visits(store);
-    // No timer and no socket could tell it anything since.
+    // No timer and no socket has told it anything.
     expect(store.stats()).toMatchObject({ sync: 'up', hits });
     expect(await read).toBe(2);
   });

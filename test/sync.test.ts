@@ -202,8 +202,8 @@ describe.each(everyDriver)('With %s', (_, source) => {
     await until(async () => (await listeners()).length === 0);
   });
 
-  test('a listener that is lost says so, and comes back', async () => {
-    const [one, other] = await twoOn(() => source(database.url));
+  test('a listener that is lost says so at once, and comes back', async () => {
+    const [one, other] = await twoOn(() => source(database.url), { sync: { heartbeat: 600 } });
     const heard = hear(other);
     const down = Promise.all([untilSync(one, 'down'), untilSync(other, 'down')]);
     for (const { pid } of await listeners()) {
@@ -225,7 +225,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     const since = performance.now();
     proxy.swallow();
     await untilSync(store, 'down');
-    expect(performance.now() - since).toBeLessThan(2000);
+    expect(performance.now() - since).toBeLessThan(5000);
     proxy.release();
     proxy.cut();
     await up(store);
@@ -254,7 +254,8 @@ describe.each(everyDriver)('With %s', (_, source) => {
     await held;
     const since = performance.now();
     await store.close();
-    expect(performance.now() - since).toBeLessThan(1000);
+    // The connection would be given up after ten seconds.
+    expect(performance.now() - since).toBeLessThan(5000);
     expect(logged).toEqual([]);
   });
 
