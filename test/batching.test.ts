@@ -241,6 +241,31 @@ describe('the lanes and the pool', () => {
     },
   );
 
+  test.each([1, 3, 4, 6, 8, 10])(
+    'calls of every kind take half of a pool of %i at most',
+    async (max) => {
+      const userId = (of: object): string => Reflect.get(of, 'user');
+      const store = await openStore({ userId, maxSessionsPerUser: 3 }, database.pool({ max }));
+      const calls = times(20, (n) => [
+        store.get(`sid ${n}`),
+        store.set(`sid ${n}`, sessionWith({ user: 'ada' })),
+        store.touch(`sid ${n}`, sessionWith()),
+        store.destroy(`other ${n}`),
+        store.update(`sid ${n}`, () => {}),
+        store.length(),
+        store.ids(),
+        store.all(),
+        store.revokeUser(`user ${n}`),
+      ]).flat();
+      await Promise.all([...calls, store.clear()]);
+      const kinds = new Set(log.sent.map(({ name }) => name));
+      expect([...kinds]).toEqual(
+        expect.arrayContaining(['read', 'put', 'end_beyond', 'end_user', 'count', 'list', 'clear']),
+      );
+      expect(log.mostUnderWay).toBeLessThanOrEqual(Math.max(1, Math.floor(max / 2)));
+    },
+  );
+
   test('500 session calls that hang leave the app the better part of a shared pool of 5', async () => {
     const pool = database.pool({ max: 5 });
     const store = await openStore(
