@@ -104,10 +104,11 @@ function contract() {
     test('takes a session as it is at the call', async () => {
       const data = { list: [1] };
       const given = sessionWith({ data });
-      const saved = calls.set('sid', given);
+      // The second call waits for the first one.
+      const saves = [calls.set('sid', sessionWith()), calls.set('sid', given)];
       data.list.push(2);
       Object.assign(given, { later: true });
-      await saved;
+      await Promise.all(saves);
       expect(contentOf(await calls.get('sid'))).toEqual({ data: { list: [1] } });
     });
 

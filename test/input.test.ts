@@ -19,7 +19,7 @@ import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
 import { jsonb, pgTable, text } from 'drizzle-orm/pg-core';
 import { drizzle as drizzlePgProxy } from 'drizzle-orm/pg-proxy';
 import { drizzle as drizzleSqlite } from 'drizzle-orm/sqlite-proxy';
-import type { SessionData } from 'express-session';
+import session, { type SessionData } from 'express-session';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -841,6 +841,23 @@ describe("a cookie's expiry", () => {
     await store.set(what, Object.assign(loaded, { again: true }));
     expect(contentOf(await store.get(what))).toEqual({ what, again: true });
   });
+
+  test.each([1e300, 8.64e15, Number.POSITIVE_INFINITY, Number.NaN, 'for ever'])(
+    'is that of ttl where it would be after %s milliseconds',
+    async (maxAge) => {
+      const made = new session.Cookie();
+      Reflect.set(made, 'maxAge', typeof maxAge === 'string' ? undefined : maxAge);
+      const sids = [`made ${maxAge}`, `given ${maxAge}`];
+      await store.set(sids[0] ?? '', asSession({ cookie: made }));
+      await store.set(sids[1] ?? '', asSession({ cookie: { maxAge } }));
+      const rows = await database.query(
+        `select from sessions_${tables} where id = any($1) and expires_at < now() + interval '70 seconds'`,
+        [sids.map(idOf)],
+      );
+      expect(rows).toHaveLength(2);
+      for (const sid of sids) expect(await store.get(sid)).toBeDefined();
+    },
+  );
 
   test.each([
     ['no cookie', { name: 'no cookie' }],

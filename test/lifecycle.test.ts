@@ -142,21 +142,21 @@ describe('close', () => {
     await using proxy = await startProxy(database.url);
     const store = new DrizzleStore(proxy.url, silent);
     await store.ready();
+    await store.set('under way', sessionWith());
     const events: string[] = [];
     const held = proxy.hold('toServer');
-    const saved = store
-      .set('under way', sessionWith({ name: 'kept' }))
-      .then(() => events.push('set'));
+    // By its id, a session is ended with a second statement.
+    const ended = store.destroy(idOf('under way')).then(() => events.push('destroy'));
     await held;
     const closed = store.close().then(() => events.push('close'));
     await expect(store.get('under way')).rejects.toThrow(StoreClosedError);
     await settled();
     expect(events).toEqual([]);
     proxy.release();
-    await Promise.all([saved, closed]);
-    expect(events).toEqual(['set', 'close']);
+    await Promise.all([ended, closed]);
+    expect(events).toEqual(['destroy', 'close']);
     await using another = new DrizzleStore(database.pool(), silent);
-    expect(contentOf(await another.get('under way'))).toEqual({ name: 'kept' });
+    expect(await another.get('under way')).toBeUndefined();
   });
 
   test('waits for a store that is just opening', async () => {
@@ -307,29 +307,43 @@ describe('a database that comes and goes', () => {
     expect(contentOf(await store.get('terminated'))).toEqual({ name: 'kept' });
   });
 
-  test('does not answer for as long as timeout allows, whatever is asked', async () => {
-    await using proxy = await startProxy(database.url);
-    const options = { ...silent, timeout: 0.2, userId: () => 'user' };
-    const store = new DrizzleStore(proxy.url, options);
-    await store.ready();
-    proxy.swallow();
-    const calls = callsOf(store);
-    const outcomes = await Promise.allSettled(
-      ['get', 'set', 'touch', 'destroy', 'all', 'length', 'clear', 'ids', 'pruneSessions', 'ready']
-        .concat('update', 'sessions', 'revoke', 'revokeUser', 'migrate')
-        .map((name) => calls[name]?.()),
-    );
-    expect(outcomes.map(({ status }) => status)).toEqual(outcomes.map(() => 'rejected'));
-    for (const outcome of outcomes) {
-      const error: unknown = outcome.status === 'rejected' ? outcome.reason : undefined;
-      expect(error).toSatisfy(
-        (each) => each instanceof StoreTimeoutError || each instanceof ConnectionError,
+  test.each(['a URL', 'a pool'])(
+    'keeps no call waiting for longer than timeout: %s',
+    async (source) => {
+      await using proxy = await startProxy(database.url);
+      const store = new DrizzleStore(
+        source === 'a URL' ? proxy.url : database.pool({ connectionString: proxy.url, max: 40 }),
+        { ...silent, timeout: 0.2, userId: () => 'user' },
       );
-    }
-    // Its own pool has given the hung connections up, and makes new ones.
-    proxy.release();
-    await expect.poll(() => store.length().catch(String)).toBeTypeOf('number');
-    await store.close();
+      await store.ready();
+      proxy.swallow();
+      const { migrate, ...calls } = callsOf(store);
+      const { 'a malformed sid': malformed, ...answered } = calls;
+      const outcomes = await Promise.allSettled(Object.values(answered).map((call) => call()));
+      const errors = outcomes.map((each) =>
+        each.status === 'rejected' ? each.reason : each.value,
+      );
+      expect(errors).toEqual(errors.map(() => expect.any(StoreTimeoutError)));
+      expect(await malformed?.()).toBeUndefined();
+      // Its own pool has given up what hangs, and makes new connections; the app's has some left.
+      proxy.release();
+      await expect.poll(() => store.length().catch(String)).toBeTypeOf('number');
+      await store.close();
+      proxy.cut();
+    },
+  );
+
+  test('keeps no call waiting for longer while another process makes the table', async () => {
+    const migrating = await database.pool().connect();
+    await migrating.query(
+      `select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`,
+    );
+    const tableName = 'made_by_another';
+    await using store = new DrizzleStore(database.pool(), { ...silent, tableName, timeout: 0.2 });
+    await expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
+    await migrating.query('select pg_advisory_unlock_all()');
+    await expect.poll(() => store.length().catch(String)).toBe(0);
+    migrating.release();
   });
 });
 
