@@ -303,6 +303,18 @@ describe.each(everyDriver)('With %s', (_, source) => {
   });
 });
 
+test('a listener that is held up by a transaction of the app on PGlite is given up, and listens again', async () => {
+  const client = await pglite;
+  const store = storeOn(client, { sync: { heartbeat: 0.3 } });
+  await up(store);
+  const down = untilSync(store, 'down');
+  // Meanwhile nothing else can be done; then come the heartbeat, the end of listening, and a new one.
+  await client.transaction(() => down);
+  await up(store);
+  const { rows } = await client.query('select count(*)::int from pg_listening_channels()');
+  expect(rows).toEqual([{ count: 1 }]);
+});
+
 test('pauses between tries double up to a quarter of a minute, half of each by chance', () => {
   expect([1, 2, 3, 4].map((failures) => backoffMs(failures, 0.5))).toEqual([100, 200, 400, 800]);
   expect(backoffMs(20, 0.5)).toBe(15_000);
