@@ -120,8 +120,6 @@ interface Kind {
   readonly head: number;
   /** Takes what fits into one statement and runs it. */
   run(): Promise<void>;
-  /** Fails all that wait. */
-  fail(error: unknown): void;
 }
 
 export class Batcher {
@@ -170,11 +168,6 @@ export class Batcher {
         const most = Math.min(Math.max(share, MIN_SHARE), maxRows);
         return this.#run(queue, take(lanes, waiting, most));
       },
-      fail: (error) => {
-        joinable.clear();
-        lanes.waiting -= waiting.length;
-        for (const call of waiting.splice(0)) call.reject(error);
-      },
     });
     const send = (row: Row) =>
       new Promise<Result>((resolve, reject) => {
@@ -220,13 +213,6 @@ export class Batcher {
       if (performance.now() > deadline) throw new StoreTimeoutError(this.#timeoutMs / 1000);
       this.stats.retries += 1;
       await pause(backoff(tries));
-    }
-  }
-
-  /** Fails what waits for a lane. What is under way ends by itself. */
-  fail(error: unknown): void {
-    for (const lanes of new Set([this.#reads, this.#writes, this.#others])) {
-      for (const kind of lanes.kinds) kind.fail(error);
     }
   }
 
@@ -357,10 +343,12 @@ function take<Row, Result>(
   return waiting.splice(0, count);
 }
 
-/** Whether the server refused something in the rows, not the statement, the connection or everything. */
+/**
+ * Whether the server refused something in the rows, not the statement, the connection or everything: a
+ * limit of the server's that one row exceeds (54000) too.
+ */
 function concernsRows(state: string | undefined): boolean {
   if (state === undefined || isConnectionFailure(state) || state === '25006') {
-    // 54000 and the rest of its class (program limit exceeded) are about one row's size.
     return false;
   }
   return state === '42501' || !state.startsWith('42');
