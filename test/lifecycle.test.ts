@@ -515,7 +515,10 @@ describe.concurrent('a process', () => {
        await other.connect();
        await other.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'to be ended'");
        await other.end();
+       // The connection that is lost is idle, and keeps no process alive to hear of it.
+       const waiting = setInterval(() => {}, 1000);
        await lost.promise;
+       clearInterval(waiting);
        console.log('still here', await store.length() > 0);`,
     );
     expect(output).toContain('An idle connection of the session store failed');
