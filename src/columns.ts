@@ -25,12 +25,3 @@ export function joined<Row>(
 export function split(column: string | number | null, separator = ','): string[] {
   return column === null ? [] : String(column).split(separator);
 }
-
-/**
- * Takes a column of data apart. V8 makes the part of a text a view of the whole, so one session that is
- * kept would keep all that were read with it: these are copies.
- */
-export function splitData(column: string | null): string[] {
-  const parts = split(column, DATA_SEPARATOR);
-  return parts.length === 1 ? parts : parts.map((part) => Buffer.from(part).toString());
-}
