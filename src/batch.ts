@@ -58,34 +58,39 @@ export interface BatchStats {
   retries: number;
 }
 
-interface Call<Row, Result> {
+interface Call<Row, Settled> {
   readonly row: Row;
   readonly bytes: number;
   readonly deadline: number;
   readonly order: number;
-  readonly resolve: (result: Result) => void;
+  readonly resolve: (result: Settled) => void;
   readonly reject: (error: unknown) => void;
+  readonly onEnd: (() => void) | undefined;
   tries: number;
+  /** Whether it may have made a statement fail that it shared. */
+  isSuspect: boolean;
 }
 
 /** A statement and the calls that wait for it. */
-interface Queue<Row, Result> {
+interface Queue<Row, Result, Settled extends Result> {
   readonly lanes: Lanes;
   readonly isWrite: boolean;
   readonly statement: Statement<Row, Result>;
-  readonly waiting: Call<Row, Result>[];
-  /** The waiting calls that others of the same key may join. */
-  readonly joinable: Map<string, Promise<Result>>;
+  readonly isSettled: (result: Result) => result is Settled;
+  readonly waiting: Call<Row, Settled>[];
 }
 
-export interface BatchedOptions<Row> {
+export interface BatchedOptions<Row, Result, Settled extends Result> {
   /** How much a row adds to a statement. */
   readonly bytesOf?: (row: Row) => number;
-  /** Calls of one key that wait at the same time share one row. */
-  readonly keyOf?: (row: Row) => string;
+  /** Whether a result is one; a row whose result is none is sent again, after a pause that holds no lane. */
+  readonly isSettled?: (result: Result) => result is Settled;
   /** @default 256 */
   readonly maxRows?: number;
 }
+
+/** Sends a row. `onEnd` is called as soon as its answer is there, before the promise is settled. */
+export type Send<Row, Settled> = (row: Row, onEnd?: () => void) => Promise<Settled>;
 
 /** Whose lanes a statement takes: `other` is for what may take long and nobody's request waits for. */
 export type LaneKind = 'read' | 'write' | 'other';
@@ -143,50 +148,52 @@ export class Batcher {
   }
 
   /** Makes a function that sends one row, alone or with others, and gives its result. */
-  batched<Row, Result>(
+  batched<Row, Result, Settled extends Result = Result>(
     name: string,
     lane: LaneKind,
     statement: Statement<Row, Result>,
-    { bytesOf = () => 0, keyOf, maxRows = MAX_ROWS }: BatchedOptions<Row> = {},
-  ): (row: Row) => Promise<Result> {
+    {
+      bytesOf = () => 0,
+      isSettled = (_): _ is Settled => true,
+      maxRows = MAX_ROWS,
+    }: BatchedOptions<Row, Result, Settled> = {},
+  ): Send<Row, Settled> {
     const lanes = { read: this.#reads, write: this.#writes, other: this.#others }[lane];
-    const queue: Queue<Row, Result> = {
+    const queue: Queue<Row, Result, Settled> = {
       lanes,
       isWrite: lane === 'write',
       statement: traceStatement(name, statement),
+      isSettled,
       waiting: [],
-      joinable: new Map(),
     };
-    const { waiting, joinable } = queue;
+    const { waiting } = queue;
     lanes.kinds.push({
       get head() {
         return waiting[0]?.order ?? Number.POSITIVE_INFINITY;
       },
       run: () => {
-        joinable.clear();
         const share = Math.ceil(waiting.length / (lanes.free + 1));
         const most = Math.min(Math.max(share, MIN_SHARE), maxRows);
         return this.#run(queue, take(lanes, waiting, most));
       },
     });
-    const send = (row: Row) =>
-      new Promise<Result>((resolve, reject) => {
-        const deadline = performance.now() + this.#timeoutMs;
-        const order = this.#calls;
+    return (row, onEnd) =>
+      new Promise((resolve, reject) => {
+        waiting.push({
+          row,
+          bytes: bytesOf(row),
+          deadline: performance.now() + this.#timeoutMs,
+          order: this.#calls,
+          resolve,
+          reject,
+          onEnd,
+          tries: 0,
+          isSuspect: false,
+        });
         this.#calls += 1;
         lanes.waiting += 1;
-        waiting.push({ row, bytes: bytesOf(row), deadline, order, resolve, reject, tries: 0 });
         this.#flushSoon(lanes);
       });
-    if (keyOf === undefined) return send;
-    return (row) => {
-      const key = keyOf(row);
-      const joined = joinable.get(key);
-      if (joined !== undefined) return joined;
-      const sent = send(row);
-      joinable.set(key, sent);
-      return sent;
-    };
   }
 
   /** Makes a function that sends a statement for its caller alone. It waits for a lane like all others. */
@@ -249,15 +256,11 @@ export class Batcher {
     }, HOLD_MS);
   }
 
-  async #run<Row, Result>(
-    queue: Queue<Row, Result>,
-    calls: readonly Call<Row, Result>[],
+  async #run<Row, Result, Settled extends Result>(
+    queue: Queue<Row, Result, Settled>,
+    calls: readonly Call<Row, Settled>[],
   ): Promise<void> {
-    const now = performance.now();
-    const due = calls.filter((call) => call.deadline > now);
-    for (const call of calls) {
-      if (call.deadline <= now) call.reject(new StoreTimeoutError(this.#timeoutMs / 1000));
-    }
+    const due = this.#due(calls);
     if (due.length === 0) return;
     queue.lanes.inFlight += due.length;
     this.stats.statements += 1;
@@ -272,13 +275,29 @@ export class Batcher {
       return;
     }
     queue.lanes.inFlight -= due.length;
-    for (const [at, call] of due.entries()) call.resolve(results[at] as Result);
+    for (let at = 0; at < due.length; at += 1) {
+      const call = due[at] as Call<Row, Settled>;
+      const result = results[at] as Result;
+      if (queue.isSettled(result)) resolve(call, result);
+      else this.#sendLater(queue, call);
+    }
+  }
+
+  /** The calls that still wait for an answer; the others have waited for too long. */
+  #due<Row, Settled>(calls: readonly Call<Row, Settled>[]): readonly Call<Row, Settled>[] {
+    const now = performance.now();
+    if (calls.every((call) => call.deadline > now)) return calls;
+    return calls.filter((call) => {
+      const isDue = call.deadline > now;
+      if (!isDue) reject(call, new StoreTimeoutError(this.#timeoutMs / 1000));
+      return isDue;
+    });
   }
 
   /** A statement that failed: its rows are sent again, apart, or everybody has the error. */
-  async #refused<Row, Result>(
-    queue: Queue<Row, Result>,
-    calls: readonly Call<Row, Result>[],
+  async #refused<Row, Result, Settled extends Result>(
+    queue: Queue<Row, Result, Settled>,
+    calls: readonly Call<Row, Settled>[],
     error: unknown,
   ): Promise<void> {
     const state = sqlState(error);
@@ -290,22 +309,36 @@ export class Batcher {
       await this.#run(queue, calls.slice(0, half));
       await this.#run(queue, calls.slice(half));
     } else if (isTransient && first !== undefined) {
-      this.stats.retries += 1;
+      first.isSuspect = true;
       this.#sendLater(queue, first);
     } else {
-      for (const call of calls) call.reject(error);
+      for (const call of calls) reject(call, error);
     }
   }
 
   /** Puts a call back in its place after a pause, during which its lane serves others. */
-  #sendLater<Row, Result>(queue: Queue<Row, Result>, call: Call<Row, Result>): void {
-    call.tries += 1;
+  #sendLater<Row, Result, Settled extends Result>(
+    queue: Queue<Row, Result, Settled>,
+    call: Call<Row, Settled>,
+  ): void {
+    this.stats.retries += 1;
     void pause(backoff(call.tries)).then(() => {
       queue.lanes.waiting += 1;
       queue.waiting.unshift(call);
       this.#flushSoon(queue.lanes);
     });
+    call.tries += 1;
   }
+}
+
+function resolve<Settled>(call: Call<unknown, Settled>, result: Settled): void {
+  call.onEnd?.();
+  call.resolve(result);
+}
+
+function reject(call: Call<unknown, never>, error: unknown): void {
+  call.onEnd?.();
+  call.reject(error);
 }
 
 /** The same statements, with those that are nobody's row on lanes, too: a burst of log-ins counts a user's sessions each. */
@@ -326,18 +359,18 @@ export function onLanes(statements: Statements, batcher: Batcher): Statements {
  * Takes the oldest calls that fit into one statement; one of any size always does. What another transaction stood
  * in the way of goes alone, so that nobody waits for it twice.
  */
-function take<Row, Result>(
+function take<Row, Settled>(
   lanes: Lanes,
-  waiting: Call<Row, Result>[],
+  waiting: Call<Row, Settled>[],
   most: number,
-): Call<Row, Result>[] {
+): Call<Row, Settled>[] {
   let bytes = 0;
   let count = 0;
   for (const call of waiting) {
     bytes += call.bytes;
-    if (count > 0 && (call.tries > 0 || count === most || bytes > MAX_BYTES)) break;
+    if (count > 0 && (call.isSuspect || count === most || bytes > MAX_BYTES)) break;
     count += 1;
-    if (call.tries > 0) break;
+    if (call.isSuspect) break;
   }
   lanes.waiting -= count;
   return waiting.splice(0, count);

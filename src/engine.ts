@@ -18,7 +18,7 @@ import { BatchedRows, type Rows } from './rows.js';
 import { buildStatements, type Statements } from './statements.js';
 import { channelOf, type Message } from './sync/channel.js';
 import { Realtime, type SyncSource } from './sync/realtime.js';
-import { withinTimeout } from './timeout.js';
+import { Patience } from './timeout.js';
 import { traced } from './tracing.js';
 import type { SessionView } from './view.js';
 
@@ -53,6 +53,7 @@ export class Engine {
   readonly #context = new AsyncResource('connect-drizzle');
   readonly #closing = new AbortController();
   readonly #pruning: Promise<void>;
+  readonly #patience: Patience;
   #opening: Promise<Opened> | undefined;
   #closed: Promise<void> | undefined;
   #underWay = 0;
@@ -60,6 +61,7 @@ export class Engine {
 
   constructor(parts: EngineParts) {
     this.#parts = parts;
+    this.#patience = new Patience(parts.settings.timeout);
     const { signal, pruneSessionInterval: interval, sync } = parts.settings;
     this.realtime = sync && this.#makeRealtime(sync);
     this.#pruning =
@@ -86,24 +88,39 @@ export class Engine {
 
   /**
    * Runs a call. `begin` runs at once and takes down its arguments; what it gives runs when the source
-   * is open. Only the promise crosses over: the caller goes on in its own async context.
+   * is open; `give` and `recover` make the result of what comes of it. Only the promise crosses over: the
+   * caller goes on in its own async context.
    */
-  perform<T>(begin: () => (opened: Opened) => Promise<T>): Promise<T> {
+  perform<T, Result = T>(
+    begin: () => (opened: Opened) => Promise<T>,
+    give: (value: T) => Result,
+    recover?: (error: unknown) => Result,
+  ): Promise<Result> {
     if (this.#closed !== undefined) return Promise.reject(new StoreClosedError());
-    let result: Promise<T>;
+    let running: Promise<T>;
     try {
       const run = begin();
-      result = this.opened === undefined ? this.#openInTime().then(run) : run(this.opened);
+      running = this.opened === undefined ? this.#openInTime().then(run) : run(this.opened);
     } catch (error) {
       return Promise.reject(error);
     }
     this.#underWay += 1;
-    const ended = () => {
-      this.#underWay -= 1;
-      if (this.#underWay === 0) this.#whenIdle?.();
-    };
-    result.then(ended, ended);
-    return result;
+    return running.then(
+      (value) => {
+        this.#ended();
+        return give(value);
+      },
+      (error) => {
+        this.#ended();
+        if (recover === undefined) throw error;
+        return recover(error);
+      },
+    );
+  }
+
+  #ended(): void {
+    this.#underWay -= 1;
+    if (this.#underWay === 0) this.#whenIdle?.();
   }
 
   /** Deletes what has expired, and gives the number of rows. */
@@ -145,7 +162,7 @@ export class Engine {
 
   /** A database that does not answer keeps no caller waiting for longer than any other call. */
   #openInTime(): Promise<Opened> {
-    return withinTimeout(this.#open(), this.#parts.settings.timeout);
+    return this.#patience.waitFor(this.#open());
   }
 
   /** Opens the source once; after a failure, the next call tries again. */
@@ -261,7 +278,7 @@ export class Engine {
     await this.#pruning;
     await this.realtime?.close();
     if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
-    await withinTimeout(this.#closeConnection(), this.#parts.settings.timeout);
+    await this.#patience.waitFor(this.#closeConnection());
   }
 
   async #closeConnection(): Promise<void> {

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Batcher } from './batch.js';
+import type { Batcher, Send } from './batch.js';
 import type { Codec } from './codec.js';
 import type {
   Outcome,
@@ -60,36 +60,40 @@ interface WaitingTouch {
 export class BatchedRows implements Rows {
   readonly #turns = new Turns();
   readonly #touches = new Map<string, WaitingTouch>();
-  readonly #read: (id: string) => Promise<StoredRow | undefined>;
+  readonly #read: Send<string, StoredRow | undefined>;
+  readonly #touch: Send<TouchRow, Decided>;
   readonly #writes: RowWrites;
 
   constructor(statements: Statements, batcher: Batcher, codec: Codec) {
-    const unseal = (row: StoredRow): StoredRow => {
-      const data = codec.unseal(row.id, row.data);
-      return data === row.data ? row : { ...row, data };
-    };
+    const unseal = (row: StoredRow): StoredRow => ({
+      ...row,
+      data: codec.unseal(row.id, row.data),
+    });
     const write = <Row extends WriteRow>(name: string, statement: Statement<Row, Written>) => {
       const send = batcher.batched(name, 'write', statement, {
         bytesOf: (row) => Buffer.byteLength(row.data),
+        isSettled,
       });
+      if (codec.isPlain) return (row: Row) => send(row);
       return async (row: Row): Promise<Settled> => {
-        const sealed = { ...row, data: codec.seal(row.id, row.data) };
-        const written = await batcher.untilFree(() => send(sealed), isSettled);
+        const written = await send({ ...row, data: codec.seal(row.id, row.data) });
         return written.outcome === 'conflict'
           ? { outcome: 'conflict', stored: unseal(written.stored) }
           : written;
       };
     };
-    const touch = batcher.batched('touch', 'write', statements.touch);
-    const end = batcher.batched('end', 'write', statements.end);
-    const read = batcher.batched('read', 'read', statements.read, { keyOf: (id) => id });
-    this.#read = codec.isPlain ? read : (id) => read(id).then((row) => row && unseal(row));
+    const end = batcher.batched('end', 'write', statements.end, { isSettled: isDecided });
+    const read = batcher.batched('read', 'read', statements.read);
+    this.#read = codec.isPlain
+      ? read
+      : (id, onEnd) => read(id, onEnd).then((row) => row && unseal(row));
+    this.#touch = batcher.batched('touch', 'write', statements.touch, { isSettled: isDecided });
     this.#writes = {
       save: write('save', statements.save),
       create: write('create', statements.create),
       put: write('put', statements.put),
-      touch: (row) => batcher.untilFree(() => touch(row), isDecided),
-      end: (id) => batcher.untilFree(() => end(id), isDecided),
+      touch: (row) => this.#touch(row),
+      end: (id) => end(id),
     };
   }
 
@@ -99,7 +103,9 @@ export class BatchedRows implements Rows {
 
   read(id: string): Promise<StoredRow | undefined> {
     this.#touches.delete(id);
-    return this.#turns.shared(id, () => this.#read(id));
+    const turn = this.#turns.enter(id, false);
+    const send = () => this.#read(id, () => this.#turns.leave(id));
+    return turn === undefined ? send() : turn.then(send);
   }
 
   write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {
@@ -117,10 +123,12 @@ export class BatchedRows implements Rows {
       waiting.row = { ...row, aliveAt, expiresAt: later };
       return waiting.outcome;
     }
-    if (!this.#turns.has(id)) return this.#turns.exclusive(id, () => this.#writes.touch(row));
-    const outcome = this.#turns.exclusive(id, () => {
+    const leave = () => this.#turns.leave(id);
+    const turn = this.#turns.enter(id, true);
+    if (turn === undefined) return this.#touch(row, leave);
+    const outcome = turn.then(() => {
       if (this.#touches.get(id) === touch) this.#touches.delete(id);
-      return this.#writes.touch(touch.row);
+      return this.#touch(touch.row, leave);
     });
     const touch: WaitingTouch = { row, outcome };
     this.#touches.set(id, touch);

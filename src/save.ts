@@ -11,9 +11,17 @@
  */
 import session, { type SessionData } from 'express-session';
 import type { Codec } from './codec.js';
+import {
+  type CookieData,
+  cookieExpiry,
+  equalButForExpiry,
+  isSameCookie,
+  isSurelyChanged,
+  replaceCookie,
+} from './cookie.js';
 import { ConflictError, InvalidArgumentError, InvalidUserIdError } from './errors.js';
 import { idOf } from './id.js';
-import { type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
+import { isPlain, type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
 import { describe, type Settings } from './options.js';
 import type { Decided, Rows, RowWrites } from './rows.js';
 import { sidecar } from './sidecar.js';
@@ -32,6 +40,8 @@ interface Loaded {
   readonly expiresAt: number;
   /** Whether the object is a `Session` made of what was read, which drops some keys. */
   readonly isInflated: boolean;
+  /** Its cookie as it was read, where the object has one of its own. */
+  readonly cookie: CookieData | undefined;
 }
 
 /** A session of this request's own making, under the sid it was made for. */
@@ -89,6 +99,7 @@ export class Saver {
       userId,
       expiresAt,
       isInflated: false,
+      cookie: undefined,
     });
   }
 
@@ -97,11 +108,15 @@ export class Saver {
     this.#origins.set(object, { generatedFor: sid });
   }
 
-  /** express-session puts what `get` gave into a `Session`. */
-  inflated(from: object, to: object): void {
+  /** express-session puts what `get` gave into a `Session`, and its cookie into a `Cookie`. */
+  inflated(from: object, to: object, cookie: unknown): void {
     const origin = this.#origins.get(from);
     if (origin !== undefined && 'id' in origin) {
-      this.#origins.set(to, { ...origin, isInflated: true });
+      this.#origins.set(to, {
+        ...origin,
+        isInflated: true,
+        cookie: isPlain(cookie) ? cookie : undefined,
+      });
     }
   }
 
@@ -117,9 +132,8 @@ export class Saver {
   /** When a session ends, in milliseconds since 1970: when its cookie does, or after `ttl`. */
   expiryOf(object: SessionData): number {
     const now = Date.now();
-    const { expires, maxAge } = cookieOf(object);
-    const time = timeOf(expires) ?? (typeof maxAge === 'number' ? now + maxAge : undefined);
-    if (time !== undefined && time <= MAX_TIME) return Math.max(Math.round(time), 0);
+    const expiry = cookieExpiry(object, now);
+    if (expiry !== undefined) return expiry;
     const { ttl } = this.#settings;
     const seconds: unknown = typeof ttl === 'function' ? ttl(object) : ttl;
     if (typeof seconds !== 'number' || !(seconds > 0) || !Number.isFinite(seconds)) {
@@ -135,7 +149,7 @@ export class Saver {
   }
 
   /** Saves a draft of an object when its turn has come. */
-  async save(id: string, object: object, draft: Draft, writes: RowWrites): Promise<SaveResult> {
+  save(id: string, object: object, draft: Draft, writes: RowWrites): Promise<SaveResult> {
     const origin = this.#origins.get(object);
     if (origin !== undefined && 'id' in origin && origin.id === id) {
       return this.#onlyMovesExpiry(origin, draft)
@@ -145,52 +159,60 @@ export class Saver {
           )
         : this.#compareAndSet(object, origin, draft, writes);
     }
-    const { text: data, expiresAt, userId } = draft;
     const isOwn =
       origin !== undefined && 'generatedFor' in origin && idOf(origin.generatedFor) === id;
+    return this.#overwrite(id, object, draft, isOwn ? writes.create : writes.put);
+  }
+
+  /** Moves the expiry; a cookie that has changed otherwise is saved. */
+  touch(id: string, object: SessionData, rows: Rows): Promise<SaveResult> {
+    const expiresAt = this.expiryOf(object);
+    const aliveAt = Date.now();
+    const origin = this.#origins.get(object);
+    if (origin === undefined || !('id' in origin) || origin.id !== id) {
+      return rows.touch({ id, createdAt: 0, expiresAt, aliveAt }).then(() => UNCHANGED);
+    }
+    const moveExpiry = () =>
+      this.#moveExpiry(object, origin, expiresAt, (row) => rows.touch({ ...row, aliveAt }));
+    const cookie: unknown = Reflect.get(object, 'cookie');
+    if (this.#isQuickTouch(origin, cookie, expiresAt)) return moveExpiry();
+    const draft = this.#withCookie(origin, cookie, expiresAt);
+    if (this.#onlyMovesExpiry(origin, draft)) return moveExpiry();
+    const { cookie: changed } = this.#codec.parse(draft.text);
+    return rows.write(id, (writes) => {
+      // A save that this request did not wait for may have come before: its changes are seen by now.
+      const latest = this.#origins.get(object) ?? origin;
+      const now = 'id' in latest ? this.#withCookie(latest, changed, expiresAt) : draft;
+      return this.save(id, object, now, writes);
+    });
+  }
+
+  async #overwrite(
+    id: string,
+    object: object,
+    { text: data, expiresAt, userId }: Draft,
+    write: RowWrites['put'],
+  ): Promise<SaveResult> {
     const row = { id, data, expiresAt, userId };
-    const written = await (isOwn ? writes.create(row) : writes.put(row));
+    const written = await write(row);
     if (written.outcome !== 'done') return this.#drop();
     this.loaded(object, { ...row, version: written.version, createdAt: written.createdAt });
     return { changed: true, gainedUser: userId };
   }
 
-  /** Moves the expiry; a cookie that has changed otherwise is saved. */
-  async touch(id: string, object: SessionData, rows: Rows): Promise<SaveResult> {
-    const expiresAt = this.expiryOf(object);
-    const aliveAt = Date.now();
-    const origin = this.#origins.get(object);
-    if (origin === undefined || !('id' in origin) || origin.id !== id) {
-      await rows.touch({ id, createdAt: 0, expiresAt, aliveAt });
-      return UNCHANGED;
-    }
-    const seenCookie: unknown = Reflect.get(object, 'cookie');
-    const moveExpiry = () =>
-      this.#moveExpiry(object, origin, expiresAt, (row) => rows.touch({ ...row, aliveAt }));
-    if (this.#isQuickTouch(origin, seenCookie, expiresAt)) return moveExpiry();
-    const draft = this.#withCookie(origin, seenCookie, expiresAt);
-    if (this.#onlyMovesExpiry(origin, draft)) return moveExpiry();
-    const { cookie } = this.#codec.parse(draft.text);
-    return rows.write(id, async (writes) => {
-      // A save that this request did not wait for may have come before: its changes are seen by now.
-      const latest = this.#origins.get(object) ?? origin;
-      const now = 'id' in latest ? this.#withCookie(latest, cookie, expiresAt) : draft;
-      return this.save(id, object, now, writes);
-    });
-  }
-
-  async #moveExpiry(
+  #moveExpiry(
     object: object,
     origin: Loaded,
     expiresAt: number,
     send: (row: Omit<TouchRow, 'aliveAt'>) => Promise<Decided>,
   ): Promise<SaveResult> {
-    if (!this.#isWorthMoving(origin, expiresAt)) return UNCHANGED;
+    if (!this.#isWorthMoving(origin, expiresAt)) return Promise.resolve(UNCHANGED);
     const { id, createdAt } = origin;
-    const outcome = await send({ id, createdAt, expiresAt });
-    if (outcome === 'gone') return this.#drop();
-    if (this.#origins.get(object) === origin) this.#origins.set(object, { ...origin, expiresAt });
-    return UNCHANGED;
+    return send({ id, createdAt, expiresAt }).then((outcome) => {
+      if (outcome === 'gone') return this.#drop();
+      if (this.#origins.get(object) === origin) this.#origins.set(object, { ...origin, expiresAt });
+      return UNCHANGED;
+    });
   }
 
   #isWorthMoving(origin: Loaded, expiresAt: number): boolean {
@@ -227,6 +249,7 @@ export class Saver {
           seen: draft.text,
           userId,
           expiresAt,
+          cookie: undefined,
         });
         return { changed: true, gainedUser: userId === origin.userId ? null : userId };
       }
@@ -272,8 +295,12 @@ export class Saver {
 
   /** The same of a touch, where it can be told without making its text; most can. */
   #isQuickTouch(origin: Loaded, cookie: unknown, expiresAt: number): boolean {
-    if (!this.#codec.isJson || isShortened(origin, expiresAt)) return false;
-    return startsWithButForExpiry(origin.seen, `{"cookie":${JSON.stringify(cookie)}`);
+    return (
+      this.#codec.isJson &&
+      !isShortened(origin, expiresAt) &&
+      origin.cookie !== undefined &&
+      isSameCookie(origin.cookie, cookie)
+    );
   }
 
   #userOfText(text: string): string | null {
@@ -328,87 +355,9 @@ function isShortened(origin: Loaded, expiresAt: number): boolean {
   return expiresAt < origin.expiresAt - CLOCK_SKEW_MS;
 }
 
-/** express-session puts the cookie first; its values hold no quotation mark that is not escaped. */
-const COOKIE_START = '{"cookie":{';
-const EXPIRES_START = ',"expires":"';
-
-/** Compares two JSON texts without parsing them. What it cannot tell it calls unequal. */
-function equalButForExpiry(one: string, other: string): boolean {
-  const difference = one.length - other.length;
-  const [, to = 0] = expiryIn(one) ?? [];
-  const [, otherTo = 0] = expiryIn(other) ?? [];
-  return to - otherTo === difference && startsWithButForExpiry(one, other);
-}
-
-/** Whether a JSON text starts with another, which may be cut off, but for the expiry of the cookie. */
-function startsWithButForExpiry(text: string, start: string): boolean {
-  const [from, to] = expiryIn(text) ?? [];
-  const [startFrom, startTo] = expiryIn(start) ?? [];
-  if (from === undefined || startFrom === undefined) {
-    return from === startFrom && text.startsWith(start);
-  }
-  return (
-    from === startFrom &&
-    text.slice(0, from) === start.slice(0, from) &&
-    text.startsWith(start.slice(startTo), to)
-  );
-}
-
-/** Whether two JSON texts differ in more than the cookie, and not for what `Session` drops on loading. */
-function isSurelyChanged(seen: string, now: string): boolean {
-  const [end, otherEnd] = [cookieEnd(seen), cookieEnd(now)];
-  if (end === -1 || otherEnd === -1 || now.length < seen.length) return false;
-  return seen.slice(end) !== now.slice(otherEnd);
-}
-
-/** Where the cookie ends in the text of a session; -1 where that cannot be told at a glance. */
-function cookieEnd(text: string): number {
-  if (!text.startsWith(COOKIE_START)) return -1;
-  const end = text.indexOf('}', COOKIE_START.length);
-  const inner = text.indexOf('{', COOKIE_START.length);
-  const escaped = text.indexOf('\\', COOKIE_START.length);
-  return (inner !== -1 && inner < end) || (escaped !== -1 && escaped < end) ? -1 : end;
-}
-
-/** Where, in the text of a session, the value of its cookie's `expires` is. */
-function expiryIn(text: string): [from: number, to: number] | undefined {
-  if (!text.startsWith(COOKIE_START)) return undefined;
-  const start = text.indexOf(EXPIRES_START, COOKIE_START.length);
-  if (start === -1 || /[{}]/.test(text.slice(COOKIE_START.length, start))) return undefined;
-  const from = start + EXPIRES_START.length;
-  return [from, text.indexOf('"', from)];
-}
-
-/** Puts another cookie into the text of a session; `undefined` where the text is not as express-session makes it. */
-function replaceCookie(text: string, cookie: unknown): string | undefined {
-  const end = text.indexOf('}', COOKIE_START.length);
-  const old = text.slice(COOKIE_START.length - 1, end + 1);
-  // A brace or a backslash within a value: not worth a guess.
-  if (!text.startsWith(COOKIE_START) || old.indexOf('{', 1) !== -1 || old.includes('\\'))
-    return undefined;
-  if (old.split('"').length % 2 === 0) return undefined;
-  const json = JSON.stringify(cookie);
-  return json?.startsWith('{') ? `{"cookie":${json}${text.slice(end + 1)}` : undefined;
-}
-
 /** `Session` takes over no key that it has itself or inherits. */
 function isDroppedOnLoading(key: string): boolean {
   return key === 'id' || key === 'req' || key in session.Session.prototype;
-}
-
-/** The greatest time of a Date, in milliseconds. */
-const MAX_TIME = 8.64e15;
-
-function timeOf(expires: unknown): number | undefined {
-  if (!(expires instanceof Date) && typeof expires !== 'string' && typeof expires !== 'number')
-    return undefined;
-  const time = new Date(expires).getTime();
-  return Number.isNaN(time) ? undefined : time;
-}
-
-function cookieOf(object: object): { expires?: unknown; maxAge?: unknown } {
-  const cookie: unknown = Reflect.get(object, 'cookie');
-  return typeof cookie === 'object' && cookie !== null ? cookie : {};
 }
 
 /** What was a session's text is a session's data. */

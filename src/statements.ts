@@ -31,7 +31,7 @@ import type {
 } from 'drizzle-orm/pg-core';
 import { DATA_SEPARATOR, joined, split } from './columns.js';
 import { storeError } from './errors.js';
-import { withinTimeout } from './timeout.js';
+import { Patience } from './timeout.js';
 import type { SessionView } from './view.js';
 
 /** @internal The Drizzle database that statements run on. */
@@ -165,6 +165,7 @@ export interface ListPage {
 /** Builds the statements of a store; nothing is sent. */
 export function buildStatements(db: Database, settings: StatementSettings): Statements {
   const { view: t, withUser, announce } = settings;
+  const patience = new Patience(settings.timeout);
   const lifetime =
     settings.maxLifetime === undefined
       ? undefined
@@ -281,7 +282,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     const statement = prepared ? query.prepare(`connect_drizzle_${kind}_${hash}`) : query;
     return async (values) => {
       try {
-        return await withinTimeout(statement.execute(values) as Rows, settings.timeout);
+        return await patience.waitFor(statement.execute(values) as Rows);
       } catch (error) {
         throw storeError(error, settings.label);
       }

@@ -53,7 +53,7 @@ export interface StoreStats {
   /** Reads that the cache answered, and that it could not. */
   readonly hits: number;
   readonly misses: number;
-  /** Statements sent in batches, and the rows in them. */
+  /** Statements sent in batches, and the calls in them. */
   readonly statements: number;
   readonly rows: number;
   readonly largestBatch: number;
@@ -148,10 +148,15 @@ export class DrizzleStore extends session.Store {
     const id = isSid(sid) ? idOf(sid) : '';
     const hit = this.#hit(id);
     if (hit === undefined) {
-      return this.#call<SessionData | undefined>(callback, () => {
-        if (id === '') return async () => undefined;
-        return ({ rows }) => traced({ operation: 'get', id }, () => this.#load(id, rows));
-      });
+      return this.#call(
+        callback,
+        () => {
+          if (id === '') return async () => undefined;
+          return ({ rows }) => traced({ operation: 'get', id }, () => rowOf(id, rows));
+        },
+        (row) => row && this.#loaded(row),
+        (error) => this.#reportUnreadable(id, error),
+      );
     }
     if (typeof callback !== 'function') return Promise.resolve(hit);
     process.nextTick(callback, null, hit);
@@ -173,13 +178,14 @@ export class DrizzleStore extends session.Store {
       if (!isSid(sid)) throw new InvalidSidError(describe(sid));
       const id = idOf(sid);
       const draft = this.#saver.draft(session);
-      return ({ rows, statements, batcher }) =>
-        traced({ operation: 'set', id }, async () => {
-          const result = await this.#readable(id, () =>
-            rows.write(id, (writes) => this.#saver.save(id, session, draft, writes)),
-          );
-          await this.#settle(id, result, { rows, statements, batcher });
-        });
+      return (opened) =>
+        traced({ operation: 'set', id }, () =>
+          this.#settled(
+            id,
+            opened.rows.write(id, (writes) => this.#saver.save(id, session, draft, writes)),
+            opened,
+          ),
+        );
     });
   }
 
@@ -191,12 +197,9 @@ export class DrizzleStore extends session.Store {
       if (!isSid(sid) || this.#settings.disableTouch) return async () => {};
       const id = idOf(sid);
       return (opened) =>
-        traced({ operation: 'touch', id }, async () => {
-          const result = await this.#readable(id, () =>
-            this.#saver.touch(id, session, opened.rows),
-          );
-          await this.#settle(id, result, opened);
-        });
+        traced({ operation: 'touch', id }, () =>
+          this.#settled(id, this.#saver.touch(id, session, opened.rows), opened),
+        );
     });
   }
 
@@ -396,8 +399,9 @@ export class DrizzleStore extends session.Store {
 
   /** express-session puts what `get` gave into a `Session` of its own. */
   override createSession(request: Request, data: SessionData): Session & SessionData {
+    const { cookie } = data;
     const created = super.createSession(request, data) as Session & SessionData;
-    this.#saver.inflated(data, created);
+    this.#saver.inflated(data, created, cookie);
     return created;
   }
 
@@ -405,8 +409,20 @@ export class DrizzleStore extends session.Store {
   #call<T>(
     callback: Callback<T> | undefined,
     begin: () => (opened: Opened) => Promise<T>,
-  ): Promise<T> {
-    return this.#answer(callback, this.#engine.perform(begin));
+  ): Promise<T>;
+  #call<T, Result>(
+    callback: Callback<Result> | undefined,
+    begin: () => (opened: Opened) => Promise<T>,
+    give: (value: T) => Result,
+    recover?: (error: unknown) => Result,
+  ): Promise<Result>;
+  #call(
+    callback: Callback<unknown> | undefined,
+    begin: () => (opened: Opened) => Promise<unknown>,
+    give: (value: unknown) => unknown = itself,
+    recover?: (error: unknown) => unknown,
+  ): Promise<unknown> {
+    return this.#answer(callback, this.#engine.perform(begin, give, recover));
   }
 
   /**
@@ -437,15 +453,6 @@ export class DrizzleStore extends session.Store {
     }
     const row = this.#engine.opened.rows.peek(id);
     return row && this.#loaded(row);
-  }
-
-  #load(id: string, rows: Rows): Promise<SessionData | undefined> {
-    const known = rows.peek(id);
-    if (known !== undefined) return Promise.resolve(this.#loaded(known));
-    return rows.read(id).then(
-      (row) => row && this.#loaded(row),
-      (error) => this.#reportUnreadable(id, error),
-    );
   }
 
   /** The session of a row, where it is live, to be known again when it is saved. */
@@ -480,13 +487,8 @@ export class DrizzleStore extends session.Store {
       : Math.min(expiresAt, Math.floor(createdAt / 1000) + maxLifetime * 1000);
   }
 
-  async #readable<T>(id: string, read: () => Promise<T>): Promise<T | undefined> {
-    try {
-      return await read();
-    } catch (error) {
-      this.#reportUnreadable(id, error);
-      return undefined;
-    }
+  #readable<T>(id: string, reading: Promise<T>): Promise<T | undefined> {
+    return reading.catch((error) => this.#reportUnreadable(id, error));
   }
 
   #reportUnreadable(id: string, error: unknown): undefined {
@@ -496,19 +498,26 @@ export class DrizzleStore extends session.Store {
     return undefined;
   }
 
-  /** After a save has committed, and before it answers; `undefined`: what is stored cannot be read, and stays. */
-  async #settle(
+  /** A save that has committed, and all that belongs to it. What is stored and cannot be read stays. */
+  #settled(id: string, saving: Promise<SaveResult>, opened: Opened): Promise<void> {
+    return saving.then(
+      (result) => this.#settle(id, result, opened),
+      (error) => this.#reportUnreadable(id, error),
+    );
+  }
+
+  /** After a save has committed, and before it answers. */
+  #settle(
     id: string,
-    result: SaveResult | undefined,
-    opened: Pick<Opened, 'rows' | 'statements' | 'batcher'>,
-  ): Promise<void> {
-    const { changed = false, gainedUser = null } = result ?? {};
+    { changed, gainedUser }: SaveResult,
+    opened: Opened,
+  ): Promise<void> | undefined {
     if (changed) this.#announce('change', id, true);
     const { maxSessionsPerUser } = this.#settings;
-    if (gainedUser === null || maxSessionsPerUser === undefined) return;
-    await this.#endWhile(opened, () =>
+    if (gainedUser === null || maxSessionsPerUser === undefined) return undefined;
+    return this.#endWhile(opened, () =>
       opened.statements.endBeyond(gainedUser, id, maxSessionsPerUser, Date.now()),
-    );
+    ).then(() => undefined);
   }
 
   async #end(id: string, { rows }: Opened): Promise<number> {
@@ -536,7 +545,7 @@ export class DrizzleStore extends session.Store {
   }
 
   async #update(id: string, fn: Updater, opened: Opened): Promise<SessionData | undefined> {
-    let row = await this.#readable(id, () => opened.rows.read(id));
+    let row = await this.#readable(id, opened.rows.read(id));
     for (let tries = 0; tries < UPDATE_TRIES; tries += 1) {
       if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
       const { version, createdAt, expiresAt: seenExpiresAt } = row;
@@ -545,7 +554,8 @@ export class DrizzleStore extends session.Store {
       const changed = (await fn(session)) ?? session;
       const { text: data, expiresAt, userId } = this.#saver.draft(changed);
       const saved = { id, data, expiresAt, userId, version, createdAt, seenExpiresAt };
-      const written = await this.#readable(id, () =>
+      const written = await this.#readable(
+        id,
         opened.rows.write(id, (writes) => writes.save(saved)),
       );
       if (written === undefined || written.outcome === 'gone') return undefined;
@@ -575,6 +585,7 @@ export class DrizzleStore extends session.Store {
             () =>
               ({ statements }) =>
                 statements.list(page),
+            itself,
           )
         : opened.statements.list(page));
       for (const row of rows) {
@@ -611,6 +622,16 @@ export class DrizzleStore extends session.Store {
     if (this.listenerCount(event) === 0) return;
     process.nextTick(() => this.emit(event, { id, local } satisfies SessionEvent));
   }
+}
+
+/** What is known of a row, or what the database says. */
+function rowOf(id: string, rows: Rows): Promise<StoredRow | undefined> {
+  const known = rows.peek(id);
+  return known === undefined ? rows.read(id) : Promise.resolve(known);
+}
+
+function itself<T>(value: T): T {
+  return value;
 }
 
 function isSid(sid: unknown): sid is string {

@@ -5,21 +5,61 @@
  */
 import { StoreTimeoutError } from './errors.js';
 
+interface Waiting {
+  /** On the monotonic clock, in milliseconds. */
+  readonly deadline: number;
+  readonly giveUp: () => void;
+}
+
 /**
- * Waits for an answer for so many seconds. Whoever has asked for it goes on without it; what was asked
- * may still take effect.
- *
- * @throws {StoreTimeoutError}
+ * Waits for answers, for so many seconds each. Whoever has asked for one goes on without it; what was
+ * asked may still take effect. There is one timer for all: what has waited longest is always the first.
  */
-export async function withinTimeout<T>(answer: Promise<T>, seconds: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new StoreTimeoutError(seconds)), seconds * 1000);
-    timer.unref();
-  });
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
+export class Patience {
+  readonly #seconds: number;
+  readonly #waiting = new Set<Waiting>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(seconds: number) {
+    this.#seconds = seconds;
+  }
+
+  /** @throws {StoreTimeoutError} */
+  waitFor<T>(answer: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const waiting: Waiting = {
+        deadline: performance.now() + this.#seconds * 1000,
+        giveUp: () => reject(new StoreTimeoutError(this.#seconds)),
+      };
+      this.#waiting.add(waiting);
+      this.#timer ??= this.#wakeAt(waiting.deadline);
+      answer.then(
+        (value) => {
+          this.#waiting.delete(waiting);
+          resolve(value);
+        },
+        (error) => {
+          this.#waiting.delete(waiting);
+          reject(error);
+        },
+      );
+    });
+  }
+
+  #wakeAt(deadline: number): NodeJS.Timeout {
+    return setTimeout(() => this.#wake(), Math.ceil(deadline - performance.now())).unref();
+  }
+
+  #wake(): void {
+    this.#timer = undefined;
+    const now = performance.now();
+    for (const waiting of this.#waiting) {
+      if (waiting.deadline > now) {
+        this.#timer = this.#wakeAt(waiting.deadline);
+        return;
+      }
+      this.#waiting.delete(waiting);
+      waiting.giveUp();
+    }
   }
 }

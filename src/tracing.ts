@@ -32,14 +32,16 @@ export const tracing = {
 } as const;
 
 /** Runs an operation, observed where somebody looks. */
-export async function traced<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
-  const at = tracing[context.operation];
-  if (!at.hasSubscribers) return run();
+export function traced<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
+  return tracing[context.operation].hasSubscribers ? observed(context, run) : run();
+}
+
+async function observed<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
   const kept: { result?: T } = {};
   // What a traced promise gives, its subscribers get: here that would be a session, or the rows of a batch.
-  const observed = async () => {
+  const keep = async () => {
     kept.result = await run();
   };
-  await at.tracePromise(observed, context);
+  await tracing[context.operation].tracePromise(keep, context);
   return kept.result as T;
 }

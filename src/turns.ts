@@ -13,55 +13,44 @@ interface Waiting {
 interface Line {
   running: number;
   exclusive: boolean;
-  readonly waiting: Waiting[];
+  waiting: Waiting[] | undefined;
 }
 
 export class Turns {
   readonly #lines = new Map<string, Line>();
 
-  /** Whether anything of this id is running or waiting. */
-  has(id: string): boolean {
-    return this.#lines.has(id);
-  }
-
-  /** Runs `work` once all earlier writes of this id have ended. */
-  shared<T>(id: string, work: () => Promise<T>): Promise<T> {
-    return this.#take(id, false, work);
-  }
-
   /** Runs `work` once everything earlier of this id has ended. */
   exclusive<T>(id: string, work: () => Promise<T>): Promise<T> {
-    return this.#take(id, true, work);
-  }
-
-  #take<T>(id: string, exclusive: boolean, work: () => Promise<T>): Promise<T> {
-    const turn = this.#enter(id, exclusive);
+    const turn = this.enter(id, true);
     const result = turn === undefined ? started(work) : turn.then(work);
-    const leave = () => this.#leave(id);
+    const leave = () => this.leave(id);
     result.then(leave, leave);
     return result;
   }
 
-  /** Takes a place; `undefined` where it is one's turn at once. */
-  #enter(id: string, exclusive: boolean): Promise<void> | undefined {
+  /** Takes a place, to be left once; `undefined` where it is one's turn at once, else when it is. */
+  enter(id: string, exclusive: boolean): Promise<void> | undefined {
     const line = this.#lines.get(id);
     if (line === undefined) {
-      this.#lines.set(id, { running: 1, exclusive, waiting: [] });
+      this.#lines.set(id, { running: 1, exclusive, waiting: undefined });
       return undefined;
     }
-    if (!exclusive && !line.exclusive && line.waiting.length === 0) {
+    if (!exclusive && !line.exclusive && !line.waiting?.length) {
       line.running += 1;
       return undefined;
     }
-    return new Promise((start) => line.waiting.push({ exclusive, start }));
+    return new Promise((start) => {
+      line.waiting ??= [];
+      line.waiting.push({ exclusive, start });
+    });
   }
 
-  #leave(id: string): void {
+  leave(id: string): void {
     const line = this.#lines.get(id);
     if (line === undefined) return;
     line.running -= 1;
     if (line.running > 0) return;
-    let next = line.waiting.shift();
+    let next = line.waiting?.shift();
     if (next === undefined) {
       this.#lines.delete(id);
       return;
@@ -70,8 +59,8 @@ export class Turns {
     while (next !== undefined) {
       line.running += 1;
       next.start();
-      const following: Waiting | undefined = line.waiting[0];
-      next = !line.exclusive && following?.exclusive === false ? line.waiting.shift() : undefined;
+      const following: Waiting | undefined = line.waiting?.[0];
+      next = !line.exclusive && following?.exclusive === false ? line.waiting?.shift() : undefined;
     }
   }
 }

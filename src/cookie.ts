@@ -1,0 +1,133 @@
+/**
+ * A session's cookie: when it expires, and whether two differ in more than that. Both are asked at
+ * every request, so both are told without parsing a text or making one, where that can be.
+ *
+ * @module
+ */
+import session from 'express-session';
+import { LIFETIME_DRIFT_MS } from './merge.js';
+
+/** A cookie as its JSON has it. */
+export type CookieData = Readonly<Record<string, unknown>>;
+
+/** When a session's cookie expires, in milliseconds since 1970; `undefined` where it does not, or not in earnest. */
+export function cookieExpiry(object: object, now: number): number | undefined {
+  const cookie: unknown = Reflect.get(object, 'cookie');
+  if (typeof cookie !== 'object' || cookie === null) return undefined;
+  const time =
+    timeOf(Reflect.get(cookie, 'expires')) ?? timeAfter(now, Reflect.get(cookie, 'maxAge'));
+  return time !== undefined && time <= MAX_TIME ? Math.max(Math.round(time), 0) : undefined;
+}
+
+/** The greatest time of a Date, in milliseconds. */
+const MAX_TIME = 8.64e15;
+
+function timeOf(expires: unknown): number | undefined {
+  const isText = typeof expires === 'string' || typeof expires === 'number';
+  if (!isText && !(expires instanceof Date)) return undefined;
+  const time = (isText ? new Date(expires) : expires).getTime();
+  return Number.isNaN(time) ? undefined : time;
+}
+
+function timeAfter(now: number, maxAge: unknown): number | undefined {
+  return typeof maxAge === 'number' ? now + maxAge : undefined;
+}
+
+/**
+ * Whether a request's cookie is the one that was read but for when it expires, as `onlyExpiryMoved` tells it of
+ * whole sessions. What it cannot tell, of anything but an express-session `Cookie`, it denies.
+ */
+export function isSameCookie(seen: CookieData, cookie: unknown): boolean {
+  if (!(cookie instanceof session.Cookie)) return false;
+  if (Reflect.get(cookie, 'toJSON') !== TO_JSON) return false;
+  const now: CookieData = Reflect.get(cookie, 'data');
+  if (!isSameLifetime(seen, now)) return false;
+  for (const key in now) {
+    // A key without a value is none in JSON.
+    if (!isExpiry(key) && now[key] !== seen[key]) return false;
+  }
+  for (const key in seen) {
+    if (!isExpiry(key) && now[key] === undefined) return false;
+  }
+  return true;
+}
+
+/** What gives a `Cookie`'s `data`; a stored cookie can have a key of that name. */
+const TO_JSON: unknown = Reflect.get(session.Cookie.prototype, 'toJSON');
+
+function isExpiry(key: string): boolean {
+  return key === 'expires' || key === 'originalMaxAge';
+}
+
+function isSameLifetime(seen: CookieData, now: CookieData): boolean {
+  if (typeof seen.expires !== 'string' || timeOf(now.expires) === undefined) {
+    return seen.expires === now.expires && seen.originalMaxAge === now.originalMaxAge;
+  }
+  const [before, after] = [seen.originalMaxAge, now.originalMaxAge];
+  return typeof before === 'number' && typeof after === 'number'
+    ? Math.abs(before - after) <= LIFETIME_DRIFT_MS
+    : before === after;
+}
+
+/** express-session puts the cookie first; its values hold no quotation mark that is not escaped. */
+const COOKIE_START = '{"cookie":{';
+const EXPIRES_START = ',"expires":"';
+
+/** Compares two JSON texts without parsing them. What it cannot tell it calls unequal. */
+export function equalButForExpiry(one: string, other: string): boolean {
+  const difference = one.length - other.length;
+  const [, to = 0] = expiryIn(one) ?? [];
+  const [, otherTo = 0] = expiryIn(other) ?? [];
+  return to - otherTo === difference && startsWithButForExpiry(one, other);
+}
+
+/** Whether a JSON text starts with another, which may be cut off, but for the expiry of the cookie. */
+function startsWithButForExpiry(text: string, start: string): boolean {
+  const [from, to] = expiryIn(text) ?? [];
+  const [startFrom, startTo] = expiryIn(start) ?? [];
+  if (from === undefined || startFrom === undefined) {
+    return from === startFrom && text.startsWith(start);
+  }
+  return (
+    from === startFrom &&
+    text.slice(0, from) === start.slice(0, from) &&
+    text.startsWith(start.slice(startTo), to)
+  );
+}
+
+/** Whether two JSON texts differ in more than the cookie, and not for what `Session` drops on loading. */
+export function isSurelyChanged(seen: string, now: string): boolean {
+  const [end, otherEnd] = [cookieEnd(seen), cookieEnd(now)];
+  if (end === -1 || otherEnd === -1 || now.length < seen.length) return false;
+  return seen.slice(end) !== now.slice(otherEnd);
+}
+
+/** Where the cookie ends in the text of a session; -1 where that cannot be told at a glance. */
+function cookieEnd(text: string): number {
+  if (!text.startsWith(COOKIE_START)) return -1;
+  const end = text.indexOf('}', COOKIE_START.length);
+  const inner = text.indexOf('{', COOKIE_START.length);
+  const escaped = text.indexOf('\\', COOKIE_START.length);
+  return (inner !== -1 && inner < end) || (escaped !== -1 && escaped < end) ? -1 : end;
+}
+
+/** Where, in the text of a session, the value of its cookie's `expires` is. */
+function expiryIn(text: string): [from: number, to: number] | undefined {
+  if (!text.startsWith(COOKIE_START)) return undefined;
+  const start = text.indexOf(EXPIRES_START, COOKIE_START.length);
+  if (start === -1 || /[{}]/.test(text.slice(COOKIE_START.length, start))) return undefined;
+  const from = start + EXPIRES_START.length;
+  return [from, text.indexOf('"', from)];
+}
+
+/** Puts another cookie into the text of a session; `undefined` where the text is not as express-session makes it. */
+export function replaceCookie(text: string, cookie: unknown): string | undefined {
+  const end = text.indexOf('}', COOKIE_START.length);
+  const old = text.slice(COOKIE_START.length - 1, end + 1);
+  // A brace or a backslash within a value: not worth a guess.
+  if (!text.startsWith(COOKIE_START) || old.indexOf('{', 1) !== -1 || old.includes('\\'))
+    return undefined;
+  if (old.split('"').length % 2 === 0) return undefined;
+  const json = JSON.stringify(cookie);
+  return json?.startsWith('{') ? `{"cookie":${json}${text.slice(end + 1)}` : undefined;
+}
