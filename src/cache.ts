@@ -13,10 +13,12 @@
  *
  * @module
  */
+
 import { LRUCache } from 'lru-cache';
+import type { StoredRow } from './answers.js';
 import type { CacheOptions } from './options.js';
 import type { Decided, Rows, RowWrites } from './rows.js';
-import type { StoredRow, TouchRow, WriteRow } from './statements.js';
+import type { TouchRow, WriteRow } from './statements.js';
 
 /** What the cache needs to know of realtime. */
 export interface Lease {

@@ -25,3 +25,8 @@ export function joined<Row>(
 export function split(column: string | number | null, separator = ','): string[] {
   return column === null ? [] : String(column).split(separator);
 }
+
+/** Takes a column of numbers apart. */
+export function numbers(column: string | number | null): number[] {
+  return split(column).map(Number);
+}

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { StoredRow } from './answers.js';
 import type { Batcher, Send } from './batch.js';
 import type { Codec } from './codec.js';
 import type {
@@ -13,7 +14,6 @@ import type {
   SaveRow,
   Statement,
   Statements,
-  StoredRow,
   TouchRow,
   WriteRow,
   Written,

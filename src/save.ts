@@ -9,7 +9,9 @@
  *
  * @module
  */
+
 import session, { type SessionData } from 'express-session';
+import type { StoredRow } from './answers.js';
 import type { Codec } from './codec.js';
 import {
   type CookieData,
@@ -25,7 +27,7 @@ import { isPlain, type MergeSettings, merge, onlyExpiryMoved } from './merge.js'
 import { describe, type Settings } from './options.js';
 import type { Decided, Rows, RowWrites } from './rows.js';
 import { sidecar } from './sidecar.js';
-import type { StoredRow, TouchRow } from './statements.js';
+import type { TouchRow } from './statements.js';
 
 /** What is remembered of a loaded session. */
 interface Loaded {
@@ -36,8 +38,8 @@ interface Loaded {
   readonly stored: string;
   readonly seen: string;
   readonly userId: string | null;
-  /** Milliseconds since 1970. */
-  readonly expiresAt: number;
+  /** Milliseconds since 1970; a touch moves it. */
+  expiresAt: number;
   /** Whether the object is a `Session` made of what was read, which drops some keys. */
   readonly isInflated: boolean;
   /** Its cookie as it was read, where the object has one of its own. */
@@ -154,9 +156,7 @@ export class Saver {
     if (origin !== undefined && 'id' in origin && origin.id === id) {
       return this.#onlyMovesExpiry(origin, draft)
         ? // A session that expired while its request ran may still be saved: no time is too late here.
-          this.#moveExpiry(object, origin, draft.expiresAt, (row) =>
-            writes.touch({ ...row, aliveAt: 0 }),
-          )
+          this.#moveExpiry(origin, draft.expiresAt, (row) => writes.touch({ ...row, aliveAt: 0 }))
         : this.#compareAndSet(object, origin, draft, writes);
     }
     const isOwn =
@@ -173,7 +173,7 @@ export class Saver {
       return rows.touch({ id, createdAt: 0, expiresAt, aliveAt }).then(() => UNCHANGED);
     }
     const moveExpiry = () =>
-      this.#moveExpiry(object, origin, expiresAt, (row) => rows.touch({ ...row, aliveAt }));
+      this.#moveExpiry(origin, expiresAt, (row) => rows.touch({ ...row, aliveAt }));
     const cookie: unknown = Reflect.get(object, 'cookie');
     if (this.#isQuickTouch(origin, cookie, expiresAt)) return moveExpiry();
     const draft = this.#withCookie(origin, cookie, expiresAt);
@@ -201,7 +201,6 @@ export class Saver {
   }
 
   #moveExpiry(
-    object: object,
     origin: Loaded,
     expiresAt: number,
     send: (row: Omit<TouchRow, 'aliveAt'>) => Promise<Decided>,
@@ -210,7 +209,7 @@ export class Saver {
     const { id, createdAt } = origin;
     return send({ id, createdAt, expiresAt }).then((outcome) => {
       if (outcome === 'gone') return this.#drop();
-      if (this.#origins.get(object) === origin) this.#origins.set(object, { ...origin, expiresAt });
+      origin.expiresAt = expiresAt;
       return UNCHANGED;
     });
   }
@@ -229,8 +228,9 @@ export class Saver {
     draft: Draft,
     writes: RowWrites,
   ): Promise<SaveResult> {
-    const { id, createdAt } = origin;
-    let { version, expiresAt: seenExpiresAt } = origin;
+    const { id, createdAt, expiresAt: before } = origin;
+    let { version } = origin;
+    let seenExpiresAt = before;
     let { text: data, expiresAt, userId } = draft;
     if (origin.stored !== origin.seen) {
       data = this.#merge(origin, draft.text, origin.stored);
@@ -256,13 +256,13 @@ export class Saver {
       const { stored } = written;
       if (stored.createdAt !== createdAt) return this.#drop();
       // By the function, not by the column: a uuid column gives back in small letters what came in capitals.
-      const [before, now] = [origin.stored, stored.data].map((one) => this.#userOfText(one));
-      if (mixesUsers(before ?? null, draft.userId, now ?? null)) return this.#drop();
+      const [was, now] = [origin.stored, stored.data].map((one) => this.#userOfText(one));
+      if (mixesUsers(was ?? null, draft.userId, now ?? null)) return this.#drop();
       data = this.#merge(origin, draft.text, stored.data);
       userId = this.#userOfText(data);
       version = stored.version;
       seenExpiresAt = stored.expiresAt;
-      expiresAt = laterIfBothMoved(origin.expiresAt, draft.expiresAt, stored.expiresAt);
+      expiresAt = laterIfBothMoved(before, draft.expiresAt, stored.expiresAt);
     }
     throw new ConflictError(MERGE_TRIES);
   }

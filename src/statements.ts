@@ -22,14 +22,22 @@
  * @module
  */
 import { createHash } from 'node:crypto';
-import { type SQL, sql } from 'drizzle-orm';
-import type {
-  AnyPgColumn,
-  PgDatabase,
-  PgQueryResultHKT,
-  SelectedFields,
-} from 'drizzle-orm/pg-core';
-import { DATA_SEPARATOR, joined, split } from './columns.js';
+import { getTableColumns, type SQL, sql } from 'drizzle-orm';
+import type { AnyPgColumn, PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
+import {
+  type Answer,
+  countAnswer,
+  doneAnswer,
+  endedAnswer,
+  endedIn,
+  idAnswer,
+  type ListedRow,
+  type StoredRow,
+  storedAnswer,
+  storedOf,
+  writtenAnswer,
+} from './answers.js';
+import { DATA_SEPARATOR, joined, numbers, split } from './columns.js';
 import { storeError } from './errors.js';
 import { Patience } from './timeout.js';
 import type { SessionView } from './view.js';
@@ -48,17 +56,6 @@ const IDS_PER_NOTIFICATION = 150;
  * being inserted, or the user's row that an app's foreign key leads to.
  */
 const LOCK_TIMEOUT = '100ms';
-
-/** A session's row as a read gives it. Times are milliseconds since 1970. */
-export interface StoredRow {
-  readonly id: string;
-  readonly data: string;
-  readonly version: number;
-  /** In microseconds: with the version, it tells this session from a later one of the same id. */
-  readonly createdAt: number;
-  readonly expiresAt: number;
-  readonly userId: string | null;
-}
 
 /** `done`; `gone`: no row, or a tombstone; `busy`: held by another transaction, to be sent again. */
 export type Outcome = 'done' | 'gone' | 'busy';
@@ -95,11 +92,6 @@ export type Written =
   | { readonly outcome: 'gone' }
   | { readonly outcome: 'busy' }
   | { readonly outcome: 'conflict'; readonly stored: StoredRow };
-
-/** A row of `sessions()`. Times are milliseconds since 1970. */
-export interface ListedRow extends StoredRow {
-  readonly lastSeenAt: number;
-}
 
 /** What makes one store's statements differ from another's. */
 export interface StatementSettings extends SessionView {
@@ -266,23 +258,22 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const endedIds = sql`(select string_agg(id, ',') filter (where live) from ended where ${announced})`;
 
   /** Prepares a statement; its name carries a hash of its text, so that two stores can share a pool. */
-  function prepare<F extends Record<string, SQL.Aliased>>(
+  function prepare<A extends Answer>(
     kind: string,
     ctes: readonly (Cte | undefined)[],
-    fields: F,
+    answer: A,
     result: SQL,
     prepared = settings.prepared,
-  ): (values: Record<string, unknown>) => Promise<{ [K in keyof F]: F[K]['_']['type'] }[]> {
+  ): (values: Record<string, unknown>) => Promise<A['$inferSelect'][]> {
     const query = db
       .with(...ctes.filter((one) => one !== undefined), cte('result', result))
-      .select<SelectedFields>(fields)
-      .from(sql`result`);
-    type Rows = Promise<{ [K in keyof F]: F[K]['_']['type'] }[]>;
+      .select(getTableColumns<Answer>(answer))
+      .from(answer as Answer);
     const hash = createHash('sha256').update(query.toSQL().sql).digest('base64url').slice(0, 16);
     const statement = prepared ? query.prepare(`connect_drizzle_${kind}_${hash}`) : query;
     return async (values) => {
       try {
-        return await patience.waitFor(statement.execute(values) as Rows);
+        return await patience.waitFor(statement.execute(values));
       } catch (error) {
         throw storeError(error, settings.label);
       }
@@ -299,7 +290,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const readRows = prepare(
     'read',
     [],
-    storedFields,
+    storedAnswer,
     sql`${stored(sql`''`)}
         where ${t.id} = any((select string_to_array(${sql.placeholder('ids')}, ','))::text[]) and ${isNotEnded}`,
   );
@@ -323,7 +314,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
           returning ${t.id} as id`,
       ),
     ],
-    doneField,
+    doneAnswer,
     sql`select string_agg(id, ',') as done from moved`,
   );
 
@@ -354,7 +345,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       ),
       announcement('c', 'saved'),
     ],
-    doneField,
+    doneAnswer,
     sql`select string_agg(id, ',') as done from saved where ${announced}`,
   );
 
@@ -390,7 +381,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
         ),
         announcement('c', 'written'),
       ],
-      writtenFields,
+      writtenAnswer,
       sql`select string_agg(id, ',') as id, string_agg(version::text, ',') as version,
           string_agg(created_us::text, ',') as created_us, (select string_agg(id, ',') from held) as busy
         from written where ${announced}`,
@@ -401,7 +392,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const endRows = prepare(
     'end',
     [given('ids'), locked(endingAt, isNotEnded), tombstones(), announcement('d', 'ended')],
-    doneField,
+    doneAnswer,
     sql`select ${endedIds} as done`,
   );
 
@@ -415,7 +406,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       ),
       announcement('d', 'cleared'),
     ],
-    endedFields,
+    endedAnswer,
     sql`select (select string_agg(id, ',') from cleared where ${announced}) as done,
         (select ${t.id} from ${t} where ${isNotIn('cleared')} limit 1) as busy`,
   );
@@ -432,7 +423,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       tombstones(),
       announcement('d', 'ended'),
     ],
-    endedFields,
+    endedAnswer,
     sql`select ${endedIds} as done,
         (select ${t.id} from ${t}
           where ${ofUser} and ${t.id} <> ${text('except')} and ${isNotIn('ended')} limit 1) as busy`,
@@ -458,7 +449,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       tombstones(sql`locked.id in (select id from surplus)`),
       announcement('d', 'ended'),
     ],
-    endedFields,
+    endedAnswer,
     sql`select ${endedIds} as done,
         case when ${isIncomplete} or (select count(*) from ended) <> (select count(*) from surplus)
           then 'some' end as busy`,
@@ -466,23 +457,23 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
 
   const nextPage = sql`${t.id} > ${text('after')} order by ${t.id} limit ${number('limit')}::integer`;
   const listed = sql`${stored(milliseconds(t.lastSeenAt))} where ${isLive}`;
-  const listAll = prepare('list', [], storedFields, sql`${listed} and ${nextPage}`);
+  const listAll = prepare('list', [], storedAnswer, sql`${listed} and ${nextPage}`);
   const listOfUser = prepare(
     'list_user',
     [],
-    storedFields,
+    storedAnswer,
     sql`${listed} and ${ofUser} and ${nextPage}`,
   );
   const listIdRows = prepare(
     'list_ids',
     [],
-    idField,
+    idAnswer,
     sql`select ${t.id} as id from ${t} where ${isLive} and ${nextPage}`,
   );
   const countRows = prepare(
     'count',
     [],
-    countField,
+    countAnswer,
     sql`select count(*) as count from ${t} where ${isLive}`,
   );
 
@@ -499,17 +490,17 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
           returning 1`,
       ),
     ],
-    countField,
+    countAnswer,
     sql`select count(*) as count from pruned`,
     false,
   );
-  const probeRows = prepare('probe', [], idField, sql`select ${t.id} as id from ${t} limit 0`);
+  const probeRows = prepare('probe', [], idAnswer, sql`select ${t.id} as id from ${t} limit 0`);
   // Once its queue of notifications has been full, Postgres refuses every one, whoever has caught up
   // since, until somebody asks how full it is.
   const sendMessage = prepare(
     'notify',
     [],
-    idField,
+    idAnswer,
     sql`select pg_notify(${text('channel')}, ${text('payload')})::text as id
         where pg_notification_queue_usage() >= 0`,
   );
@@ -641,51 +632,6 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
 }
 
 const GONE: Written = { outcome: 'gone' };
-
-const idField = { id: sql<string>`id`.as('id') };
-const countField = { count: sql<number | string>`count`.as('count') };
-/** Ids, joined. */
-const doneField = { done: sql<string | null>`done`.as('done') };
-const endedFields = { ...doneField, busy: sql<string | null>`busy`.as('busy') };
-const writtenFields = {
-  id: sql<string | null>`id`.as('id'),
-  version: sql<string | number | null>`version`.as('version'),
-  createdAt: sql<string | number | null>`created_us`.as('created_us'),
-  busy: endedFields.busy,
-};
-/** A row: its numbers and id, joined, its text and whose it is. */
-const storedFields = {
-  head: sql<string>`head`.as('head'),
-  data: sql<string | null>`data`.as('data'),
-  userId: sql<string | null>`owner`.as('owner'),
-};
-
-type Fields<F> = { readonly [K in keyof F]: F[K] extends SQL.Aliased<infer T> ? T : never };
-
-function storedOf({ head, data, userId }: Fields<typeof storedFields>): ListedRow {
-  const numbers = head.split(',', 4);
-  const [version, createdAt, expiresAt, lastSeenAt] = numbers;
-  return {
-    id: head.slice(numbers.join().length + 1),
-    data: data ?? 'null',
-    version: Number(version),
-    createdAt: Number(createdAt),
-    expiresAt: Number(expiresAt),
-    lastSeenAt: Number(lastSeenAt),
-    userId,
-  };
-}
-
-function numbers(column: string | number | null): number[] {
-  return split(column).map(Number);
-}
-
-function endedIn(found: readonly Fields<typeof endedFields>[]): { ended: string[]; busy: boolean } {
-  return {
-    ended: found.flatMap(({ done }) => split(done)),
-    busy: found.some(({ busy }) => busy !== null),
-  };
-}
 
 /** A text as an SQL literal, for the few that this package makes itself. */
 function literal(text: string): string {

@@ -5,6 +5,7 @@
  */
 import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
+import type { ListedRow, StoredRow } from './answers.js';
 import { Codec, Unreadable } from './codec.js';
 import { Engine, type Opened } from './engine.js';
 import { ConflictError, InvalidArgumentError, InvalidSidError, MigrationError } from './errors.js';
@@ -20,7 +21,6 @@ import {
 import type { Rows } from './rows.js';
 import { asSession, type SaveResult, Saver, userIdText } from './save.js';
 import { sessionTable } from './schema.js';
-import type { ListedRow, StoredRow } from './statements.js';
 import { traced, tracing } from './tracing.js';
 import { viewOf } from './view.js';
 
