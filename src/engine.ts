@@ -91,18 +91,18 @@ export class Engine {
    * is open; `give` and `recover` make the result of what comes of it. Only the promise crosses over: the
    * caller goes on in its own async context.
    */
-  perform<T, Result = T>(
+  perform<T, Result>(
     begin: () => (opened: Opened) => Promise<T>,
     give: (value: T) => Result,
-    recover?: (error: unknown) => Result,
+    recover: (error: unknown) => Result,
   ): Promise<Result> {
-    if (this.#closed !== undefined) return Promise.reject(new StoreClosedError());
     let running: Promise<T>;
     try {
+      if (this.#closed !== undefined) throw new StoreClosedError();
       const run = begin();
       running = this.opened === undefined ? this.#openInTime().then(run) : run(this.opened);
     } catch (error) {
-      return Promise.reject(error);
+      return Promise.reject(error).catch(recover);
     }
     this.#underWay += 1;
     return running.then(
@@ -112,7 +112,6 @@ export class Engine {
       },
       (error) => {
         this.#ended();
-        if (recover === undefined) throw error;
         return recover(error);
       },
     );

@@ -83,7 +83,9 @@ export class BatchedRows implements Rows {
       };
     };
     const end = batcher.batched('end', 'write', statements.end, { isSettled: isDecided });
-    const read = batcher.batched('read', 'read', statements.read);
+    const read = batcher.batched('read', 'read', statements.read, {
+      sizeOf: (row) => row?.data.length ?? 0,
+    });
     this.#read = codec.isPlain
       ? read
       : (id, onEnd) => read(id, onEnd).then((row) => row && unseal(row));

@@ -390,7 +390,13 @@ export class DrizzleStore extends session.Store {
   close(callback: Callback<void>): void;
   close(): Promise<void>;
   close(callback?: Callback<void>) {
-    return this.#answer(callback, this.#engine.close());
+    const closing = this.#engine.close();
+    if (typeof callback !== 'function') return this.#promised(closing);
+    closing.then(
+      () => process.nextTick(callback, null),
+      (error) => process.nextTick(callback, error),
+    );
+    return undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -405,7 +411,7 @@ export class DrizzleStore extends session.Store {
     return created;
   }
 
-  /** Runs a call (see {@link Engine.perform}) and answers it. */
+  /** Runs a call (see {@link Engine.perform}), and answers its callback or gives a promise. */
   #call<T>(
     callback: Callback<T> | undefined,
     begin: () => (opened: Opened) => Promise<T>,
@@ -420,26 +426,27 @@ export class DrizzleStore extends session.Store {
     callback: Callback<unknown> | undefined,
     begin: () => (opened: Opened) => Promise<unknown>,
     give: (value: unknown) => unknown = itself,
-    recover?: (error: unknown) => unknown,
+    recover: (error: unknown) => unknown = rethrow,
   ): Promise<unknown> {
-    return this.#answer(callback, this.#engine.perform(begin, give, recover));
+    if (typeof callback !== 'function')
+      return this.#promised(this.#engine.perform(begin, give, recover));
+    // The sessions of a batch are made one by one, each when its caller takes it: many at once would
+    // outlive a run of the garbage collector.
+    void this.#engine.perform(
+      begin,
+      (value) => process.nextTick(answer, callback, give, value),
+      (error) => process.nextTick(answer, callback, recover, error),
+    );
+    return undefined as never;
   }
 
   /**
-   * Answers a callback, or gives the promise. Nobody need await it: a failure is then not an unhandled rejection,
-   * which would end the process, but goes to `errorLog`. As with MemoryStore, anything but a function is no callback.
+   * Nobody need await a promise: a failure is then not an unhandled rejection, which would end the process, but
+   * goes to `errorLog`. As with MemoryStore, anything but a function is no callback.
    */
-  #answer<T>(callback: Callback<T> | undefined, promise: Promise<T>): Promise<T> {
-    if (typeof callback !== 'function') {
-      promise.catch((error) => this.#engine.log('A session store call failed', error));
-      return promise;
-    }
-    promise.then(
-      (result) => process.nextTick(callback, null, result),
-      (error) => process.nextTick(callback, error),
-    );
-    // A callback was asked for, so there is no promise: a caller that gave one awaits none.
-    return undefined as never;
+  #promised<T>(promise: Promise<T>): Promise<T> {
+    promise.catch((error) => this.#engine.log('A session store call failed', error));
+    return promise;
   }
 
   /** The session that the cache has of an id: without a promise, since nothing is waited for. */
@@ -586,6 +593,7 @@ export class DrizzleStore extends session.Store {
               ({ statements }) =>
                 statements.list(page),
             itself,
+            rethrow,
           )
         : opened.statements.list(page));
       for (const row of rows) {
@@ -630,8 +638,24 @@ function rowOf(id: string, rows: Rows): Promise<StoredRow | undefined> {
   return known === undefined ? rows.read(id) : Promise.resolve(known);
 }
 
+/** Makes a result and hands it over. */
+function answer<T>(callback: Callback<unknown>, make: (from: T) => unknown, from: T): void {
+  let result: unknown;
+  try {
+    result = make(from);
+  } catch (error) {
+    callback(error);
+    return;
+  }
+  callback(null, result);
+}
+
 function itself<T>(value: T): T {
   return value;
+}
+
+function rethrow(error: unknown): never {
+  throw error;
 }
 
 function isSid(sid: unknown): sid is string {
