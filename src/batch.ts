@@ -100,7 +100,7 @@ export interface BatchedOptions<Row, Result, Settled extends Result> {
   readonly maxRows?: number;
 }
 
-/** Sends a row. `onEnd` is called as soon as its answer is there, before the promise is settled. */
+/** Sends a row. `onEnd` is called when the promise has been settled, before anybody hears of it. */
 export type Send<Row, Settled> = (row: Row, onEnd?: () => void) => Promise<Settled>;
 
 /** Whose lanes a statement takes: `other` is for what may take long and nobody's request waits for. */
@@ -361,13 +361,13 @@ function weigh<Row, Result, Settled extends Result>(
 }
 
 function resolve<Settled>(call: Call<unknown, Settled>, result: Settled): void {
-  call.onEnd?.();
   call.resolve(result);
+  call.onEnd?.();
 }
 
 function reject(call: Call<unknown, never>, error: unknown): void {
-  call.onEnd?.();
   call.reject(error);
+  call.onEnd?.();
 }
 
 /** The same statements, with those that are nobody's row on lanes, too: a burst of log-ins counts a user's sessions each. */

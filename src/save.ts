@@ -29,21 +29,21 @@ import type { Decided, Rows, RowWrites } from './rows.js';
 import { sidecar } from './sidecar.js';
 import type { TouchRow } from './statements.js';
 
-/** What is remembered of a loaded session. */
+/** What is remembered of a loaded session; a write of it changes that. */
 interface Loaded {
   readonly id: string;
   readonly createdAt: number;
-  readonly version: number;
+  version: number;
   /** The text as stored, and as this request sees it: after a merge, its object lacks the other's keys. */
-  readonly stored: string;
-  readonly seen: string;
-  readonly userId: string | null;
-  /** Milliseconds since 1970; a touch moves it. */
+  stored: string;
+  seen: string;
+  userId: string | null;
+  /** Milliseconds since 1970. */
   expiresAt: number;
   /** Whether the object is a `Session` made of what was read, which drops some keys. */
   readonly isInflated: boolean;
   /** Its cookie as it was read, where the object has one of its own. */
-  readonly cookie: CookieData | undefined;
+  cookie: CookieData | undefined;
 }
 
 /** A session of this request's own making, under the sid it was made for. */
@@ -157,7 +157,7 @@ export class Saver {
       return this.#onlyMovesExpiry(origin, draft)
         ? // A session that expired while its request ran may still be saved: no time is too late here.
           this.#moveExpiry(origin, draft.expiresAt, (row) => writes.touch({ ...row, aliveAt: 0 }))
-        : this.#compareAndSet(object, origin, draft, writes);
+        : this.#compareAndSet(origin, draft, writes);
     }
     const isOwn =
       origin !== undefined && 'generatedFor' in origin && idOf(origin.generatedFor) === id;
@@ -222,12 +222,7 @@ export class Saver {
     return isInSecondHalf || expiresAt - origin.expiresAt >= touchAfter * 1000;
   }
 
-  async #compareAndSet(
-    object: object,
-    origin: Loaded,
-    draft: Draft,
-    writes: RowWrites,
-  ): Promise<SaveResult> {
+  async #compareAndSet(origin: Loaded, draft: Draft, writes: RowWrites): Promise<SaveResult> {
     const { id, createdAt, expiresAt: before } = origin;
     let { version } = origin;
     let seenExpiresAt = before;
@@ -242,16 +237,14 @@ export class Saver {
       if (written.outcome === 'gone') return this.#drop();
       if (written.outcome === 'done') {
         if (tries > 0) this.stats.merges += 1;
-        this.#origins.set(object, {
-          ...origin,
-          version: written.version,
-          stored: data,
-          seen: draft.text,
-          userId,
-          expiresAt,
-          cookie: undefined,
-        });
-        return { changed: true, gainedUser: userId === origin.userId ? null : userId };
+        const gainedUser = userId === origin.userId ? null : userId;
+        origin.version = written.version;
+        origin.stored = data;
+        origin.seen = draft.text;
+        origin.userId = userId;
+        origin.expiresAt = expiresAt;
+        origin.cookie = undefined;
+        return { changed: true, gainedUser };
       }
       const { stored } = written;
       if (stored.createdAt !== createdAt) return this.#drop();
