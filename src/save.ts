@@ -25,9 +25,8 @@ import { ConflictError, InvalidArgumentError, InvalidUserIdError } from './error
 import { idOf } from './id.js';
 import { isPlain, type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
 import { describe, type Settings } from './options.js';
-import type { Decided, Rows, RowWrites } from './rows.js';
+import type { Rows, RowWrites } from './rows.js';
 import { sidecar } from './sidecar.js';
-import type { TouchRow } from './statements.js';
 
 /** What is remembered of a loaded session; a write of it changes that. */
 interface Loaded {
@@ -156,7 +155,7 @@ export class Saver {
     if (origin !== undefined && 'id' in origin && origin.id === id) {
       return this.#onlyMovesExpiry(origin, draft)
         ? // A session that expired while its request ran may still be saved: no time is too late here.
-          this.#moveExpiry(origin, draft.expiresAt, (row) => writes.touch({ ...row, aliveAt: 0 }))
+          this.#moveExpiry(origin, draft.expiresAt, 0, writes)
         : this.#compareAndSet(origin, draft, writes);
     }
     const isOwn =
@@ -172,12 +171,14 @@ export class Saver {
     if (origin === undefined || !('id' in origin) || origin.id !== id) {
       return rows.touch({ id, createdAt: 0, expiresAt, aliveAt }).then(() => UNCHANGED);
     }
-    const moveExpiry = () =>
-      this.#moveExpiry(origin, expiresAt, (row) => rows.touch({ ...row, aliveAt }));
     const cookie: unknown = Reflect.get(object, 'cookie');
-    if (this.#isQuickTouch(origin, cookie, expiresAt)) return moveExpiry();
+    if (this.#isQuickTouch(origin, cookie, expiresAt)) {
+      return this.#moveExpiry(origin, expiresAt, aliveAt, rows);
+    }
     const draft = this.#withCookie(origin, cookie, expiresAt);
-    if (this.#onlyMovesExpiry(origin, draft)) return moveExpiry();
+    if (this.#onlyMovesExpiry(origin, draft)) {
+      return this.#moveExpiry(origin, expiresAt, aliveAt, rows);
+    }
     const { cookie: changed } = this.#codec.parse(draft.text);
     return rows.write(id, (writes) => {
       // A save that this request did not wait for may have come before: its changes are seen by now.
@@ -203,11 +204,12 @@ export class Saver {
   #moveExpiry(
     origin: Loaded,
     expiresAt: number,
-    send: (row: Omit<TouchRow, 'aliveAt'>) => Promise<Decided>,
+    aliveAt: number,
+    through: Pick<Rows, 'touch'>,
   ): Promise<SaveResult> {
     if (!this.#isWorthMoving(origin, expiresAt)) return Promise.resolve(UNCHANGED);
     const { id, createdAt } = origin;
-    return send({ id, createdAt, expiresAt }).then((outcome) => {
+    return through.touch({ id, createdAt, expiresAt, aliveAt }).then((outcome) => {
       if (outcome === 'gone') return this.#drop();
       origin.expiresAt = expiresAt;
       return UNCHANGED;

@@ -174,18 +174,11 @@ export class DrizzleStore extends session.Store {
   override set(sid: string, session: SessionData, callback: Callback<void>): void;
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback?: Callback<void>) {
-    return this.#call(callback, () => {
-      if (!isSid(sid)) throw new InvalidSidError(describe(sid));
-      const id = idOf(sid);
+    const id = isSid(sid) ? idOf(sid) : '';
+    return this.#save(callback, 'set', id, () => {
+      if (id === '') throw new InvalidSidError(describe(sid));
       const draft = this.#saver.draft(session);
-      return (opened) =>
-        traced({ operation: 'set', id }, () =>
-          this.#settled(
-            id,
-            opened.rows.write(id, (writes) => this.#saver.save(id, session, draft, writes)),
-            opened,
-          ),
-        );
+      return ({ rows }) => rows.write(id, (writes) => this.#saver.save(id, session, draft, writes));
     });
   }
 
@@ -193,13 +186,12 @@ export class DrizzleStore extends session.Store {
   override touch(sid: string, session: SessionData, callback: Callback<void>): void;
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback?: Callback<void>) {
-    return this.#call(callback, () => {
-      if (!isSid(sid) || this.#settings.disableTouch) return async () => {};
-      const id = idOf(sid);
-      return (opened) =>
-        traced({ operation: 'touch', id }, () =>
-          this.#settled(id, this.#saver.touch(id, session, opened.rows), opened),
-        );
+    if (!isSid(sid) || this.#settings.disableTouch) {
+      return this.#call(callback, () => async () => {});
+    }
+    const id = idOf(sid);
+    return this.#save(callback, 'touch', id, () => {
+      return ({ rows }) => this.#saver.touch(id, session, rows);
     });
   }
 
@@ -505,26 +497,43 @@ export class DrizzleStore extends session.Store {
     return undefined;
   }
 
-  /** A save that has committed, and all that belongs to it. What is stored and cannot be read stays. */
-  #settled(id: string, saving: Promise<SaveResult>, opened: Opened): Promise<void> {
-    return saving.then(
-      (result) => this.#settle(id, result, opened),
+  /** Runs a call that saves. What is stored and cannot be read stays as it is. */
+  #save(
+    callback: Callback<void> | undefined,
+    operation: 'set' | 'touch',
+    id: string,
+    begin: () => (opened: Opened) => Promise<SaveResult>,
+  ): Promise<void> {
+    const isLimited = this.#settings.maxSessionsPerUser !== undefined;
+    return this.#call(
+      callback,
+      () => {
+        const save = begin();
+        return (opened) =>
+          traced<SaveResult | undefined>({ operation, id }, () => {
+            const saving = save(opened);
+            return isLimited ? saving.then((result) => this.#limit(id, result, opened)) : saving;
+          });
+      },
+      (result) => {
+        if (result?.changed) this.#announce('change', id, true);
+      },
       (error) => this.#reportUnreadable(id, error),
     );
   }
 
-  /** After a save has committed, and before it answers. */
-  #settle(
+  /** After a save has committed, and before it answers: ends the sessions that its user has too many of. */
+  async #limit(
     id: string,
     { changed, gainedUser }: SaveResult,
     opened: Opened,
-  ): Promise<void> | undefined {
+  ): Promise<undefined> {
     if (changed) this.#announce('change', id, true);
-    const { maxSessionsPerUser } = this.#settings;
-    if (gainedUser === null || maxSessionsPerUser === undefined) return undefined;
-    return this.#endWhile(opened, () =>
-      opened.statements.endBeyond(gainedUser, id, maxSessionsPerUser, Date.now()),
-    ).then(() => undefined);
+    const { maxSessionsPerUser: most } = this.#settings;
+    if (gainedUser === null || most === undefined) return;
+    await this.#endWhile(opened, () =>
+      opened.statements.endBeyond(gainedUser, id, most, Date.now()),
+    );
   }
 
   async #end(id: string, { rows }: Opened): Promise<number> {
@@ -568,7 +577,7 @@ export class DrizzleStore extends session.Store {
       if (written === undefined || written.outcome === 'gone') return undefined;
       if (written.outcome === 'done') {
         const gainedUser = userId === row.userId ? null : userId;
-        await this.#settle(id, { changed: true, gainedUser }, opened);
+        await this.#limit(id, { changed: true, gainedUser }, opened);
         this.#saver.loaded(changed, { ...saved, version: written.version });
         return changed;
       }
