@@ -16,9 +16,7 @@ export function joined<Row>(
   pick: (row: Row) => string | number,
   separator = ',',
 ): string {
-  let text = '';
-  for (const [at, row] of rows.entries()) text += at === 0 ? pick(row) : separator + pick(row);
-  return text;
+  return rows.map(pick).join(separator);
 }
 
 /** Takes a column apart; `string_agg` of nothing is null. A driver may give a lone number as one. */

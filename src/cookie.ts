@@ -69,65 +69,47 @@ function isSameLifetime(seen: CookieData, now: CookieData): boolean {
     : before === after;
 }
 
-/** express-session puts the cookie first; its values hold no quotation mark that is not escaped. */
+/** express-session puts the cookie first. */
 const COOKIE_START = '{"cookie":{';
 const EXPIRES_START = ',"expires":"';
 
-/** Compares two JSON texts without parsing them. What it cannot tell it calls unequal. */
-export function equalButForExpiry(one: string, other: string): boolean {
-  const difference = one.length - other.length;
-  const [, to = 0] = expiryIn(one) ?? [];
-  const [, otherTo = 0] = expiryIn(other) ?? [];
-  return to - otherTo === difference && startsWithButForExpiry(one, other);
-}
-
-/** Whether a JSON text starts with another, which may be cut off, but for the expiry of the cookie. */
-function startsWithButForExpiry(text: string, start: string): boolean {
-  const [from, to] = expiryIn(text) ?? [];
-  const [startFrom, startTo] = expiryIn(start) ?? [];
-  if (from === undefined || startFrom === undefined) {
-    return from === startFrom && text.startsWith(start);
+/**
+ * Compares the JSON texts of a session, as it was read and as it is now, without parsing them: `moved` where they
+ * differ in the cookie's expiry at most, `changed` where they surely differ in what is none of the cookie's.
+ */
+export function compareTexts(seen: string, now: string): 'moved' | 'changed' | undefined {
+  const [end, endNow] = [cookieEnd(seen), cookieEnd(now)];
+  if (end === -1 || endNow === -1) return undefined;
+  if (seen.slice(end) !== now.slice(endNow)) {
+    // A shorter one may lack just the keys that `Session` drops on loading.
+    return now.length < seen.length ? undefined : 'changed';
   }
-  return (
-    from === startFrom &&
-    text.slice(0, from) === start.slice(0, from) &&
-    text.startsWith(start.slice(startTo), to)
-  );
-}
-
-/** Whether two JSON texts differ in more than the cookie, and not for what `Session` drops on loading. */
-export function isSurelyChanged(seen: string, now: string): boolean {
-  const [end, otherEnd] = [cookieEnd(seen), cookieEnd(now)];
-  if (end === -1 || otherEnd === -1 || now.length < seen.length) return false;
-  return seen.slice(end) !== now.slice(otherEnd);
+  return withoutExpiry(seen.slice(0, end)) === withoutExpiry(now.slice(0, endNow))
+    ? 'moved'
+    : undefined;
 }
 
 /** Where the cookie ends in the text of a session; -1 where that cannot be told at a glance. */
 function cookieEnd(text: string): number {
   if (!text.startsWith(COOKIE_START)) return -1;
   const end = text.indexOf('}', COOKIE_START.length);
-  const inner = text.indexOf('{', COOKIE_START.length);
-  const escaped = text.indexOf('\\', COOKIE_START.length);
-  return (inner !== -1 && inner < end) || (escaped !== -1 && escaped < end) ? -1 : end;
+  const cookie = text.slice(COOKIE_START.length, end);
+  return cookie.includes('{') || cookie.includes('\\') ? -1 : end;
 }
 
-/** Where, in the text of a session, the value of its cookie's `expires` is. */
-function expiryIn(text: string): [from: number, to: number] | undefined {
-  if (!text.startsWith(COOKIE_START)) return undefined;
-  const start = text.indexOf(EXPIRES_START, COOKIE_START.length);
-  if (start === -1 || /[{}]/.test(text.slice(COOKIE_START.length, start))) return undefined;
+/** The text of a cookie without the value of `expires`; without a backslash, no value can look like a key. */
+function withoutExpiry(cookie: string): string {
+  const start = cookie.indexOf(EXPIRES_START);
+  if (start === -1) return cookie;
   const from = start + EXPIRES_START.length;
-  return [from, text.indexOf('"', from)];
+  return cookie.slice(0, from) + cookie.slice(cookie.indexOf('"', from));
 }
 
 /** Puts another cookie into the text of a session; `undefined` where the text is not as express-session makes it. */
 export function replaceCookie(text: string, cookie: unknown): string | undefined {
-  const end = text.indexOf('}', COOKIE_START.length);
-  const old = text.slice(COOKIE_START.length - 1, end + 1);
-  // A brace or a backslash within a value: not worth a guess.
-  if (!text.startsWith(COOKIE_START) || old.indexOf('{', 1) !== -1 || old.includes('\\'))
-    return undefined;
-  if (old.split('"').length % 2 === 0) return undefined;
+  const end = cookieEnd(text);
+  // A brace within a value: not worth a guess.
+  if (end === -1 || text.slice(0, end).split('"').length % 2 === 0) return undefined;
   const json = JSON.stringify(cookie);
   return json?.startsWith('{') ? `{"cookie":${json}${text.slice(end + 1)}` : undefined;
 }

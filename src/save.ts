@@ -15,10 +15,9 @@ import type { StoredRow } from './answers.js';
 import type { Codec } from './codec.js';
 import {
   type CookieData,
+  compareTexts,
   cookieExpiry,
-  equalButForExpiry,
   isSameCookie,
-  isSurelyChanged,
   replaceCookie,
 } from './cookie.js';
 import { ConflictError, InvalidArgumentError, InvalidUserIdError } from './errors.js';
@@ -281,8 +280,8 @@ export class Saver {
   #onlyMovesExpiry(origin: Loaded, draft: Draft): boolean {
     if (isShortened(origin, draft.expiresAt)) return false;
     if (this.#codec.isJson) {
-      if (equalButForExpiry(origin.seen, draft.text)) return true;
-      if (isSurelyChanged(origin.seen, draft.text)) return false;
+      const compared = compareTexts(origin.seen, draft.text);
+      if (compared !== undefined) return compared === 'moved';
     }
     const [seen, now] = [origin.seen, draft.text].map((text) => this.#codec.parse(text));
     return onlyExpiryMoved(seen ?? {}, now ?? {}, this.#merging(origin));
