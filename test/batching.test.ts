@@ -83,6 +83,48 @@ describe('a call and its lane', () => {
     }
   });
 
+  test('calls of one turn of the event loop leave together', async () => {
+    const store = await openStore();
+    await insertSessions(['first', 'second', 'third']);
+    const found: Promise<unknown>[] = [];
+    // As of three sockets that are read one after the other, each with its own microtasks and ticks.
+    await new Promise<void>((resolve) => {
+      setImmediate(() => {
+        found.push(store.get('first'));
+        setTimeout(resolve, 0);
+      });
+      setImmediate(() => found.push(store.get('second')));
+      setImmediate(() => process.nextTick(() => found.push(store.get('third'))));
+    });
+    expect((await Promise.all(found)).every((one) => one !== undefined)).toBe(true);
+    expect(log.rows()).toEqual([3]);
+  });
+
+  test('large sessions are read a few at a time, small ones all at once', async () => {
+    const store = await openStore({}, oneLane());
+    const sids = times(64, (n) => `sid ${n}`);
+    await insertSessions(sids, { text: 'x'.repeat(30_000) });
+    const readAll = async () => {
+      const table = await holdingTable(database);
+      const first = store.get('sid 0');
+      await table.waiting(1);
+      const others = sids.map((sid) => store.get(sid));
+      await table.release();
+      const found = await Promise.all([first, ...others]);
+      expect(found.every((one) => one !== undefined)).toBe(true);
+    };
+    await readAll();
+    const before = log.sent.length;
+    await readAll();
+    expect(Math.max(...log.rows().slice(before))).toBeLessThan(16);
+    await database.query('delete from sessions');
+    await insertSessions(sids);
+    for (const sid of sids) await store.get(sid);
+    const then = log.sent.length;
+    await readAll();
+    expect(log.rows().slice(then)).toEqual([1, 64]);
+  });
+
   test('calls that come while the lanes are busy leave together, in one statement', async () => {
     const store = await openStore({}, oneLane());
     const sids = times(201, (n) => `sid ${n}`);

@@ -794,6 +794,27 @@ describe('the data of a session', () => {
     ));
 });
 
+describe.each([
+  { encoding: 'LATIN1', takes: 'grüße', refuses: '日本' },
+  { encoding: 'SQL_ASCII', takes: '日本 😀', refuses: undefined },
+])('a database in $encoding', ({ encoding, takes, refuses }) => {
+  test('keeps every character that it has, and refuses the others to their caller alone', async () => {
+    await using elsewhere = await freshDatabase({ encoding });
+    await using store = construct(elsewhere.pool(), {
+      createTableIfMissing: true,
+      errorLog: () => {},
+    });
+    const [taken, refused] = await Promise.allSettled([
+      store.set('taken', sessionWith({ text: takes })),
+      store.set('refused', sessionWith({ text: refuses ?? '' })),
+    ]);
+    expect(taken.status).toBe('fulfilled');
+    expect(refused.status).toBe(refuses === undefined ? 'fulfilled' : 'rejected');
+    expect(contentOf(await store.get('taken'))).toEqual({ text: takes });
+    expect(contentOf((await store.all())[idOf('taken')])).toEqual({ text: takes });
+  });
+});
+
 describe("a cookie's expiry", () => {
   let store: DrizzleStore;
   beforeAll(() => {

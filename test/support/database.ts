@@ -23,6 +23,8 @@ export interface TestDatabase {
 export interface DatabaseOptions {
   /** Sorted by ICU's rules for English (from Postgres 15 on; on 14 as the server does). */
   icu?: boolean;
+  /** As `create database` takes it; sorted by bytes then. */
+  encoding?: string;
   /** Settings of the database, such as `{ default_transaction_isolation: 'repeatable read' }`. */
   settings?: Record<string, string>;
 }
@@ -37,7 +39,11 @@ export async function freshDatabase(options: DatabaseOptions = {}): Promise<Test
     const version = rows[0]?.version ?? 0;
     const collation =
       options.icu && version >= 15 ? ` template template0 locale_provider icu icu_locale 'en'` : '';
-    await admin.query(`create database ${name}${collation}`);
+    const encoding =
+      options.encoding === undefined
+        ? ''
+        : ` template template0 encoding '${options.encoding}' locale 'C'`;
+    await admin.query(`create database ${name}${collation}${encoding}`);
     for (const [setting, value] of Object.entries(options.settings ?? {})) {
       await admin.query(
         `alter database ${name} set ${admin.escapeIdentifier(setting)} to ${admin.escapeLiteral(value)}`,
