@@ -1,8 +1,8 @@
 /**
- * How the rows of a batch travel: column by column, each as one text. Ids and numbers are joined by a
- * comma, which they cannot contain, data by U+001F, which JSON text cannot contain; in SQL,
- * `string_to_array` takes them apart and `string_agg` puts them together. For a driver, an array costs
- * an escape per element and a row an object per field; one text costs nothing.
+ * How the rows of a batch travel to the server: column by column, each as one text. Ids and numbers are
+ * joined by a comma, which they cannot contain, data by U+001F, which JSON text cannot contain; in SQL,
+ * `string_to_array` takes them apart. For a driver, an array costs an escape per element; one text costs
+ * nothing. Ids come back in the same way.
  *
  * @module
  */
