@@ -38,21 +38,17 @@ function timeAfter(now: number, maxAge: unknown): number | undefined {
  * whole sessions. What it cannot tell, of anything but an express-session `Cookie`, it denies.
  */
 export function isSameCookie(seen: CookieData, cookie: unknown): boolean {
-  if (!(cookie instanceof session.Cookie)) return false;
+  if (typeof cookie !== 'object' || cookie === null) return false;
   if (Reflect.get(cookie, 'toJSON') !== TO_JSON) return false;
+  // All that a `Cookie` knows; a key without a value is none in JSON.
   const now: CookieData = Reflect.get(cookie, 'data');
-  if (!isSameLifetime(seen, now)) return false;
   for (const key in now) {
-    // A key without a value is none in JSON.
     if (!isExpiry(key) && now[key] !== seen[key]) return false;
   }
-  for (const key in seen) {
-    if (!isExpiry(key) && now[key] === undefined) return false;
-  }
-  return true;
+  return isSameLifetime(seen, now);
 }
 
-/** What gives a `Cookie`'s `data`; a stored cookie can have a key of that name. */
+/** What makes JSON of a `Cookie`: its `data`. An app's own function may make anything. */
 const TO_JSON: unknown = Reflect.get(session.Cookie.prototype, 'toJSON');
 
 function isExpiry(key: string): boolean {

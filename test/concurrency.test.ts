@@ -451,14 +451,67 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await row()).toMatchObject({ version: 2, data: { cookie: { path: '/app' } } });
   });
 
-  test('is a touch too where the lifetime drifted by what a clock ticks between two readings', async () => {
+  test.each(calls)('writes data where a changed cookie is changed back (%s)', async (call) => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
-    session.cookie.expires = new Date(Date.now() + hour);
-    session.cookie.originalMaxAge = hour - 2;
-    await here.set(sid, session);
-    expect(await row()).toMatchObject({ version: 1 });
+    session.cookie.path = '/app';
+    await here.set(sid, ending(session));
+    session.cookie.path = '/';
+    await here[call](sid, ending(session));
+    expect(await row()).toMatchObject({ version: 3, data: { cookie: { path: '/' } } });
   });
+
+  test.each(calls)('writes data where a field of the cookie was taken away (%s)', async (call) => {
+    const fresh = generated(here, sid, { maxAge: hour, sameSite: 'lax' });
+    await here.set(sid, fresh);
+    const session = await loaded(here, sid);
+    Reflect.deleteProperty(session.cookie, 'sameSite');
+    await here[call](sid, ending(session));
+    expect(await row()).toMatchObject({ version: 2 });
+    expect(await cookieOf()).not.toHaveProperty('sameSite');
+  });
+
+  test.each(calls)('takes a cookie for what its own toJSON says (%s)', async (call) => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    const { data } = session.cookie as unknown as { data: object };
+    Object.assign(session.cookie, { toJSON: () => ({ ...data, domain: 'example.com' }) });
+    await here[call](sid, ending(session));
+    expect(await row()).toMatchObject({ version: 2, data: { cookie: { domain: 'example.com' } } });
+  });
+
+  test.each([
+    { name: 'an object', field: { partitioned: { by: 'site' } } },
+    { name: 'a brace and an escaped quotation mark', field: { domain: 'a"}b' } },
+  ])('changes a stored cookie that holds $name', async ({ field }) => {
+    const stored = foreign({ a: 1 });
+    Object.assign(stored.cookie, field);
+    await here.set(sid, stored);
+    const session = await loaded(there, sid);
+    session.cookie.path = '/app';
+    await there.touch(sid, ending(session));
+    const cookie = { path: '/app', ...field };
+    expect(await row()).toMatchObject({ version: 2, data: { cookie, a: 1 } });
+  });
+
+  test('is a touch too of a session that lacks the keys which Session drops', async () => {
+    await here.set(sid, foreign({ id: 'of the app', a: 1 }));
+    const session = await loaded(there, sid);
+    await there.set(sid, ending(session));
+    expect(await row()).toMatchObject({ version: 1, data: { id: 'of the app' } });
+  });
+
+  test.each(calls)(
+    'is a touch too where the lifetime drifted by what a clock ticks between two readings (%s)',
+    async (call) => {
+      await begun({ a: 1 });
+      const session = await loaded(here, sid);
+      session.cookie.expires = new Date(Date.now() + hour);
+      session.cookie.originalMaxAge = hour - 2;
+      await here[call](sid, session);
+      expect(await row()).toMatchObject({ version: 1 });
+    },
+  );
 
   test('with disableTouch a touch does nothing, and a set still moves the expiry', async () => {
     await begun({ a: 1 }, { maxAge: hour });
