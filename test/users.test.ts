@@ -179,6 +179,19 @@ describe('whose a session is', () => {
     expect(await userIdOf('sid')).toBe('7');
   });
 
+  test('stays with a touch that changes the cookie, after a log-in in the same request', async () => {
+    const store = await open();
+    await store.set('sid', sessionWith());
+    const own = await load(store, 'sid');
+    own.user = 'ada';
+    await store.set('sid', own);
+    own.cookie.path = '/app';
+    await store.touch('sid', own);
+    expect((await store.get('sid'))?.cookie.path).toBe('/app');
+    expect(await userIdOf('sid')).toBe('ada');
+    expect(await store.revokeUser('ada')).toBe(1);
+  });
+
   test('follows update()', async () => {
     const store = await open();
     await store.set('sid', sessionWith());
