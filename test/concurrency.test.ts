@@ -443,6 +443,28 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await row()).toMatchObject({ version: 2, expires: session.cookie.expires.getTime() });
   });
 
+  test.each(calls)(
+    'writes data where the expiry is shortened that this request has extended (%s)',
+    async (call) => {
+      await begun({ a: 1 });
+      const session = await loaded(here, sid);
+      const end = (hours: number) => {
+        session.cookie.expires = new Date(Date.now() + hours * hour);
+        session.cookie.originalMaxAge = hour;
+        return session;
+      };
+      await here.touch(sid, end(4));
+      await here[call](sid, end(3));
+      expect(await row()).toMatchObject({ expires: session.cookie.expires?.getTime() });
+      await here.set(sid, Object.assign(end(6), { a: 2 }));
+      await here[call](sid, end(5));
+      expect(await row()).toMatchObject({
+        expires: session.cookie.expires?.getTime(),
+        data: { a: 2 },
+      });
+    },
+  );
+
   test.each(calls)('writes data where another field of the cookie changed (%s)', async (call) => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
