@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { type DrizzleStore, idOf, StatementError, StoreTimeoutError } from 'connect-drizzle';
 import express from 'express';
-import session from 'express-session';
+import session, { type SessionData } from 'express-session';
 import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { gate } from './support/gate.js';
@@ -595,6 +595,22 @@ describe('the order of calls of one id', () => {
     await Promise.all(calls);
     expect(endOf(await calls[4])).toBe(Date.parse('2100-01-04'));
     expect(await store.get('sid')).toBeUndefined();
+  });
+
+  test('a touch that comes while another is under way is not taken for part of it', async () => {
+    const store = await openStore();
+    await insertSessions(['sid']);
+    const [one, two, three] = [1, 2, 3].map((hours) =>
+      sessionUntil(new Date(Date.now() + hours * 3_600_000)),
+    );
+    const first = store.touch('sid', one as SessionData);
+    const second = store.touch('sid', two as SessionData);
+    // By then the second is under way.
+    await first;
+    await Promise.all([second, store.touch('sid', three as SessionData)]);
+    const [row] = await database.query<{ end: Date }>('select expires_at as "end" from sessions');
+    expect(row?.end.getTime()).toBe(endOf(three));
+    expect(log.rows('touch')).toEqual([1, 1, 1]);
   });
 
   test('callers of one id share a read, and each gets an object of its own', async () => {
