@@ -73,7 +73,12 @@ export class Codec {
     } catch {
       throw new Unreadable('its text cannot be parsed');
     }
-    if (!isPlain(session)) throw new Unreadable('its text is not of an object');
+    if (!isPlain(session)) {
+      const isText = typeof session === 'string';
+      throw new Unreadable(
+        `its text is not of an object${isText ? ', but may be encrypted, or of another serializer' : ''}`,
+      );
+    }
     return session;
   }
 

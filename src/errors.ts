@@ -143,8 +143,13 @@ export class DriverMissingError extends SessionStoreError {
 export class ConnectionError extends SessionStoreError {
   readonly code = 'ERR_CONNECTION';
   constructor(cause?: unknown) {
-    super('The connection to the database failed', cause);
+    super(`The connection to the database failed${reasonOf(sqlState(cause))}`, cause);
   }
+}
+
+function reasonOf(state: string | undefined): string {
+  if (state === '3D000') return ': there is no database of that name';
+  return state?.startsWith('28') ? ': the user or the password was refused' : '';
 }
 
 const UNDEFINED_COLUMN = '42703';
@@ -208,9 +213,9 @@ export function safeError(error: unknown): unknown {
   return sqlState(error) === undefined ? error : storeError(error, '');
 }
 
-/** Whether nobody on this connection can be served: network, shutdown, resources, internal errors. */
+/** Whether nobody on this connection can be served: network, log-in, shutdown, resources, internal errors. */
 export function isConnectionFailure(state: string): boolean {
-  return !isSqlState(state) || /^(08|53|57|58|XX)/.test(state);
+  return !isSqlState(state) || /^(08|28|3D|53|57|58|XX)/.test(state);
 }
 
 /** Tells an SQLSTATE (`23505`, `P0001`, `XX000`) from a code of Node's that looks like one (`EPIPE`). */

@@ -19,7 +19,7 @@ export interface TraceContext {
 export type Operation = 'get' | 'set' | 'touch' | 'destroy' | 'update' | 'prune' | 'statement';
 
 const channel = (operation: Operation) =>
-  tracingChannel<unknown, TraceContext>(`connect-drizzle:${operation}`);
+  tracingChannel<object, TraceContext>(`connect-drizzle:${operation}`);
 
 export const tracing = {
   get: channel('get'),

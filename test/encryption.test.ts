@@ -277,7 +277,10 @@ describe('a row that cannot be read', () => {
     expect(await plain.get('encrypted')).toBeUndefined();
     expect(logged).toEqual([
       unreadable('plain', 'it is not as this store writes it'),
-      unreadable('encrypted', 'its text is not of an object'),
+      unreadable(
+        'encrypted',
+        'its text is not of an object, but may be encrypted, or of another serializer',
+      ),
     ]);
   });
 

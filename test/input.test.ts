@@ -1034,6 +1034,31 @@ describe('an error of the database', () => {
     await sql.end();
   });
 
+  test.each([
+    {
+      name: 'a database that is not there',
+      change: (url: URL) => (url.pathname = '/nowhere'),
+      code: '3D000',
+      says: 'there is no database of that name',
+    },
+    {
+      name: 'a user who is not there',
+      change: (url: URL) => (url.username = 'nobody'),
+      code: /^28/,
+      says: 'the user or the password was refused',
+    },
+  ])('is one of the connection, and says why: $name', async ({ change, code, says }) => {
+    const url = new URL(database.url);
+    change(url);
+    await using store = construct(url.href, { errorLog: () => {} });
+    const error: unknown = await store.get('sid').catch((reason) => reason);
+    expect(error).toMatchObject({
+      code: 'ERR_CONNECTION',
+      message: `The connection to the database failed: ${says}`,
+      cause: { code: expect.stringMatching(code) },
+    });
+  });
+
   function causeOf(error: unknown): object {
     return error instanceof SessionStoreError && error.cause !== undefined ? error.cause : {};
   }
