@@ -15,8 +15,9 @@
  * @module
  */
 import { AsyncResource } from 'node:async_hooks';
-// The function itself: an app's tests may have put a clock of their own into the global one's place.
-import { setImmediate } from 'node:timers';
+// The functions themselves: an app's tests may have put a clock of their own into the place of the global ones.
+import { performance } from 'node:perf_hooks';
+import { setImmediate, setTimeout } from 'node:timers';
 import { isConnectionFailure, StoreTimeoutError, sqlState } from './errors.js';
 import type { Statement, Statements } from './statements.js';
 import { traced } from './tracing.js';
@@ -74,7 +75,7 @@ interface Call<Row, Settled> {
   readonly order: number;
   readonly resolve: (result: Settled) => void;
   readonly reject: (error: unknown) => void;
-  readonly onEnd: (() => void) | undefined;
+  readonly onEnd: ((result?: Settled) => void) | undefined;
   tries: number;
   /** Whether it may have made a statement fail that it shared. */
   isSuspect: boolean;
@@ -103,8 +104,11 @@ export interface BatchedOptions<Row, Result, Settled extends Result> {
   readonly maxRows?: number;
 }
 
-/** Sends a row. `onEnd` is called when the promise has been settled, before anybody hears of it. */
-export type Send<Row, Settled> = (row: Row, onEnd?: () => void) => Promise<Settled>;
+/**
+ * Sends a row. `onEnd` is called when the promise has been settled, before anybody hears of it, with the result
+ * where there is one.
+ */
+export type Send<Row, Settled> = (row: Row, onEnd?: (result?: Settled) => void) => Promise<Settled>;
 
 /** Whose lanes a statement takes: `other` is for what may take long and nobody's request waits for. */
 export type LaneKind = 'read' | 'write' | 'other';
@@ -370,7 +374,7 @@ function weigh<Row, Result, Settled extends Result>(
 
 function resolve<Settled>(call: Call<unknown, Settled>, result: Settled): void {
   call.resolve(result);
-  call.onEnd?.();
+  call.onEnd?.(result);
 }
 
 function reject(call: Call<unknown, never>, error: unknown): void {

@@ -17,7 +17,7 @@
 import { LRUCache } from 'lru-cache';
 import type { StoredRow } from './answers.js';
 import type { CacheOptions } from './options.js';
-import type { Decided, Rows, RowWrites } from './rows.js';
+import type { Decided, Rows, RowWrites, Touch } from './rows.js';
 import type { TouchRow, WriteRow } from './statements.js';
 
 /** What the cache needs to know of realtime. */
@@ -119,10 +119,10 @@ export class CachedRows implements Rows {
           save: keeping((row) => writes.save(row)),
           create: keeping((row) => writes.create(row)),
           put: keeping((row) => writes.put(row)),
-          touch: async (row) => {
+          touch: async (row, onDone) => {
             const known = last ?? before;
             last = undefined;
-            const outcome = await writes.touch(row);
+            const outcome = await writes.touch(row, onDone);
             if (outcome === 'done' && known !== undefined) last = moved(known, row);
             return outcome;
           },
@@ -142,8 +142,8 @@ export class CachedRows implements Rows {
     }
   }
 
-  async touch(row: TouchRow): Promise<Decided> {
-    const outcome = await this.#rows.touch(row);
+  async touch(...[row, onDone]: Parameters<Touch>): Promise<Decided> {
+    const outcome = await this.#rows.touch(row, onDone);
     const entry = this.#entries.peek(row.id);
     if (outcome === 'gone') this.invalidate(row.id);
     else if (entry !== undefined) this.#entries.set(row.id, moved(entry, row));

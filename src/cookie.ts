@@ -56,7 +56,7 @@ function isExpiry(key: string): boolean {
 }
 
 function isSameLifetime(seen: CookieData, now: CookieData): boolean {
-  if (typeof seen.expires !== 'string' || timeOf(now.expires) === undefined) {
+  if (!seen.expires || timeOf(now.expires) === undefined) {
     return seen.expires === now.expires && seen.originalMaxAge === now.originalMaxAge;
   }
   const [before, after] = [seen.originalMaxAge, now.originalMaxAge];
@@ -98,6 +98,8 @@ function withoutExpiry(cookie: string): string {
   const start = cookie.indexOf(EXPIRES_START);
   if (start === -1) return cookie;
   const from = start + EXPIRES_START.length;
+  // An empty one is none.
+  if (cookie[from] === '"') return cookie;
   return cookie.slice(0, from) + cookie.slice(cookie.indexOf('"', from));
 }
 

@@ -26,12 +26,16 @@ export type Settled = Exclude<Written, { readonly outcome: 'busy' }>;
 /** The same of a touch or an end. */
 export type Decided = Exclude<Outcome, 'busy'>;
 
+/** Moves an expiry. `onDone` is called before any later call of the id begins. */
+export type Touch = (row: TouchRow, onDone?: OnDone) => Promise<Decided>;
+type OnDone = (outcome: Decided) => void;
+
 /** The writes that a caller may send while it is its turn. */
 export interface RowWrites {
   save(row: SaveRow): Promise<Settled>;
   create(row: WriteRow): Promise<Settled>;
   put(row: WriteRow): Promise<Settled>;
-  touch(row: TouchRow): Promise<Decided>;
+  touch: Touch;
   end(id: string): Promise<Decided>;
 }
 
@@ -46,14 +50,15 @@ export interface Rows {
   read(id: string): Promise<StoredRow | undefined>;
   /** Runs `work` when all earlier calls of this id have ended, before any later one. */
   write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T>;
-  /** Moves an expiry; waiting touches of one id become one. */
-  touch(row: TouchRow): Promise<Decided>;
+  /** Waiting touches of one id become one. */
+  touch: Touch;
   /** Tells that other rows have ended than those that were written by id. */
   ended(ids: readonly string[]): void;
 }
 
 interface WaitingTouch {
   row: TouchRow;
+  readonly onDone: (OnDone | undefined)[];
   readonly outcome: Promise<Decided>;
 }
 
@@ -94,7 +99,7 @@ export class BatchedRows implements Rows {
       save: write('save', statements.save),
       create: write('create', statements.create),
       put: write('put', statements.put),
-      touch: (row) => this.#touch(row),
+      touch: (row, onDone) => this.#touch(row, (outcome) => outcome && onDone?.(outcome)),
       end: (id) => end(id),
     };
   }
@@ -115,7 +120,7 @@ export class BatchedRows implements Rows {
     return this.#turns.exclusive(id, () => work(this.#writes));
   }
 
-  touch(row: TouchRow): Promise<Decided> {
+  touch(row: TouchRow, onDone?: OnDone): Promise<Decided> {
     const { id } = row;
     const waiting = this.#touches.get(id);
     if (waiting !== undefined && waiting.row.createdAt === row.createdAt) {
@@ -123,16 +128,21 @@ export class BatchedRows implements Rows {
       const { aliveAt, expiresAt } = waiting.row;
       const later = row.createdAt === 0 ? row.expiresAt : Math.max(row.expiresAt, expiresAt);
       waiting.row = { ...row, aliveAt, expiresAt: later };
+      waiting.onDone.push(onDone);
       return waiting.outcome;
     }
-    const leave = () => this.#turns.leave(id);
+    const everybody = [onDone];
+    const end = (outcome?: Decided) => {
+      if (outcome !== undefined) for (const each of everybody) each?.(outcome);
+      this.#turns.leave(id);
+    };
     const turn = this.#turns.enter(id, true);
-    if (turn === undefined) return this.#touch(row, leave);
+    if (turn === undefined) return this.#touch(row, end);
     const outcome = turn.then(() => {
       if (this.#touches.get(id) === touch) this.#touches.delete(id);
-      return this.#touch(touch.row, leave);
+      return this.#touch(touch.row, end);
     });
-    const touch: WaitingTouch = { row, outcome };
+    const touch: WaitingTouch = { row, onDone: everybody, outcome };
     this.#touches.set(id, touch);
     return outcome;
   }

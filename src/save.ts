@@ -40,7 +40,7 @@ interface Loaded {
   expiresAt: number;
   /** Whether the object is a `Session` made of what was read, which drops some keys. */
   readonly isInflated: boolean;
-  /** Its cookie as it was read, where the object has one of its own. */
+  /** Its cookie as it was read, where that is still how it is stored. */
   cookie: CookieData | undefined;
 }
 
@@ -87,8 +87,8 @@ export class Saver {
     this.#settings = settings;
   }
 
-  /** Remembers that `get` gave this object. */
-  loaded(object: object, row: StoredRow): void {
+  /** Remembers that `get` gave this object, which is just parsed, or that it was saved. */
+  loaded(object: object, row: StoredRow, cookie?: unknown): void {
     const { id, createdAt, version, data, userId, expiresAt } = row;
     this.#origins.set(object, {
       id,
@@ -99,7 +99,7 @@ export class Saver {
       userId,
       expiresAt,
       isInflated: false,
-      cookie: undefined,
+      cookie: isPlain(cookie) ? { ...cookie } : undefined,
     });
   }
 
@@ -108,15 +108,11 @@ export class Saver {
     this.#origins.set(object, { generatedFor: sid });
   }
 
-  /** express-session puts what `get` gave into a `Session`, and its cookie into a `Cookie`. */
-  inflated(from: object, to: object, cookie: unknown): void {
+  /** express-session puts what `get` gave into a `Session`. */
+  inflated(from: object, to: object): void {
     const origin = this.#origins.get(from);
     if (origin !== undefined && 'id' in origin) {
-      this.#origins.set(to, {
-        ...origin,
-        isInflated: true,
-        cookie: isPlain(cookie) ? cookie : undefined,
-      });
+      this.#origins.set(to, { ...origin, isInflated: true });
     }
   }
 
@@ -208,11 +204,11 @@ export class Saver {
   ): Promise<SaveResult> {
     if (!this.#isWorthMoving(origin, expiresAt)) return Promise.resolve(UNCHANGED);
     const { id, createdAt } = origin;
-    return through.touch({ id, createdAt, expiresAt, aliveAt }).then((outcome) => {
-      if (outcome === 'gone') return this.#drop();
-      origin.expiresAt = expiresAt;
-      return UNCHANGED;
-    });
+    // Another touch of the object may have moved it further.
+    const onDone = () => (origin.expiresAt = Math.max(origin.expiresAt, expiresAt));
+    return through
+      .touch({ id, createdAt, expiresAt, aliveAt }, onDone)
+      .then((outcome) => (outcome === 'gone' ? this.#drop() : UNCHANGED));
   }
 
   #isWorthMoving(origin: Loaded, expiresAt: number): boolean {

@@ -397,9 +397,8 @@ export class DrizzleStore extends session.Store {
 
   /** express-session puts what `get` gave into a `Session` of its own. */
   override createSession(request: Request, data: SessionData): Session & SessionData {
-    const { cookie } = data;
     const created = super.createSession(request, data) as Session & SessionData;
-    this.#saver.inflated(data, created, cookie);
+    this.#saver.inflated(data, created);
     return created;
   }
 
@@ -458,7 +457,7 @@ export class DrizzleStore extends session.Store {
   #loaded(row: StoredRow): SessionData | undefined {
     if (this.#endOf(row) <= Date.now()) return undefined;
     const session = this.#sessionOf(row);
-    if (session !== undefined) this.#saver.loaded(session, row);
+    if (session !== undefined) this.#saver.loaded(session, row, session.cookie);
     return session;
   }
 

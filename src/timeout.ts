@@ -3,6 +3,10 @@
  *
  * @module
  */
+import { AsyncResource } from 'node:async_hooks';
+// The functions themselves: an app's tests may have put a clock of their own into the place of the global ones.
+import { performance } from 'node:perf_hooks';
+import { setTimeout } from 'node:timers';
 import { StoreTimeoutError } from './errors.js';
 
 interface Waiting {
@@ -18,6 +22,8 @@ interface Waiting {
 export class Patience {
   readonly #seconds: number;
   readonly #waiting = new Set<Waiting>();
+  /** The timer is everybody's, and in no caller's context. */
+  readonly #context = new AsyncResource('connect-drizzle');
   #timer: NodeJS.Timeout | undefined;
 
   constructor(seconds: number) {
@@ -47,7 +53,8 @@ export class Patience {
   }
 
   #wakeAt(deadline: number): NodeJS.Timeout {
-    return setTimeout(() => this.#wake(), Math.ceil(deadline - performance.now())).unref();
+    const ms = Math.ceil(deadline - performance.now());
+    return this.#context.runInAsyncScope(() => setTimeout(() => this.#wake(), ms).unref());
   }
 
   #wake(): void {

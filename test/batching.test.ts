@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { type DrizzleStore, idOf, StatementError, StoreTimeoutError } from 'connect-drizzle';
+import { DrizzleStore, idOf, StatementError, StoreTimeoutError } from 'connect-drizzle';
 import express from 'express';
 import session, { type SessionData } from 'express-session';
 import type pg from 'pg';
@@ -1036,6 +1036,23 @@ describe('a connection that hangs', () => {
     await store.touch('sid', sessionWith());
     expect(contentOf(await store.get('sid'))).toEqual({ n: 2 });
     proxy.cut();
+  });
+
+  test('gives them one after an app’s test has had a clock of its own in place, too', async () => {
+    await openStore();
+    await using store = new DrizzleStore(database.pool(), {
+      timeout: 0.5,
+      errorLog: () => {},
+    });
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    try {
+      await store.get('sid');
+    } finally {
+      vi.useRealTimers();
+    }
+    const table = await holdingTable(database);
+    await expect(store.get('sid')).rejects.toBeInstanceOf(StoreTimeoutError);
+    await table.release();
   });
 
   test('a call that only waits for its lane has the error, too', async () => {

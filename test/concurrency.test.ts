@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { DrizzleStore, idOf, NotSerializableError, type StoreStats } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
@@ -464,6 +464,59 @@ describe('a set or touch in which nothing changed but the expiry', () => {
       });
     },
   );
+
+  test.each([false, true])(
+    'is shortened by a save that follows a touch which nobody awaited (cache: %s)',
+    async (cache) => {
+      await begun({ a: 1 });
+      const store = open({ cache });
+      await store.ready();
+      if (cache) await vi.waitUntil(() => store.stats().sync === 'up');
+      const session = await loaded(store, sid);
+      const end = (hours: number) => {
+        session.cookie.expires = new Date(Date.now() + hours * hour);
+        session.cookie.originalMaxAge = hour;
+        return session;
+      };
+      // The read makes the touches wait, and become one.
+      const reading = store.get(sid);
+      const touching = [store.touch(sid, end(4)), store.touch(sid, end(3))];
+      const saving = store.set(sid, Object.assign(end(0.1), { a: 2 }));
+      await Promise.all([reading, ...touching, saving]);
+      expect(await row()).toMatchObject({ expires: session.cookie.expires?.getTime() });
+      await Promise.all([store.get(sid), store.touch(sid, end(4)), store.touch(sid, end(3))]);
+      await store.set(sid, Object.assign(end(2), { a: 3 }));
+      expect(await row()).toMatchObject({ expires: session.cookie.expires?.getTime() });
+    },
+  );
+
+  test.each(calls)(
+    'writes data where the cookie is changed before the request has it (%s)',
+    async (call) => {
+      await begun({ a: 1 });
+      const read = await here.get(sid);
+      if (read === undefined) throw new Error('no session');
+      read.cookie.sameSite = 'strict';
+      const request = { sessionID: sid, sessionStore: here } as never;
+      const session = here.createSession(request, read);
+      session.cookie.expires = new Date(Date.now() + hour);
+      session.cookie.originalMaxAge = hour;
+      await here[call](sid, session);
+      expect(await row()).toMatchObject({ version: 2, data: { cookie: { sameSite: 'strict' } } });
+    },
+  );
+
+  test.each(calls)('writes data where an empty expiry becomes one (%s)', async (call) => {
+    const stored = foreign({ a: 1 }, 48 * hour);
+    Object.assign(stored.cookie, { expires: '' });
+    await here.set(sid, stored);
+    const session = await loaded(there, sid);
+    session.cookie.expires = new Date(Date.now() + 48 * hour);
+    session.cookie.originalMaxAge = 48 * hour;
+    await there[call](sid, session);
+    const expires = session.cookie.expires.toISOString();
+    expect(await row()).toMatchObject({ version: 2, data: { cookie: { expires } } });
+  });
 
   test.each(calls)('writes data where another field of the cookie changed (%s)', async (call) => {
     await begun({ a: 1 });
