@@ -93,14 +93,14 @@ function cookieEnd(text: string): number {
   return cookie.includes('{') || cookie.includes('\\') ? -1 : end;
 }
 
-/** The text of a cookie without the value of `expires`; without a backslash, no value can look like a key. */
+/** The text of a cookie with any expiry made one; without a backslash, no value can look like a key. */
 function withoutExpiry(cookie: string): string {
   const start = cookie.indexOf(EXPIRES_START);
   if (start === -1) return cookie;
   const from = start + EXPIRES_START.length;
+  const to = cookie.indexOf('"', from);
   // An empty one is none.
-  if (cookie[from] === '"') return cookie;
-  return cookie.slice(0, from) + cookie.slice(cookie.indexOf('"', from));
+  return to === from ? cookie : `${cookie.slice(0, from)}*${cookie.slice(to)}`;
 }
 
 /** Puts another cookie into the text of a session; `undefined` where the text is not as express-session makes it. */
