@@ -6,6 +6,8 @@
  * subselect or a CTE, out of the planner's sight: if it could see how long a list is, it would find
  * each call's own plan a little cheaper than the general one, and make a new plan for every call.
  *
+ * Each is there twice, over many rows and for a row alone: joining texts and taking them apart is for many.
+ *
  * Rows are reached through `id = any(…)`: a plan that joined instead, made while the table was empty,
  * would go on reading the whole table once it is large.
  *
@@ -41,6 +43,9 @@ import { DATA_SEPARATOR, joined, numbers, split } from './columns.js';
 import { storeError } from './errors.js';
 import { Patience } from './timeout.js';
 import type { SessionView } from './view.js';
+
+/** What a statement is for: any number of rows, or one alone. */
+type Shape = 'one' | 'many';
 
 /** @internal The Drizzle database that statements run on. */
 export type Database = PgDatabase<PgQueryResultHKT>;
@@ -177,41 +182,43 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const cte = (name: string, query: SQL) => db.$with(name, {}).as(query);
   type Cte = ReturnType<typeof cte>;
 
-  /** The columns of the input, `ids` and others, taken apart once. */
-  const given = (...names: string[]) => {
+  /** The columns of the input, `ids` and others, taken apart once; those of one row are its values. */
+  const given = (shape: Shape, ...names: string[]) => {
+    if (shape === 'one') return undefined;
     const lists = names.map((name) => {
       const separator = name === 'data' ? sql`chr(31)` : sql`','`;
       return sql`string_to_array(${sql.placeholder(name)}, ${separator}) as ${sql.identifier(name)}`;
     });
     return cte('given', sql`select ${sql.join(lists, sql`, `)}`);
   };
-  const ids = sql`(select ids from given)::text[]`;
-  const isGiven = sql`${t.id} = any(${ids})`;
+  const isGiven = (shape: Shape) =>
+    shape === 'one'
+      ? sql`${t.id} = ${text('ids')}`
+      : sql`${t.id} = any((select ids from given)::text[])`;
   const isNotEnded = sql`${t.revokedAt} is null`;
 
-  /** The input as rows, with its columns by their names. */
-  const input = (...columns: string[]) => {
+  /** The input as rows, with its columns by their names, and whose they are. */
+  const input = (shape: Shape, withOwner: boolean, ...columns: string[]) => {
+    if (shape === 'one') {
+      const values = columns.map((name) => sql`, ${text(name)} as ${sql.identifier(name)}`);
+      const owner = withOwner ? sql`, ${text('users')}::json ->> 0 as owner` : sql``;
+      return cte('input', sql`select ${text('ids')} as id${sql.join(values)}${owner}`);
+    }
     const lists = sql.raw(['ids', ...columns].map((name) => `given.${name}`).join(', '));
-    const users = withUser ? sql`, json_array_elements_text(${text('users')}::json)` : sql``;
-    const names = ['id', ...columns, ...(withUser ? ['owner'] : [])].join(', ');
+    const users = withOwner ? sql`, json_array_elements_text(${text('users')}::json)` : sql``;
+    const names = ['id', ...columns, ...(withOwner ? ['owner'] : [])].join(', ');
     return cte(
       'input',
       sql`select i.* from given, rows from (unnest(${lists})${users}) as i (${sql.raw(names)})`,
     );
   };
-  const plainInput = (...columns: string[]) =>
-    cte(
-      'input',
-      sql`select i.* from given, unnest(${sql.raw(['ids', ...columns].map((name) => `given.${name}`).join(', '))})
-        as i (${sql.raw(['id', ...columns].join(', '))})`,
-    );
   const inputOwner = sql.raw(`input.owner::${settings.userIdType}`);
 
   /** Locks the rows of the input that nobody else has locked. */
-  const locked = (columns: SQL, condition: SQL) =>
+  const locked = (shape: Shape, columns: SQL, condition: SQL) =>
     cte(
       'locked',
-      sql`select ${columns} from ${t} where ${isGiven} and ${condition} for update skip locked`,
+      sql`select ${columns} from ${t} where ${isGiven(shape)} and ${condition} for update skip locked`,
     );
   const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
   const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
@@ -280,6 +287,19 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     };
   }
 
+  /** Prepares a statement over many rows, and one for a row alone, which takes the server a quarter less time. */
+  function prepareBoth<A extends Answer>(
+    kind: string,
+    answer: A,
+    make: (shape: Shape) => { ctes: readonly (Cte | undefined)[]; result: SQL },
+  ): (rows: number, values: Record<string, unknown>) => Promise<A['$inferSelect'][]> {
+    const [one, many] = (['one', 'many'] as const).map((shape) => {
+      const { ctes, result } = make(shape);
+      return prepare(kind, ctes, answer, result);
+    }) as [ReturnType<typeof prepare<A>>, ReturnType<typeof prepare<A>>];
+    return (rows, values) => (rows === 1 ? one(values) : many(values));
+  }
+
   // Everything but the text in one column: for a driver, a row costs by its columns.
   // `data::text` says the same in half as much time again: it copies the text two times more (measured at 20 KB).
   const storedData = sql`convert_from(json_send(${t.data}), pg_client_encoding()) as data`;
@@ -287,20 +307,16 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const stored = (seen: SQL) =>
     sql`select ${t.version} || ',' || ${microseconds(t.createdAt)} || ',' || ${milliseconds(t.expiresAt)} || ','
         || ${seen} || ',' || ${t.id} as head, ${storedData}, ${storedOwner} from ${t}`;
-  const readRows = prepare(
-    'read',
-    [],
-    storedAnswer,
-    sql`${stored(sql`''`)}
-        where ${t.id} = any((select string_to_array(${sql.placeholder('ids')}, ','))::text[]) and ${isNotEnded}`,
-  );
+  const readRows = prepareBoth('read', storedAnswer, (shape) => ({
+    ctes: [given(shape, 'ids')],
+    result: sql`${stored(sql`''`)} where ${isGiven(shape)} and ${isNotEnded}`,
+  }));
 
-  const touchRows = prepare(
-    'touch',
-    [
-      given('ids', 'created', 'expiry', 'alive'),
-      plainInput('created', 'expiry', 'alive'),
-      locked(lockedAt, sql`${isNotEnded} and ${withSetting('synchronous_commit', 'off')}`),
+  const touchRows = prepareBoth('touch', doneAnswer, (shape) => ({
+    ctes: [
+      given(shape, 'ids', 'created', 'expiry', 'alive'),
+      input(shape, false, 'created', 'expiry', 'alive'),
+      locked(shape, lockedAt, sql`${isNotEnded} and ${withSetting('synchronous_commit', 'off')}`),
       cte(
         'moved',
         sql`update ${t} set ${column(t.lastSeenAt)} = now(), ${column(t.expiresAt)} = ${capped(
@@ -314,16 +330,15 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
           returning ${t.id} as id`,
       ),
     ],
-    doneAnswer,
-    sql`select string_agg(id, ',') as done from moved`,
-  );
+    result: sql`select string_agg(id, ',') as done from moved`,
+  }));
 
-  const saveRows = prepare(
-    'save',
-    [
-      given('ids', 'version', 'created', 'seen', 'expiry', 'data'),
-      input('version', 'created', 'seen', 'expiry', 'data'),
+  const saveRows = prepareBoth('save', doneAnswer, (shape) => ({
+    ctes: [
+      given(shape, 'ids', 'version', 'created', 'seen', 'expiry', 'data'),
+      input(shape, withUser, 'version', 'created', 'seen', 'expiry', 'data'),
       locked(
+        shape,
         lockedAt,
         withUser ? sql`${isNotEnded} and ${withSetting('lock_timeout', LOCK_TIMEOUT)}` : isNotEnded,
       ),
@@ -345,18 +360,19 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       ),
       announcement('c', 'saved'),
     ],
-    doneAnswer,
-    sql`select string_agg(id, ',') as done from saved where ${announced}`,
-  );
+    result: sql`select string_agg(id, ',') as done from saved where ${announced}`,
+  }));
 
   const insertRows = (kind: 'create' | 'put') =>
-    prepare(
-      kind,
-      [
-        given('ids', 'expiry', 'data'),
-        input('expiry', 'data'),
-        locked(sql`${t.id} as id`, sql`true`),
-        cte('held', sql`select ${t.id} as id from ${t} where ${isGiven} and ${isNotIn('locked')}`),
+    prepareBoth(kind, writtenAnswer, (shape) => ({
+      ctes: [
+        given(shape, 'ids', 'expiry', 'data'),
+        input(shape, withUser, 'expiry', 'data'),
+        locked(shape, sql`${t.id} as id`, sql`true`),
+        cte(
+          'held',
+          sql`select ${t.id} as id from ${t} where ${isGiven(shape)} and ${isNotIn('locked')}`,
+        ),
         cte(
           'written',
           sql`insert into ${t} (${sql.join(
@@ -381,20 +397,22 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
         ),
         announcement('c', 'written'),
       ],
-      writtenAnswer,
-      sql`select string_agg(id, ',') as id, string_agg(version::text, ',') as version,
+      result: sql`select string_agg(id, ',') as id, string_agg(version::text, ',') as version,
           string_agg(created_us::text, ',') as created_us, (select string_agg(id, ',') from held) as busy
         from written where ${announced}`,
-    );
+    }));
   const createRows = insertRows('create');
   const putRows = insertRows('put');
 
-  const endRows = prepare(
-    'end',
-    [given('ids'), locked(endingAt, isNotEnded), tombstones(), announcement('d', 'ended')],
-    doneAnswer,
-    sql`select ${endedIds} as done`,
-  );
+  const endRows = prepareBoth('end', doneAnswer, (shape) => ({
+    ctes: [
+      given(shape, 'ids'),
+      locked(shape, endingAt, isNotEnded),
+      tombstones(),
+      announcement('d', 'ended'),
+    ],
+    result: sql`select ${endedIds} as done`,
+  }));
 
   const clearRows = prepare(
     'clear',
@@ -507,7 +525,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
 
   const read: Statements['read'] = async (ids) => {
     const found = new Map<string, StoredRow>();
-    for (const fields of await readRows({ ids: ids.join(',') })) {
+    for (const fields of await readRows(ids.length, { ids: ids.join(',') })) {
       const row = storedOf(fields);
       found.set(row.id, row);
     }
@@ -537,7 +555,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   const insert =
     (run: typeof createRows): Statement<WriteRow, Written> =>
     async (rows) => {
-      const [answer] = await run({
+      const [answer] = await run(rows.length, {
         ids: joined(rows, (row) => row.id),
         expiry: joined(rows, (row) => row.expiresAt),
         data: joined(rows, (row) => row.data, DATA_SEPARATOR),
@@ -557,7 +575,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   return {
     read,
     touch: async (rows) => {
-      const answer = await touchRows({
+      const answer = await touchRows(rows.length, {
         ids: joined(rows, (row) => row.id),
         created: joined(rows, (row) => row.createdAt),
         expiry: joined(rows, (row) => row.expiresAt),
@@ -575,7 +593,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       );
     },
     save: async (rows) => {
-      const answer = await saveRows({
+      const answer = await saveRows(rows.length, {
         ids: joined(rows, (row) => row.id),
         version: joined(rows, (row) => row.version),
         created: joined(rows, (row) => row.createdAt),
@@ -601,7 +619,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       const rows = ids.map((id) => ({ id }));
       return judged<{ id: string }, Outcome>(
         rows,
-        await endRows({ ids: ids.join(','), now: String(Date.now()) }),
+        await endRows(ids.length, { ids: ids.join(','), now: String(Date.now()) }),
         () => 'done',
         (_, stored) => (stored === undefined ? 'gone' : 'busy'),
       );

@@ -193,7 +193,7 @@ describe('a call and its lane', () => {
     expect(log.rows('put')).toEqual([3, 3]);
   });
 
-  test('statements are prepared once per kind, whatever the number of rows', async () => {
+  test('statements are prepared once per kind for a row alone, and once for any number of rows', async () => {
     const pool = database.pool({ max: 1 });
     const store = await openStore({}, pool);
     for (const count of [1, 2, 3, 10, 50]) {
@@ -210,7 +210,8 @@ describe('a call and its lane', () => {
       `select substring(name from 'connect_drizzle_(.+?)_') as name from pg_prepared_statements
        where name not like '%probe%' order by name`,
     );
-    expect(rows.map(({ name }) => name)).toEqual(['end', 'put', 'read', 'save', 'touch']);
+    const kinds = ['end', 'put', 'read', 'save', 'touch'];
+    expect(rows.map(({ name }) => name)).toEqual(kinds.flatMap((kind) => [kind, kind]));
     expect(log.rows('save')).toEqual([1, 2, 3, 10, 50]);
   });
 
@@ -1082,24 +1083,28 @@ describe('plans', () => {
       pool,
     );
     await database.query('alter table sessions set (autovacuum_enabled = false)');
-    const everyKind = async () => {
-      const request: { session?: object; sessionID?: string } = {};
-      const own = sessionWith({ user: 'ada' });
-      Object.assign(store, {
-        generate: () => Object.assign(request, { session: own, sessionID: 'own' }),
+    const everyKind = async (count: number) => {
+      const all = (call: (sid: string) => Promise<unknown>) =>
+        Promise.all(times(count, (n) => call(`sid ${n}`)));
+      await all((sid) => {
+        const own = sessionWith({ user: 'ada' });
+        Object.assign(store, { generate: () => {} });
+        Reflect.get(store, 'generate')({ session: own, sessionID: sid });
+        return store.set(sid, own);
       });
-      Reflect.get(store, 'generate')(request);
-      await store.set('own', own);
-      const loaded = await store.get('own');
-      await store.set('own', Object.assign(loaded ?? {}, sessionWith({ user: 'ada', n: 1 })));
-      await store.set('foreign', sessionWith({ user: 'ada' }));
-      await store.touch('foreign', sessionWith());
-      await store.destroy('foreign');
+      await all(async (sid) => {
+        const loaded = (await store.get(sid)) ?? {};
+        await store.set(sid, Object.assign(loaded, sessionWith({ user: 'ada', n: 1 })));
+      });
+      await all((sid) => store.set(sid, sessionWith({ user: 'ada' })));
+      await all((sid) => store.touch(sid, sessionWith()));
+      await all((sid) => store.destroy(sid));
       await store.revokeUser('ada');
       for await (const _ of store.sessions({ userId: 'ada' })) break;
       await store.pruneSessions();
     };
-    await everyKind();
+    await everyKind(1);
+    await everyKind(2);
     await database.query('delete from sessions');
     await database.query(
       `insert into sessions (id, user_id, data, expires_at)
@@ -1110,8 +1115,8 @@ describe('plans', () => {
       `select name, statement from pg_prepared_statements
        where name ~ '_(read|touch|save|create|put|end|end_user|end_beyond|list_user|prune)_'`,
     );
-    // Pruning is planned each time.
-    expect(prepared).toHaveLength(9);
+    // Six for a row alone and for many, three others. Pruning is planned each time.
+    expect(prepared).toHaveLength(15);
     for (const { name, statement } of prepared) {
       const count = new Set(statement.match(/\$\d+/g)).size;
       const values = times(count, () => `'0'`).join(', ');
