@@ -293,10 +293,11 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
     answer: A,
     make: (shape: Shape) => { ctes: readonly (Cte | undefined)[]; result: SQL },
   ): (rows: number, values: Record<string, unknown>) => Promise<A['$inferSelect'][]> {
-    const [one, many] = (['one', 'many'] as const).map((shape) => {
+    const over = (shape: Shape) => {
       const { ctes, result } = make(shape);
       return prepare(kind, ctes, answer, result);
-    }) as [ReturnType<typeof prepare<A>>, ReturnType<typeof prepare<A>>];
+    };
+    const [one, many] = [over('one'), over('many')];
     return (rows, values) => (rows === 1 ? one(values) : many(values));
   }
 
