@@ -5,9 +5,10 @@
  * their own, so that a burst of sessions can take neither the app's connections nor each other's.
  * A call that finds a lane idle leaves with what else comes in the same turn of the event loop, be it
  * from many sockets: it waits for no other and for no timer. (Sent one by one, the calls of 64 connections
- * to an Express app cost a third more of its time than all the rest of the store: measured.) While
- * statements are under way, calls gather; the lane that is free next takes the oldest, with all that wait for the same statement, up to 256 rows or 1 MiB, and a second lane is
- * opened for as many as are worth it. So the batches grow with the load and vanish without it.
+ * cost an Express app a tenth more of its time: measured.) While statements are under way, calls gather;
+ * the lane that is free next takes the oldest, with all that wait for the same statement, up to 256 rows
+ * or 1 MiB, and a second lane is opened for as many as are worth it. So the batches grow with the load and
+ * vanish without it.
  *
  * A caller gets a promise of its own, made in its own async context and only ever resolved from here:
  * what it does next runs in its context, not in that of the call that filled the batch.
@@ -24,12 +25,6 @@ import { traced } from './tracing.js';
 
 const MAX_ROWS = 256;
 const MAX_BYTES = 1024 * 1024;
-
-/**
- * About how much a statement is to answer: what large sessions are parsed into should be gone before the
- * next comes, for the garbage collector's sake (measured: half the time of 256 reads of 20 KB each).
- */
-const ANSWER_BYTES = 256 * 1024;
 
 /**
  * Lanes that are free at the same time share what waits, so that the server works on one half while
@@ -87,10 +82,7 @@ interface Queue<Row, Result, Settled extends Result> {
   readonly isWrite: boolean;
   readonly statement: Statement<Row, Result>;
   readonly isSettled: (result: Result) => result is Settled;
-  readonly sizeOf: ((result: Result) => number) | undefined;
   readonly waiting: Call<Row, Settled>[];
-  /** Bytes of a result, on the average of late. */
-  resultBytes: number;
 }
 
 export interface BatchedOptions<Row, Result, Settled extends Result> {
@@ -98,8 +90,6 @@ export interface BatchedOptions<Row, Result, Settled extends Result> {
   readonly bytesOf?: (row: Row) => number;
   /** Whether a result is one; a row whose result is none is sent again, after a pause that holds no lane. */
   readonly isSettled?: (result: Result) => result is Settled;
-  /** How much a result adds to an answer. */
-  readonly sizeOf?: (result: Result) => number;
   /** @default 256 */
   readonly maxRows?: number;
 }
@@ -173,7 +163,6 @@ export class Batcher {
     {
       bytesOf = () => 0,
       isSettled = (_): _ is Settled => true,
-      sizeOf,
       maxRows = MAX_ROWS,
     }: BatchedOptions<Row, Result, Settled> = {},
   ): Send<Row, Settled> {
@@ -183,9 +172,7 @@ export class Batcher {
       isWrite: lane === 'write',
       statement: traceStatement(name, statement),
       isSettled,
-      sizeOf,
       waiting: [],
-      resultBytes: 0,
     };
     const { waiting } = queue;
     lanes.kinds.push({
@@ -193,10 +180,7 @@ export class Batcher {
         return waiting[0]?.order ?? Number.POSITIVE_INFINITY;
       },
       run: () => {
-        const share = Math.min(
-          Math.ceil(waiting.length / (lanes.free + 1)),
-          Math.floor(ANSWER_BYTES / queue.resultBytes),
-        );
+        const share = Math.ceil(waiting.length / (lanes.free + 1));
         const most = Math.min(Math.max(share, MIN_SHARE), maxRows);
         return this.#run(queue, take(lanes, waiting, most));
       },
@@ -304,7 +288,6 @@ export class Batcher {
       return;
     }
     queue.lanes.inFlight -= due.length;
-    weigh(queue, results);
     for (let at = 0; at < due.length; at += 1) {
       const call = due[at] as Call<Row, Settled>;
       const result = results[at] as Result;
@@ -359,17 +342,6 @@ export class Batcher {
     });
     call.tries += 1;
   }
-}
-
-/** Remembers how large results are: an average in which the last few statements count most. */
-function weigh<Row, Result, Settled extends Result>(
-  queue: Queue<Row, Result, Settled>,
-  results: readonly Result[],
-): void {
-  const { sizeOf } = queue;
-  if (sizeOf === undefined || results.length === 0) return;
-  const total = results.reduce((sum, result) => sum + sizeOf(result), 0);
-  queue.resultBytes += (total / results.length - queue.resultBytes) / 4;
 }
 
 function resolve<Settled>(call: Call<unknown, Settled>, result: Settled): void {

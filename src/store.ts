@@ -53,7 +53,7 @@ export interface StoreStats {
   /** Reads that the cache answered, and that it could not. */
   readonly hits: number;
   readonly misses: number;
-  /** Statements sent in batches, and the calls in them. */
+  /** Statements sent in batches, and the rows in them. */
   readonly statements: number;
   readonly rows: number;
   readonly largestBatch: number;
