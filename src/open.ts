@@ -7,9 +7,9 @@
  */
 import { isAbsolute, resolve } from 'node:path';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
+import { describe } from './check.js';
 import { InvalidArgumentError } from './errors.js';
 import { lockFolder, realFolder } from './folder.js';
-import { describe } from './options.js';
 import type { Database } from './statements.js';
 import type { Listen } from './sync/channel.js';
 import { listenNodePostgres } from './sync/node-postgres.js';

@@ -12,6 +12,7 @@
 
 import session, { type SessionData } from 'express-session';
 import type { StoredRow } from './answers.js';
+import { describe } from './check.js';
 import type { Codec } from './codec.js';
 import {
   type CookieData,
@@ -20,12 +21,13 @@ import {
   isSameCookie,
   replaceCookie,
 } from './cookie.js';
-import { ConflictError, InvalidArgumentError, InvalidUserIdError } from './errors.js';
+import { ConflictError, InvalidArgumentError } from './errors.js';
 import { idOf } from './id.js';
 import { isPlain, type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
-import { describe, type Settings } from './options.js';
+import type { Settings } from './options.js';
 import type { Rows, RowWrites } from './rows.js';
 import { sidecar } from './sidecar.js';
+import { mixesUsers, userIdText } from './user.js';
 
 /** What is remembered of a loaded session; a write of it changes that. */
 interface Loaded {
@@ -74,7 +76,6 @@ const UNCHANGED: SaveResult = { changed: false, gainedUser: null };
 const CLOCK_SKEW_MS = 1000;
 
 const MERGE_TRIES = 1000;
-const MAX_USER_ID_BYTES = 1000;
 
 export class Saver {
   readonly stats: SaverStats = { merges: 0, dropped: 0 };
@@ -305,33 +306,6 @@ export class Saver {
     const text = quick || this.#codec.text({ ...this.#codec.parse(origin.seen), cookie });
     return { text, expiresAt, userId: origin.userId };
   }
-}
-
-/** A user's id as the table has it. */
-export function userIdText(userId: unknown): string | null {
-  if (userId === undefined || userId === null || userId === '') return null;
-  if (typeof userId === 'number') {
-    // Above that, several users' ids are one number.
-    if (Math.abs(userId) <= Number.MAX_SAFE_INTEGER) return String(userId);
-    throw new InvalidUserIdError('A user id that is a number must be within 2^53; pass it as text');
-  }
-  if (typeof userId !== 'string') {
-    const came = typeof userId === 'object' ? describe(userId) : `a ${typeof userId}`;
-    throw new InvalidUserIdError(`A user id must be a string or a number, but is ${came}`);
-  }
-  if (Buffer.byteLength(userId) > MAX_USER_ID_BYTES) {
-    throw new InvalidUserIdError(`A user id must be at most ${MAX_USER_ID_BYTES} bytes long`);
-  }
-  if (userId.includes('\0') || !userId.isWellFormed()) {
-    throw new InvalidUserIdError('A user id must be well-formed text without U+0000');
-  }
-  return userId;
-}
-
-/** Whether a merge would put one user's data into another's session. Who is nobody's may become somebody's. */
-function mixesUsers(seen: string | null, now: string | null, stored: string | null): boolean {
-  if (stored === seen) return false;
-  return seen !== null || (now !== null && now !== stored);
 }
 
 /** Of an expiry that this request and another have moved, the later; else that of the one who did. */

@@ -6,22 +6,18 @@
 import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
 import type { ListedRow, StoredRow } from './answers.js';
+import { describe } from './check.js';
 import { Codec, Unreadable } from './codec.js';
 import { Engine, type Opened } from './engine.js';
 import { ConflictError, InvalidArgumentError, InvalidSidError, MigrationError } from './errors.js';
 import { idOf, isId } from './id.js';
 import { nameIn, openerFor, type Source } from './open.js';
-import {
-  type DrizzleStoreOptions,
-  describe,
-  type Settings,
-  settingsFrom,
-  type UserId,
-} from './options.js';
+import { type DrizzleStoreOptions, type Settings, settingsFrom, type UserId } from './options.js';
 import type { Rows } from './rows.js';
-import { asSession, type SaveResult, Saver, userIdText } from './save.js';
+import { asSession, type SaveResult, Saver } from './save.js';
 import { sessionTable } from './schema.js';
 import { traced, tracing } from './tracing.js';
+import { userIdText } from './user.js';
 import { viewOf } from './view.js';
 
 /** The Node callback that express-session passes. */

@@ -6,9 +6,9 @@
  */
 import { getTableColumns, is } from 'drizzle-orm';
 import { type AnyPgColumn, getTableConfig, PgTable } from 'drizzle-orm/pg-core';
+import { describe } from './check.js';
 import { InvalidArgumentError } from './errors.js';
 import { COLUMN_NAMES } from './names.js';
-import { describe } from './options.js';
 import { type SessionTable, sessions, sessionTable } from './schema.js';
 
 /** The app's own table: anything that has the session columns, whatever else it has. */
