@@ -7,14 +7,15 @@ import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
 import type { ListedRow, StoredRow } from './answers.js';
 import { describe } from './check.js';
-import { Codec, Unreadable } from './codec.js';
+import { Codec } from './codec.js';
 import { Engine, type Opened } from './engine.js';
 import { ConflictError, InvalidArgumentError, InvalidSidError, MigrationError } from './errors.js';
 import { idOf, isId } from './id.js';
+import { Loader } from './load.js';
 import { nameIn, openerFor, type Source } from './open.js';
 import { type DrizzleStoreOptions, type Settings, settingsFrom, type UserId } from './options.js';
 import type { Rows } from './rows.js';
-import { asSession, type SaveResult, Saver } from './save.js';
+import { type SaveResult, Saver } from './save.js';
 import { sessionTable } from './schema.js';
 import { traced, tracing } from './tracing.js';
 import { userIdText } from './user.js';
@@ -88,7 +89,7 @@ export class DrizzleStore extends session.Store {
   readonly #codec: Codec;
   readonly #saver: Saver;
   readonly #engine: Engine;
-  #unreadable = 0;
+  readonly #loader: Loader;
   #generate: GenerateSession | undefined;
 
   static {
@@ -130,6 +131,9 @@ export class DrizzleStore extends session.Store {
       onForeign: (event, id) => this.#announce(event, id, false),
       onState: (state) => process.nextTick(() => this.emit('sync', state)),
     });
+    this.#loader = new Loader(this.#codec, this.#saver, settings.maxLifetime, (message) =>
+      this.#engine.log(message),
+    );
     if (opener.description === 'memory' && process.env.NODE_ENV === 'production') {
       process.emitWarning(
         'connect-drizzle: this store is in memory; its sessions end with the process',
@@ -150,8 +154,8 @@ export class DrizzleStore extends session.Store {
           if (id === '') return async () => undefined;
           return ({ rows }) => traced({ operation: 'get', id }, () => rowOf(id, rows));
         },
-        (row) => row && this.#loaded(row),
-        (error) => this.#reportUnreadable(id, error),
+        (row) => row && this.#loader.loaded(row),
+        (error) => this.#loader.unreadable(id, error),
       );
     }
     if (typeof callback !== 'function') return Promise.resolve(hit);
@@ -215,7 +219,7 @@ export class DrizzleStore extends session.Store {
     return this.#call(callback, () => async (opened) => {
       const all: Record<string, SessionData> = Object.create(null);
       for await (const row of this.#pages(undefined, opened)) {
-        const session = this.#sessionOf(row);
+        const session = this.#loader.sessionOf(row);
         if (session !== undefined) all[row.id] = session;
       }
       return all;
@@ -293,7 +297,7 @@ export class DrizzleStore extends session.Store {
     let left = limit;
     if (left === 0) return;
     for await (const row of this.#pages(user, undefined, limit)) {
-      const data = this.#sessionOf(row);
+      const data = this.#loader.sessionOf(row);
       if (data === undefined) continue;
       yield {
         id: row.id,
@@ -301,7 +305,7 @@ export class DrizzleStore extends session.Store {
         data,
         createdAt: new Date(Math.round(row.createdAt / 1000)),
         lastSeenAt: new Date(row.lastSeenAt),
-        expiresAt: new Date(this.#endOf(row)),
+        expiresAt: new Date(this.#loader.endOf(row)),
       };
       left -= 1;
       if (left <= 0) return;
@@ -364,7 +368,7 @@ export class DrizzleStore extends session.Store {
       retries: batcher?.stats.retries ?? 0,
       merges: this.#saver.stats.merges,
       dropped: this.#saver.stats.dropped,
-      unreadable: this.#unreadable,
+      unreadable: this.#loader.unreadableRows,
       pruned: this.#engine.pruned,
       sync: this.#engine.realtime?.state ?? 'off',
       cached: cache?.size ?? 0,
@@ -446,50 +450,7 @@ export class DrizzleStore extends session.Store {
       return undefined;
     }
     const row = this.#engine.opened.rows.peek(id);
-    return row && this.#loaded(row);
-  }
-
-  /** The session of a row, where it is live, to be known again when it is saved. */
-  #loaded(row: StoredRow): SessionData | undefined {
-    if (this.#endOf(row) <= Date.now()) return undefined;
-    const session = this.#sessionOf(row);
-    if (session !== undefined) this.#saver.loaded(session, row, session.cookie);
-    return session;
-  }
-
-  /** The session of a row, its cookie as it was last touched; `undefined` where it cannot be read. */
-  #sessionOf(row: StoredRow): SessionData | undefined {
-    try {
-      const session = this.#codec.parse(row.data);
-      const { cookie } = session;
-      if (typeof cookie === 'object' && cookie !== null && 'expires' in cookie && cookie.expires) {
-        const expires = new Date(this.#endOf(row));
-        cookie.expires = this.#codec.isJson ? expires.toISOString() : expires;
-      }
-      return asSession(session);
-    } catch (error) {
-      this.#reportUnreadable(row.id, error);
-      return undefined;
-    }
-  }
-
-  /** When a session ends: at its expiry, or at the end of its absolute lifetime. */
-  #endOf({ expiresAt, createdAt }: StoredRow): number {
-    const { maxLifetime } = this.#settings;
-    return maxLifetime === undefined
-      ? expiresAt
-      : Math.min(expiresAt, Math.floor(createdAt / 1000) + maxLifetime * 1000);
-  }
-
-  #readable<T>(id: string, reading: Promise<T>): Promise<T | undefined> {
-    return reading.catch((error) => this.#reportUnreadable(id, error));
-  }
-
-  #reportUnreadable(id: string, error: unknown): undefined {
-    if (!(error instanceof Unreadable)) throw error;
-    this.#unreadable += 1;
-    this.#engine.log(`The session with the id ${id} cannot be read: ${error.message}`);
-    return undefined;
+    return row && this.#loader.loaded(row);
   }
 
   /** Runs a call that saves. What is stored and cannot be read stays as it is. */
@@ -513,7 +474,7 @@ export class DrizzleStore extends session.Store {
       (result) => {
         if (result?.changed) this.#announce('change', id, true);
       },
-      (error) => this.#reportUnreadable(id, error),
+      (error) => this.#loader.unreadable(id, error),
     );
   }
 
@@ -556,16 +517,16 @@ export class DrizzleStore extends session.Store {
   }
 
   async #update(id: string, fn: Updater, opened: Opened): Promise<SessionData | undefined> {
-    let row = await this.#readable(id, opened.rows.read(id));
+    let row = await this.#loader.readable(id, opened.rows.read(id));
     for (let tries = 0; tries < UPDATE_TRIES; tries += 1) {
-      if (row === undefined || this.#endOf(row) <= Date.now()) return undefined;
+      if (row === undefined || this.#loader.endOf(row) <= Date.now()) return undefined;
       const { version, createdAt, expiresAt: seenExpiresAt } = row;
-      const session = this.#sessionOf(row);
+      const session = this.#loader.sessionOf(row);
       if (session === undefined) return undefined;
       const changed = (await fn(session)) ?? session;
       const { text: data, expiresAt, userId } = this.#saver.draft(changed);
       const saved = { id, data, expiresAt, userId, version, createdAt, seenExpiresAt };
-      const written = await this.#readable(
+      const written = await this.#loader.readable(
         id,
         opened.rows.write(id, (writes) => writes.save(saved)),
       );
@@ -601,21 +562,12 @@ export class DrizzleStore extends session.Store {
           )
         : opened.statements.list(page));
       for (const row of rows) {
-        const readable = this.#unsealed(row);
+        const readable = this.#loader.unsealed(row);
         if (readable !== undefined) yield readable;
       }
       const last = rows.at(-1);
       if (last === undefined || rows.length < limit) return;
       after = last.id;
-    }
-  }
-
-  #unsealed(row: ListedRow): ListedRow | undefined {
-    try {
-      return { ...row, data: this.#codec.unseal(row.id, row.data) };
-    } catch (error) {
-      this.#reportUnreadable(row.id, error);
-      return undefined;
     }
   }
 

@@ -1,0 +1,85 @@
+/**
+ * What a row is for the app: its session, or none.
+ *
+ * @module
+ */
+import type { SessionData } from 'express-session';
+import type { ListedRow, StoredRow } from './answers.js';
+import { type Codec, Unreadable } from './codec.js';
+import { asSession, type Saver } from './save.js';
+
+export class Loader {
+  /** Rows that could not be read so far. */
+  unreadableRows = 0;
+  readonly #codec: Codec;
+  readonly #saver: Saver;
+  readonly #maxLifetime: number | undefined;
+  readonly #log: (message: string) => void;
+
+  /** `maxLifetime` is in seconds. */
+  constructor(
+    codec: Codec,
+    saver: Saver,
+    maxLifetime: number | undefined,
+    log: (message: string) => void,
+  ) {
+    this.#codec = codec;
+    this.#saver = saver;
+    this.#maxLifetime = maxLifetime;
+    this.#log = log;
+  }
+
+  /** The session of a row, where it is live, to be known again when it is saved. */
+  loaded(row: StoredRow): SessionData | undefined {
+    if (this.endOf(row) <= Date.now()) return undefined;
+    const session = this.sessionOf(row);
+    if (session !== undefined) this.#saver.loaded(session, row, session.cookie);
+    return session;
+  }
+
+  /** The session of a row, its cookie as it was last touched; `undefined` where it cannot be read. */
+  sessionOf(row: StoredRow): SessionData | undefined {
+    try {
+      const session = this.#codec.parse(row.data);
+      const { cookie } = session;
+      if (typeof cookie === 'object' && cookie !== null && 'expires' in cookie && cookie.expires) {
+        const expires = new Date(this.endOf(row));
+        cookie.expires = this.#codec.isJson ? expires.toISOString() : expires;
+      }
+      return asSession(session);
+    } catch (error) {
+      this.unreadable(row.id, error);
+      return undefined;
+    }
+  }
+
+  /** When a session ends: at its expiry, or at the end of its absolute lifetime. */
+  endOf({ expiresAt, createdAt }: StoredRow): number {
+    return this.#maxLifetime === undefined
+      ? expiresAt
+      : Math.min(expiresAt, Math.floor(createdAt / 1000) + this.#maxLifetime * 1000);
+  }
+
+  /** What is being read; `undefined` where it cannot be. */
+  readable<T>(id: string, reading: Promise<T>): Promise<T | undefined> {
+    return reading.catch((error) => this.unreadable(id, error));
+  }
+
+  /** Reports a row that cannot be read, which is no session; any other error stays one. */
+  unreadable(id: string, error: unknown): undefined {
+    if (!(error instanceof Unreadable)) throw error;
+    this.unreadableRows += 1;
+    this.#log(`The session with the id ${id} cannot be read: ${error.message}`);
+    return undefined;
+  }
+
+  /** A listed row with its text. */
+  unsealed(row: ListedRow): ListedRow | undefined {
+    try {
+      return { ...row, data: this.#codec.unseal(row.id, row.data) };
+    } catch (error) {
+      this.unreadable(row.id, error);
+      return undefined;
+    }
+  }
+}
