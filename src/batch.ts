@@ -1,44 +1,25 @@
 /**
  * Many callers, one statement.
  *
- * A lane is one connection's worth of statements in flight; there are few, and reads and writes have
- * their own, so that a burst of sessions can take neither the app's connections nor each other's.
- * A call that finds a lane idle leaves with what else comes in the same turn of the event loop, be it
- * from many sockets: it waits for no other and for no timer. (Sent one by one, the calls of 64 connections
- * cost an Express app a tenth more of its time: measured.) While statements are under way, calls gather;
- * the lane that is free next takes the oldest, with all that wait for the same statement, up to 256 rows
- * or 1 MiB, and a second lane is opened for as many as are worth it. So the batches grow with the load and
- * vanish without it.
+ * Calls gather, statement by statement, until a lane takes them (see `lanes.ts`): the oldest, with all that
+ * wait for the same statement, up to 256 rows or 1 MiB. What the server refuses of many is split, until
+ * the guilty row has the error; what another transaction stood in the way of is sent again.
  *
  * A caller gets a promise of its own, made in its own async context and only ever resolved from here:
  * what it does next runs in its context, not in that of the call that filled the batch.
  *
  * @module
  */
-import { AsyncResource } from 'node:async_hooks';
 // The functions themselves: an app's tests may have put a clock of their own into the place of the global ones.
 import { performance } from 'node:perf_hooks';
-import { setImmediate, setTimeout } from 'node:timers';
+import { setTimeout } from 'node:timers';
 import { isConnectionFailure, StoreTimeoutError, sqlState } from './errors.js';
+import { Lanes } from './lanes.js';
 import type { Statement, Statements } from './statements.js';
 import { traced } from './tracing.js';
 
 const MAX_ROWS = 256;
 const MAX_BYTES = 1024 * 1024;
-
-/**
- * Lanes that are free at the same time share what waits, so that the server works on one half while
- * this process has the other. Fewer rows than this are not worth a statement of their own.
- */
-const MIN_SHARE = 8;
-
-/**
- * While statements are under way, another lane is opened for half as many rows, or after a short while:
- * fewer are better off in the next statement of a lane that is busy. (Else the callers fall out of
- * step, and the batches of writes shrink to a third: measured.)
- */
-const WORTH_A_LANE = 2;
-const HOLD_MS = 2;
 
 /** Waits between tries of what another transaction stood in the way of. */
 const FIRST_BACKOFF_MS = 2;
@@ -103,46 +84,12 @@ export type Send<Row, Settled> = (row: Row, onEnd?: (result?: Settled) => void) 
 /** Whose lanes a statement takes: `other` is for what may take long and nobody's request waits for. */
 export type LaneKind = 'read' | 'write' | 'other';
 
-/** The lanes of reads, or of writes, and what waits for them. */
-class Lanes {
-  free: number;
-  flushing = false;
-  /** Rows that wait, and rows in the statements under way. */
-  waiting = 0;
-  inFlight = 0;
-  holding: NodeJS.Timeout | undefined;
-  readonly kinds: Kind[] = [];
-
-  constructor(readonly count: number) {
-    this.free = count;
-  }
-
-  /** Of the statements with waiting calls, that of the oldest. */
-  oldest(): Kind | undefined {
-    let oldest: Kind | undefined;
-    for (const kind of this.kinds) {
-      if (kind.head < (oldest?.head ?? Number.POSITIVE_INFINITY)) oldest = kind;
-    }
-    return oldest;
-  }
-}
-
-/** A statement with its waiting calls, as the lanes see it: whatever its rows are. */
-interface Kind {
-  /** The number of the oldest waiting call; infinite where none waits. */
-  readonly head: number;
-  /** Takes what fits into one statement and runs it. */
-  run(): Promise<void>;
-}
-
 export class Batcher {
   readonly stats: BatchStats = { statements: 0, rows: 0, largestBatch: 0, retries: 0 };
   readonly #reads: Lanes;
   readonly #writes: Lanes;
   readonly #others: Lanes;
   readonly #timeoutMs: number;
-  /** Connections that a statement opens belong to the store, not to the request that came first. */
-  readonly #context = new AsyncResource('connect-drizzle');
   #calls = 0;
 
   constructor({ connections, lanes, timeout }: BatchSettings) {
@@ -180,8 +127,7 @@ export class Batcher {
         return waiting[0]?.order ?? Number.POSITIVE_INFINITY;
       },
       run: () => {
-        const share = Math.ceil(waiting.length / (lanes.free + 1));
-        const most = Math.min(Math.max(share, MIN_SHARE), maxRows);
+        const most = Math.min(lanes.share(waiting.length), maxRows);
         return this.#run(queue, take(lanes, waiting, most));
       },
     });
@@ -200,7 +146,7 @@ export class Batcher {
         });
         this.#calls += 1;
         lanes.waiting += 1;
-        this.#flushSoon(lanes);
+        lanes.flushSoon();
       });
   }
 
@@ -229,44 +175,6 @@ export class Batcher {
       this.stats.retries += 1;
       await pause(backoff(tries));
     }
-  }
-
-  #flushSoon(lanes: Lanes): void {
-    if (lanes.flushing || lanes.free === 0) return;
-    lanes.flushing = true;
-    const flush = () => {
-      lanes.flushing = false;
-      this.#context.runInAsyncScope(() => this.#flush(lanes));
-    };
-    // Callers that were answered together come back together: they need not wait for those who read other sockets.
-    queueMicrotask(() => {
-      if (lanes.waiting < MIN_SHARE) setImmediate(flush);
-      else flush();
-    });
-  }
-
-  #flush(lanes: Lanes, held = false): void {
-    while (lanes.free > 0) {
-      const kind = lanes.oldest();
-      if (kind === undefined) return;
-      if (!held && lanes.waiting * WORTH_A_LANE < lanes.inFlight) {
-        this.#hold(lanes);
-        return;
-      }
-      lanes.free -= 1;
-      kind.run().finally(() => {
-        lanes.free += 1;
-        this.#flushSoon(lanes);
-      });
-    }
-  }
-
-  /** Lets a few calls wait for the statement that is under way, or for no longer than a short while. */
-  #hold(lanes: Lanes): void {
-    lanes.holding ??= setTimeout(() => {
-      lanes.holding = undefined;
-      this.#flush(lanes, true);
-    }, HOLD_MS);
   }
 
   async #run<Row, Result, Settled extends Result>(
@@ -338,7 +246,7 @@ export class Batcher {
     void pause(backoff(call.tries)).then(() => {
       queue.lanes.waiting += 1;
       queue.waiting.unshift(call);
-      this.#flushSoon(queue.lanes);
+      queue.lanes.flushSoon();
     });
     call.tries += 1;
   }
