@@ -24,6 +24,16 @@ export interface ListedRow extends StoredRow {
   readonly lastSeenAt: number;
 }
 
+/** `done`; `gone`: no row, or a tombstone; `busy`: held by another transaction, to be sent again. */
+export type Outcome = 'done' | 'gone' | 'busy';
+
+/** What became of a write. */
+export type Written =
+  | { readonly outcome: 'done'; readonly version: number; readonly createdAt: number }
+  | { readonly outcome: 'gone' }
+  | { readonly outcome: 'busy' }
+  | { readonly outcome: 'conflict'; readonly stored: StoredRow };
+
 const answer = 'result';
 
 export const idAnswer = pgTable(answer, { id: text('id').notNull() });

@@ -16,9 +16,9 @@
 
 import { LRUCache } from 'lru-cache';
 import type { StoredRow } from './answers.js';
+import type { TouchRow, WriteRow } from './columns.js';
 import type { CacheOptions } from './options.js';
 import type { Decided, Rows, RowWrites, Touch } from './rows.js';
-import type { TouchRow, WriteRow } from './statements.js';
 
 /** What the cache needs to know of realtime. */
 export interface Lease {

@@ -7,6 +7,32 @@
  * @module
  */
 
+export interface TouchRow {
+  readonly id: string;
+  /** Of a session that was read, and only of that one; 0: of whatever session has the id. */
+  readonly createdAt: number;
+  /** Where a session was read, another request may have moved it further: it is never moved back. */
+  readonly expiresAt: number;
+  /** A session that had expired by then is not touched. */
+  readonly aliveAt: number;
+}
+
+/** What a save writes. */
+export interface WriteRow {
+  readonly id: string;
+  readonly data: string;
+  readonly expiresAt: number;
+  readonly userId: string | null;
+}
+
+/** A write that holds only if the stored session is the one that was read. */
+export interface SaveRow extends WriteRow {
+  readonly version: number;
+  readonly createdAt: number;
+  /** When it was to expire. A touch does not raise the version: of two expiries that both moved, the later holds. */
+  readonly seenExpiresAt: number;
+}
+
 /** U+001F, `chr(31)` in SQL. */
 export const DATA_SEPARATOR = '\u001f';
 

@@ -7,9 +7,9 @@
  */
 import { sql } from 'drizzle-orm';
 import { MigrationError } from './errors.js';
+import type { Database } from './fragments.js';
 import { migrations } from './migrations.js';
 import { COLUMN_NAMES, DEFAULT_TABLE_NAME, indexName } from './names.js';
-import type { Database } from './statements.js';
 
 /** Which migrations a table has had. */
 const TRACKING_TABLE = '__connect_drizzle_store';

@@ -10,7 +10,7 @@ import type { AnyPgColumn } from 'drizzle-orm/pg-core';
 import { describe } from './check.js';
 import { InvalidArgumentError } from './errors.js';
 import { lockFolder, realFolder } from './folder.js';
-import type { Database } from './statements.js';
+import type { Database } from './fragments.js';
 import type { Listen } from './sync/channel.js';
 import { listenNodePostgres } from './sync/node-postgres.js';
 import { listenPglite } from './sync/pglite.js';

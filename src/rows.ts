@@ -6,18 +6,11 @@
  *
  * @module
  */
-import type { StoredRow } from './answers.js';
+import type { Outcome, StoredRow, Written } from './answers.js';
 import type { Batcher, Send } from './batch.js';
 import type { Codec } from './codec.js';
-import type {
-  Outcome,
-  SaveRow,
-  Statement,
-  Statements,
-  TouchRow,
-  WriteRow,
-  Written,
-} from './statements.js';
+import type { SaveRow, TouchRow, WriteRow } from './columns.js';
+import type { Statement, Statements } from './statements.js';
 import { Turns } from './turns.js';
 
 /** What became of a write, once no other transaction held its row. */

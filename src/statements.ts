@@ -23,91 +23,49 @@
  *
  * @module
  */
-import { createHash } from 'node:crypto';
-import { getTableColumns, type SQL, sql } from 'drizzle-orm';
-import type { AnyPgColumn, PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
+import { sql } from 'drizzle-orm';
 import {
-  type Answer,
   countAnswer,
   doneAnswer,
   endedAnswer,
   endedIn,
   idAnswer,
   type ListedRow,
+  type Outcome,
   type StoredRow,
   storedAnswer,
   storedOf,
+  type Written,
   writtenAnswer,
 } from './answers.js';
-import { DATA_SEPARATOR, joined, numbers, split } from './columns.js';
-import { storeError } from './errors.js';
-import { Patience } from './timeout.js';
-import type { SessionView } from './view.js';
-
-/** What a statement is for: any number of rows, or one alone. */
-type Shape = 'one' | 'many';
-
-/** @internal The Drizzle database that statements run on. */
-export type Database = PgDatabase<PgQueryResultHKT>;
-
-/** How long a tombstone stays, for late writers to run into. */
-const TOMBSTONE = sql.raw(`interval '1 hour'`);
-
-/** Ids in one notification: 44 bytes each, of the 8,000 that Postgres takes. */
-const IDS_PER_NOTIFICATION = 150;
+import {
+  DATA_SEPARATOR,
+  joined,
+  numbers,
+  type SaveRow,
+  split,
+  type TouchRow,
+  type WriteRow,
+} from './columns.js';
+import {
+  column,
+  type Database,
+  fragmentsOf,
+  microseconds,
+  milliseconds,
+  number,
+  type StatementSettings,
+  text,
+  timestamp,
+  withSetting,
+} from './fragments.js';
+import { preparing } from './prepare.js';
 
 /**
  * How long a write waits for another transaction, where it cannot skip what that one holds: an id that is
  * being inserted, or the user's row that an app's foreign key leads to.
  */
 const LOCK_TIMEOUT = '100ms';
-
-/** `done`; `gone`: no row, or a tombstone; `busy`: held by another transaction, to be sent again. */
-export type Outcome = 'done' | 'gone' | 'busy';
-
-export interface TouchRow {
-  readonly id: string;
-  /** Of a session that was read, and only of that one; 0: of whatever session has the id. */
-  readonly createdAt: number;
-  /** Where a session was read, another request may have moved it further: it is never moved back. */
-  readonly expiresAt: number;
-  /** A session that had expired by then is not touched. */
-  readonly aliveAt: number;
-}
-
-/** What a save writes. */
-export interface WriteRow {
-  readonly id: string;
-  readonly data: string;
-  readonly expiresAt: number;
-  readonly userId: string | null;
-}
-
-/** A write that holds only if the stored session is the one that was read. */
-export interface SaveRow extends WriteRow {
-  readonly version: number;
-  readonly createdAt: number;
-  /** When it was to expire. A touch does not raise the version: of two expiries that both moved, the later holds. */
-  readonly seenExpiresAt: number;
-}
-
-/** What became of a write. */
-export type Written =
-  | { readonly outcome: 'done'; readonly version: number; readonly createdAt: number }
-  | { readonly outcome: 'gone' }
-  | { readonly outcome: 'busy' }
-  | { readonly outcome: 'conflict'; readonly stored: StoredRow };
-
-/** What makes one store's statements differ from another's. */
-export interface StatementSettings extends SessionView {
-  readonly withUser: boolean;
-  readonly maxLifetime: number | undefined;
-  readonly prepared: boolean;
-  /** Seconds for which a statement is waited for. */
-  readonly timeout: number;
-  /** Where and as whom changes are announced. */
-  readonly announce: { readonly channel: string; readonly sender: string } | undefined;
-}
 
 /** One statement over many rows; the results are in the order of the rows. */
 export type Statement<Row, Result> = (rows: readonly Row[]) => Promise<readonly Result[]>;
@@ -161,153 +119,28 @@ export interface ListPage {
 
 /** Builds the statements of a store; nothing is sent. */
 export function buildStatements(db: Database, settings: StatementSettings): Statements {
-  const { view: t, withUser, announce } = settings;
-  const patience = new Patience(settings.timeout);
-  const lifetime =
-    settings.maxLifetime === undefined
-      ? undefined
-      : sql.raw(`interval '${settings.maxLifetime * 1000} milliseconds'`);
+  const { view: t, withUser } = settings;
+  const { prepare, prepareBoth } = preparing(db, settings);
+  const {
+    announced,
+    announcement,
+    capped,
+    cte,
+    endedIds,
+    endingAt,
+    given,
+    input,
+    inputOwner,
+    isGiven,
+    isLive,
+    isNotEnded,
+    isNotIn,
+    locked,
+    lockedAt,
+    stored,
+    tombstones,
+  } = fragmentsOf(db, settings);
 
-  const column = (of: AnyPgColumn) => sql.identifier(of.name);
-  const text = (name: string) => sql`${sql.placeholder(name)}::text`;
-  const number = (name: string) => sql`${text(name)}::float8`;
-  const timestamp = (ms: SQL) => sql`to_timestamp(${ms}::float8 / 1000)`;
-  const microseconds = (time: SQL | AnyPgColumn) =>
-    sql`(date_part('epoch', ${time}) * 1000000)::bigint`;
-  const milliseconds = (time: SQL | AnyPgColumn) =>
-    sql`round(date_part('epoch', ${time}) * 1000)::bigint`;
-  /** An expiry that no touch or set moves beyond the absolute end of the session. */
-  const capped = (expiry: SQL, createdAt: SQL | AnyPgColumn) =>
-    lifetime === undefined ? expiry : sql`least(${expiry}, ${createdAt} + ${lifetime})`;
-  const cte = (name: string, query: SQL) => db.$with(name, {}).as(query);
-  type Cte = ReturnType<typeof cte>;
-
-  /** The columns of the input, `ids` and others, taken apart once; those of one row are its values. */
-  const given = (shape: Shape, ...names: string[]) => {
-    if (shape === 'one') return undefined;
-    const lists = names.map((name) => {
-      const separator = name === 'data' ? sql`chr(31)` : sql`','`;
-      return sql`string_to_array(${sql.placeholder(name)}, ${separator}) as ${sql.identifier(name)}`;
-    });
-    return cte('given', sql`select ${sql.join(lists, sql`, `)}`);
-  };
-  const isGiven = (shape: Shape) =>
-    shape === 'one'
-      ? sql`${t.id} = ${text('ids')}`
-      : sql`${t.id} = any((select ids from given)::text[])`;
-  const isNotEnded = sql`${t.revokedAt} is null`;
-
-  /** The input as rows, with its columns by their names, and whose they are. */
-  const input = (shape: Shape, withOwner: boolean, ...columns: string[]) => {
-    if (shape === 'one') {
-      const values = columns.map((name) => sql`, ${text(name)} as ${sql.identifier(name)}`);
-      const owner = withOwner ? sql`, ${text('users')}::json ->> 0 as owner` : sql``;
-      return cte('input', sql`select ${text('ids')} as id${sql.join(values)}${owner}`);
-    }
-    const lists = sql.raw(['ids', ...columns].map((name) => `given.${name}`).join(', '));
-    const users = withOwner ? sql`, json_array_elements_text(${text('users')}::json)` : sql``;
-    const names = ['id', ...columns, ...(withOwner ? ['owner'] : [])].join(', ');
-    return cte(
-      'input',
-      sql`select i.* from given, rows from (unnest(${lists})${users}) as i (${sql.raw(names)})`,
-    );
-  };
-  const inputOwner = sql.raw(`input.owner::${settings.userIdType}`);
-
-  /** Locks the rows of the input that nobody else has locked. */
-  const locked = (shape: Shape, columns: SQL, condition: SQL) =>
-    cte(
-      'locked',
-      sql`select ${columns} from ${t} where ${isGiven(shape)} and ${condition} for update skip locked`,
-    );
-  const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
-  const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
-
-  /** Sets a server's setting for this transaction; a scalar subselect is run once, before the rows are looked for. */
-  const withSetting = (name: string, value: string) =>
-    sql`(select set_config(${sql.raw(literal(name))}, ${sql.raw(literal(value))}, true)) is not null`;
-
-  /** Announces what `changed` holds, in as few notifications as fit, in the same transaction. */
-  const announcement = (kind: 'c' | 'd', changed: string) =>
-    announce &&
-    cte(
-      'announced',
-      sql`select pg_notify(${sql.raw(literal(announce.channel))},
-          ${sql.raw(literal(kind + announce.sender))} || string_agg(id, ','))
-        from (select id, (row_number() over () - 1) / ${sql.raw(String(IDS_PER_NOTIFICATION))} as page
-          from ${sql.raw(changed)}) as pages
-        group by page`,
-    );
-  /** A CTE that nothing refers to is never run. */
-  const announced = announce === undefined ? sql`true` : sql`(select count(*) from announced) >= 0`;
-
-  const isLive = sql`${isNotEnded} and ${t.expiresAt} > ${timestamp(number('now'))} ${
-    lifetime === undefined
-      ? sql``
-      : sql`and ${t.createdAt} > ${timestamp(number('now'))} - ${lifetime}`
-  }`;
-
-  /**
-   * The tombstones that `ended` leaves of the rows that `locked` holds, of expired ones too, which a request that
-   * still runs could save.
-   */
-  const tombstones = (condition: SQL = sql`true`) =>
-    cte(
-      'ended',
-      sql`update ${t} set ${column(t.data)} = null,
-          ${settings.userIdNullable ? sql`${column(t.userId)} = null,` : sql``}
-          ${column(t.version)} = ${t.version} + 1, ${column(t.revokedAt)} = now(),
-          ${column(t.expiresAt)} = now() + ${TOMBSTONE}
-        from locked where ${t}.ctid = locked.at and ${condition}
-        returning ${t.id} as id, locked.live as live`,
-    );
-  const endingAt = sql`${lockedAt}, ${isLive} as live`;
-  const endedIds = sql`(select string_agg(id, ',') filter (where live) from ended where ${announced})`;
-
-  /** Prepares a statement; its name carries a hash of its text, so that two stores can share a pool. */
-  function prepare<A extends Answer>(
-    kind: string,
-    ctes: readonly (Cte | undefined)[],
-    answer: A,
-    result: SQL,
-    prepared = settings.prepared,
-  ): (values: Record<string, unknown>) => Promise<A['$inferSelect'][]> {
-    const query = db
-      .with(...ctes.filter((one) => one !== undefined), cte('result', result))
-      .select(getTableColumns<Answer>(answer))
-      .from(answer as Answer);
-    const hash = createHash('sha256').update(query.toSQL().sql).digest('base64url').slice(0, 16);
-    const statement = prepared ? query.prepare(`connect_drizzle_${kind}_${hash}`) : query;
-    return async (values) => {
-      try {
-        return await patience.waitFor(statement.execute(values));
-      } catch (error) {
-        throw storeError(error, settings.label);
-      }
-    };
-  }
-
-  /** Prepares a statement over many rows, and one for a row alone, which takes the server a quarter less time. */
-  function prepareBoth<A extends Answer>(
-    kind: string,
-    answer: A,
-    make: (shape: Shape) => { ctes: readonly (Cte | undefined)[]; result: SQL },
-  ): (rows: number, values: Record<string, unknown>) => Promise<A['$inferSelect'][]> {
-    const over = (shape: Shape) => {
-      const { ctes, result } = make(shape);
-      return prepare(kind, ctes, answer, result);
-    };
-    const [one, many] = [over('one'), over('many')];
-    return (rows, values) => (rows === 1 ? one(values) : many(values));
-  }
-
-  // Everything but the text in one column: for a driver, a row costs by its columns.
-  // `data::text` says the same in half as much time again: it copies the text two times more (measured at 20 KB).
-  const storedData = sql`convert_from(json_send(${t.data}), pg_client_encoding()) as data`;
-  const storedOwner = withUser ? sql`${t.userId}::text as owner` : sql`null as owner`;
-  const stored = (seen: SQL) =>
-    sql`select ${t.version} || ',' || ${microseconds(t.createdAt)} || ',' || ${milliseconds(t.expiresAt)} || ','
-        || ${seen} || ',' || ${t.id} as head, ${storedData}, ${storedOwner} from ${t}`;
   const readRows = prepareBoth('read', storedAnswer, (shape) => ({
     ctes: [given(shape, 'ids')],
     result: sql`${stored(sql`''`)} where ${isGiven(shape)} and ${isNotEnded}`,
@@ -651,8 +484,3 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
 }
 
 const GONE: Written = { outcome: 'gone' };
-
-/** A text as an SQL literal, for the few that this package makes itself. */
-function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
-}
