@@ -26,7 +26,8 @@ test('the tarball holds what a user needs and nothing else', () => {
     /^(README|CHANGELOG)\.md$/,
     /^LICENSE$/,
     /^package\.json$/,
-    /^dist\/[\w-]+(\/[\w-]+)?\.(js|d\.ts)$/,
+    /^dist\/[\w-]+(\/[\w-]+)?\.(js|d\.c?ts)$/,
+    /^dist\/(index|schema)\.cjs$/,
     /^drizzle\/\d+_\w+\.sql$/,
     /^drizzle\/meta\/_journal\.json$/,
     /^drizzle\/v1\/\d+_\w+\/migration\.sql$/,
@@ -163,9 +164,11 @@ describe('its types', () => {
       return views ?? Number(wrong);
     }`;
 
-  // Not in a CommonJS module with Drizzle 0.45, whose declarations there are others than an ES module's.
+  // Drizzle's declarations for a CommonJS module are others than those for an ES module.
   const ownTable = `
     import { sessionColumns, sessionIndexes } from 'connect-drizzle/schema';
+    import { eq } from 'drizzle-orm';
+    import { drizzle } from 'drizzle-orm/node-postgres';
     import { integer, pgTable } from 'drizzle-orm/pg-core';
 
     const users = pgTable('users', { id: integer('id').primaryKey() });
@@ -175,7 +178,11 @@ describe('its types', () => {
       sessionIndexes,
     );
     export const appStore = new DrizzleStore('postgres://localhost/app', { table: appSessions });
-    export const owner = (row: typeof appSessions.$inferSelect): number | null => row.userId;`;
+    export const owner = (row: typeof appSessions.$inferSelect): number | null => row.userId;
+
+    const db = drizzle('postgres://localhost/app');
+    export const dbStore = new DrizzleStore(db);
+    export const ofUser = (id: string) => db.select().from(sessions).where(eq(sessions.userId, id));`;
 
   const links = ['@types/express-session', '@types/express', '@types/node', '@types/pg'];
 
@@ -185,7 +192,7 @@ describe('its types', () => {
     options: object,
   ): Promise<ScratchApp> {
     const app = await linkedApp(packed, drizzle, { manifest: { type }, links });
-    await app.write('app.ts', type === 'module' ? `${source}\n${ownTable}` : source);
+    await app.write('app.ts', `${source}\n${ownTable}`);
     const compilerOptions = {
       target: 'ES2023',
       strict: true,
@@ -201,6 +208,7 @@ describe('its types', () => {
     ['an ES module', '0.45', 'module', { module: 'NodeNext' }],
     ['an ES module with Drizzle 1.0', '1.0', 'module', { module: 'NodeNext' }],
     ['a CommonJS module', '0.45', 'commonjs', { module: 'NodeNext' }],
+    ['a CommonJS module with Drizzle 1.0', '1.0', 'commonjs', { module: 'NodeNext' }],
     ['a bundled app', '0.45', 'module', { module: 'ESNext', moduleResolution: 'Bundler' }],
   ] as const)(
     'the app’s own SessionData goes through them in %s',
@@ -210,10 +218,15 @@ describe('its types', () => {
     },
   );
 
-  test.each(['0.45', '1.0'] as const)(
-    'they hold with Drizzle %s where libraries are checked too',
-    async (drizzle) => {
-      await using app = await typed(drizzle, 'module', { module: 'NodeNext' });
+  test.each([
+    ['0.45', 'module'],
+    ['0.45', 'commonjs'],
+    ['1.0', 'module'],
+    ['1.0', 'commonjs'],
+  ] as const)(
+    'they hold with Drizzle %s in a package of the type %s where libraries are checked too',
+    async (drizzle, type) => {
+      await using app = await typed(drizzle, type, { module: 'NodeNext' });
       // Drizzle's own declarations do not hold: what is said of others does not count.
       const said = await app.node([tsc, '-p', '.']).catch((error: Error) => error.message);
       const own = said.split('\n').filter((line) => /connect-drizzle\/dist|^app\.ts/.test(line));

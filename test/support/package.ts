@@ -23,12 +23,12 @@ export interface Package {
 export async function packPackage(): Promise<Package> {
   const folder = await temporaryFolder();
   const published = ['README.md', 'LICENSE', 'CHANGELOG.md', 'package.json', 'drizzle'];
-  for (const path of [...published, 'src', 'tsconfig.json', 'tsconfig.build.json']) {
+  for (const path of [...published, 'src', 'scripts', 'tsconfig.json', 'tsconfig.build.json']) {
     if (existsSync(join(root, path)))
       await cp(join(root, path), join(folder, path), { recursive: true });
   }
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
-  await execute('npx', ['tsc', '-p', 'tsconfig.build.json'], folder);
+  await execute('npm', ['run', 'build'], folder);
   const output = await execute('npm', ['pack', '--ignore-scripts', '--json'], folder);
   const [packed]: [
     { filename: string; files: { path: string }[]; size: number; unpackedSize: number },
