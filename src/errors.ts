@@ -180,7 +180,7 @@ export function sqlState(error: unknown): string | undefined {
 
 /** The error of this package that stands for a driver's; a fault of a program stays what it is. */
 export function storeError(error: unknown, table: string): Error {
-  if (error instanceof SessionStoreError) return error;
+  if (error instanceof SessionStoreError || error instanceof InvalidArgumentError) return error;
   const fault = programFault(error);
   if (fault !== undefined) return fault;
   const state = sqlState(error);

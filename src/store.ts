@@ -284,15 +284,22 @@ export class DrizzleStore extends session.Store {
     });
   }
 
-  /** Live sessions, of one user or all, in pages that are read as they are needed. `limit`: how many at most. */
-  async *sessions({
-    userId,
-    limit = Number.POSITIVE_INFINITY,
-  }: {
-    userId?: UserId;
-    limit?: number;
-  } = {}): AsyncGenerator<StoredSession, void, undefined> {
+  /**
+   * Live sessions, of one user or all, in pages that are read as they are needed. `limit`: how many at most.
+   *
+   * @throws {InvalidArgumentError} for a `userId` that is there and undefined: a visitor who is not logged in must
+   *   not be shown everybody's
+   */
+  async *sessions(
+    options: { userId?: UserId; limit?: number } = {},
+  ): AsyncGenerator<StoredSession, void, undefined> {
+    const { userId, limit = Number.POSITIVE_INFINITY } = options;
     if (!(limit >= 0)) throw new InvalidArgumentError('limit must be a number of sessions');
+    if (userId === undefined && 'userId' in options) {
+      throw new InvalidArgumentError(
+        "userId is undefined: leave it out where everybody's sessions are meant",
+      );
+    }
     const user = userId === undefined ? undefined : this.#userText(userId);
     let left = limit;
     if (left === 0) return;

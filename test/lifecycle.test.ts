@@ -6,6 +6,7 @@ import { PGlite } from '@electric-sql/pglite';
 import {
   ConnectionError,
   DrizzleStore,
+  InvalidArgumentError,
   idOf,
   StoreClosedError,
   StoreTimeoutError,
@@ -385,6 +386,17 @@ describe('errorLog', () => {
     await using store = new DrizzleStore(nowhere, { errorLog });
     await expect(store.get('sid')).rejects.toThrow(ConnectionError);
     expect(errorLog).toHaveBeenCalled();
+  });
+
+  test('blames no database for what an app has passed', async () => {
+    const errorLog = vi.fn();
+    await using store = new DrizzleStore(nowhere, { errorLog });
+    const error = await store.revokeUser('ada').catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(InvalidArgumentError);
+    expect(errorLog).toHaveBeenCalledExactlyOnceWith(
+      'connect-drizzle: A session store call failed',
+      error,
+    );
   });
 
   test('holds neither the password nor the place of the database', async () => {

@@ -5,6 +5,7 @@ import { runInNewContext } from 'node:vm';
 import {
   DrizzleStore,
   type DrizzleStoreOptions,
+  InvalidArgumentError,
   idOf,
   type SessionEvent,
   type StoredSession,
@@ -308,6 +309,16 @@ describe('whose a session is', () => {
 });
 
 describe('sessions()', () => {
+  test('shows nobody everybody’s sessions for want of a user', async () => {
+    const store = await open();
+    await store.set('sid', sessionWith({ user: 'ada' }));
+    const visitor: { user?: string } = {};
+    await expect(idsOf(store.sessions({ userId: visitor.user }))).rejects.toThrow(
+      InvalidArgumentError,
+    );
+    expect(await idsOf(store.sessions({ limit: 10 }))).toEqual([idOf('sid')]);
+  });
+
   test('gives what an app shows of a session', async () => {
     const store = await open();
     const before = Date.now();
