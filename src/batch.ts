@@ -69,6 +69,8 @@ interface Queue<Row, Result, Settled extends Result> {
 export interface BatchedOptions<Row, Result, Settled extends Result> {
   /** How much a row adds to a statement. */
   readonly bytesOf?: (row: Row) => number;
+  /** Whether callers of the same row share it, and its result. */
+  readonly isShared?: boolean;
   /** Whether a result is one; a row whose result is none is sent again, after a pause that holds no lane. */
   readonly isSettled?: (result: Result) => result is Settled;
   /** @default 256 */
@@ -109,15 +111,17 @@ export class Batcher {
     statement: Statement<Row, Result>,
     {
       bytesOf = () => 0,
+      isShared = false,
       isSettled = (_): _ is Settled => true,
       maxRows = MAX_ROWS,
     }: BatchedOptions<Row, Result, Settled> = {},
   ): Send<Row, Settled> {
     const lanes = { read: this.#reads, write: this.#writes, other: this.#others }[lane];
+    const counted = this.#counted(traceStatement(name, statement));
     const queue: Queue<Row, Result, Settled> = {
       lanes,
       isWrite: lane === 'write',
-      statement: traceStatement(name, statement),
+      statement: isShared ? shared(counted) : counted,
       isSettled,
       waiting: [],
     };
@@ -184,9 +188,6 @@ export class Batcher {
     const due = this.#due(calls);
     if (due.length === 0) return;
     queue.lanes.inFlight += due.length;
-    this.stats.statements += 1;
-    this.stats.rows += due.length;
-    this.stats.largestBatch = Math.max(this.stats.largestBatch, due.length);
     let results: readonly Result[];
     try {
       results = await queue.statement(due.map((call) => call.row));
@@ -202,6 +203,16 @@ export class Batcher {
       if (queue.isSettled(result)) resolve(call, result);
       else this.#sendLater(queue, call);
     }
+  }
+
+  #counted<Row, Result>(statement: Statement<Row, Result>): Statement<Row, Result> {
+    const { stats } = this;
+    return (rows) => {
+      stats.statements += 1;
+      stats.rows += rows.length;
+      stats.largestBatch = Math.max(stats.largestBatch, rows.length);
+      return statement(rows);
+    };
   }
 
   /** The calls that still wait for an answer; the others have waited for too long. */
@@ -306,6 +317,17 @@ function concernsRows(state: string | undefined): boolean {
     return false;
   }
   return state === '42501' || !state.startsWith('42');
+}
+
+/** The same statement, over each of its rows once. */
+function shared<Row, Result>(statement: Statement<Row, Result>): Statement<Row, Result> {
+  return async (rows) => {
+    const distinct = [...new Set(rows)];
+    const results = await statement(distinct);
+    if (distinct.length === rows.length) return results;
+    const places = new Map(distinct.map((row, at) => [row, at]));
+    return rows.map((row) => results[places.get(row) as number] as Result);
+  };
 }
 
 function traceStatement<Row, Result>(

@@ -36,8 +36,7 @@ export interface Rows {
   /** What is known of a live row without asking the database. */
   peek(id: string): StoredRow | undefined;
   /**
-   * The live or expired row of an id, as all earlier calls of this process have left it. Callers who ask for it
-   * before it is sent for share it.
+   * The live or expired row of an id, as all earlier calls of this process have left it.
    *
    * @throws {Unreadable} where its stored form cannot be read
    */
@@ -58,8 +57,7 @@ interface WaitingTouch {
 
 export class BatchedRows implements Rows {
   readonly #turns = new Turns();
-  /** Waiting reads and touches, which later ones of their id may join. */
-  readonly #reads = new Map<string, Promise<StoredRow | undefined>>();
+  /** Waiting touches, which later ones of their id may join. */
   readonly #touches = new Map<string, WaitingTouch>();
   readonly #read: Send<string, StoredRow | undefined>;
   readonly #touch: Send<TouchRow, Decided>;
@@ -84,11 +82,7 @@ export class BatchedRows implements Rows {
       };
     };
     const end = batcher.batched('end', 'write', statements.end, { isSettled: isDecided });
-    const readRows: Statements['read'] = (ids) => {
-      for (const id of ids) this.#reads.delete(id);
-      return statements.read(ids);
-    };
-    const read = batcher.batched('read', 'read', readRows);
+    const read = batcher.batched('read', 'read', statements.read, { isShared: true });
     this.#read = codec.isPlain
       ? read
       : (id, onEnd) => read(id, onEnd).then((row) => row && unseal(row));
@@ -108,29 +102,18 @@ export class BatchedRows implements Rows {
 
   read(id: string): Promise<StoredRow | undefined> {
     this.#touches.delete(id);
-    const waiting = this.#reads.get(id);
-    if (waiting !== undefined) return waiting;
     const turn = this.#turns.enter(id, false);
-    const send = () =>
-      this.#read(id, () => {
-        // Where it has timed out, no statement took it.
-        if (this.#reads.get(id) === row) this.#reads.delete(id);
-        this.#turns.leave(id);
-      });
-    const row = turn === undefined ? send() : turn.then(send);
-    this.#reads.set(id, row);
-    return row;
+    const send = () => this.#read(id, () => this.#turns.leave(id));
+    return turn === undefined ? send() : turn.then(send);
   }
 
   write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {
     this.#touches.delete(id);
-    this.#reads.delete(id);
     return this.#turns.exclusive(id, () => work(this.#writes));
   }
 
   touch(row: TouchRow, onDone?: OnDone): Promise<Decided> {
     const { id } = row;
-    this.#reads.delete(id);
     const waiting = this.#touches.get(id);
     if (waiting !== undefined && waiting.row.createdAt === row.createdAt) {
       // As if both had been sent: the session was alive at the first, and stays until the later expiry.
