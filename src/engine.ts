@@ -5,6 +5,8 @@
  * @module
  */
 import { AsyncResource } from 'node:async_hooks';
+// The function itself: an app's tests may have put a clock of their own into the place of the global one.
+import { setImmediate } from 'node:timers';
 import { Batcher, onLanes } from './batch.js';
 import { CachedRows } from './cache.js';
 import type { Codec } from './codec.js';
@@ -277,6 +279,8 @@ export class Engine {
     await this.#pruning;
     await this.realtime?.close();
     if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    // The last callers are answered in the next tick.
+    await new Promise((resolve) => setImmediate(resolve));
     await this.#patience.waitFor(this.#closeConnection());
   }
 

@@ -158,8 +158,9 @@ export class DrizzleStore extends session.Store {
         (error) => this.#loader.unreadable(id, error),
       );
     }
-    if (typeof callback !== 'function') return Promise.resolve(hit);
-    process.nextTick(callback, null, hit);
+    const session = hit ?? undefined;
+    if (typeof callback !== 'function') return Promise.resolve(session);
+    process.nextTick(callback, null, session);
     return undefined as never;
   }
 
@@ -447,8 +448,11 @@ export class DrizzleStore extends session.Store {
     return promise;
   }
 
-  /** The session that the cache has of an id: without a promise, since nothing is waited for. */
-  #hit(id: string): SessionData | undefined {
+  /**
+   * The session that the cache has of an id, `null` where that is none: without a promise, since nothing is waited
+   * for. `undefined`: the database has to be asked.
+   */
+  #hit(id: string): SessionData | null | undefined {
     if (
       this.#engine.opened?.cache === undefined ||
       this.#engine.isClosed ||
@@ -457,7 +461,7 @@ export class DrizzleStore extends session.Store {
       return undefined;
     }
     const row = this.#engine.opened.rows.peek(id);
-    return row && this.#loader.loaded(row);
+    return row && (this.#loader.loaded(row) ?? null);
   }
 
   /** Runs a call that saves. What is stored and cannot be read stays as it is. */

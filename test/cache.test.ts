@@ -6,7 +6,7 @@ import { until } from './support/obstacles.js';
 import { pgbouncer, startPgbouncer } from './support/pgbouncer.js';
 import { startProxy } from './support/proxy.js';
 import { caughtUp, heardOf, untilSync, up } from './support/realtime.js';
-import { contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
+import { callbacksOf, contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
 
 let database: TestDatabase;
 /** In front of the statements of the cached store, and of its listener. */
@@ -160,6 +160,23 @@ describe('What is cached', () => {
       [1, 2].map(() => ({ user: { roles: ['reader'] } })),
     );
     expect(store.stats().hits).toBe(3);
+  });
+
+  test('a session that cannot be read is told of once a read', async () => {
+    let isBroken = false;
+    const parse = (text: string): unknown => {
+      if (isBroken) throw new Error('broken');
+      return JSON.parse(text);
+    };
+    const { store } = await pair({ serializer: { stringify: JSON.stringify, parse } });
+    await set(store, 1);
+    expect(await isHit(store)).toBe(true);
+    const { hits } = store.stats();
+    isBroken = true;
+    expect(await store.get('sid')).toBeUndefined();
+    expect(await callbacksOf(store).get('sid')).toBeUndefined();
+    expect(store.stats()).toMatchObject({ unreadable: 2, hits: hits + 2 });
+    expect(logged).toHaveLength(2);
   });
 
   test('an encrypted session is read back from it', async () => {

@@ -160,6 +160,20 @@ describe('close', () => {
     expect(await another.get('under way')).toBeUndefined();
   });
 
+  test('answers after every callback has, where nothing else has to be closed', async () => {
+    const store = new DrizzleStore(database.pool(), silent);
+    await store.ready();
+    const events: string[] = [];
+    const calls = ['one', 'two', 'three'].map((sid) =>
+      callbacksOf(store)
+        .get(sid)
+        .then(() => events.push(sid)),
+    );
+    await store.close();
+    expect(events).toEqual(['one', 'two', 'three']);
+    await Promise.all(calls);
+  });
+
   test('waits for a store that is just opening', async () => {
     await using proxy = await startProxy(urlNamed('just-opening'));
     const store = new DrizzleStore(proxy.url, silent);
