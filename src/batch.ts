@@ -53,7 +53,7 @@ interface Call<Row, Settled> {
   readonly reject: (error: unknown) => void;
   readonly onEnd: ((result?: Settled) => void) | undefined;
   tries: number;
-  /** Whether it may have made a statement fail that it shared. */
+  /** Whether it failed alone, for another transaction's sake: it is sent alone from then on. */
   isSuspect: boolean;
 }
 
@@ -67,7 +67,7 @@ interface Queue<Row, Result, Settled extends Result> {
 }
 
 export interface BatchedOptions<Row, Result, Settled extends Result> {
-  /** How much a row adds to a statement. */
+  /** How many bytes a row adds to a statement. */
   readonly bytesOf?: (row: Row) => number;
   /** Whether callers of the same row share it, and its result. */
   readonly isShared?: boolean;
@@ -166,11 +166,11 @@ export class Batcher {
     return (...args) => send(args);
   }
 
-  /** Sends rows again, each after a pause that holds no lane, while another transaction holds theirs. */
-  async untilFree<Result, Settled extends Result>(
+  /** Sends a statement again, after a pause that holds no lane, while another transaction stands in its way. */
+  async untilFree<Result>(
     send: () => Promise<Result>,
-    isSettled: (result: Result) => result is Settled,
-  ): Promise<Settled> {
+    isSettled: (result: Result) => boolean,
+  ): Promise<Result> {
     const deadline = performance.now() + this.#timeoutMs;
     for (let tries = 0; ; tries += 1) {
       const result = await send();
@@ -197,8 +197,7 @@ export class Batcher {
       return;
     }
     queue.lanes.inFlight -= due.length;
-    for (let at = 0; at < due.length; at += 1) {
-      const call = due[at] as Call<Row, Settled>;
+    for (const [at, call] of due.entries()) {
       const result = results[at] as Result;
       if (queue.isSettled(result)) resolve(call, result);
       else this.#sendLater(queue, call);
@@ -273,7 +272,10 @@ function reject(call: Call<unknown, never>, error: unknown): void {
   call.onEnd?.();
 }
 
-/** The same statements, with those that are nobody's row on lanes, too: a burst of log-ins counts a user's sessions each. */
+/**
+ * The same statements, with those on lanes that concern no single row, but answer somebody: a burst of log-ins
+ * counts a user's sessions each. (Pruning, the probe and heartbeats go past the lanes.)
+ */
 export function onLanes(statements: Statements, batcher: Batcher): Statements {
   const { clear, endUser, endBeyond, list, listIds, count } = statements;
   return {
@@ -288,8 +290,8 @@ export function onLanes(statements: Statements, batcher: Batcher): Statements {
 }
 
 /**
- * Takes the oldest calls that fit into one statement; one of any size always does. What another transaction stood
- * in the way of goes alone, so that nobody waits for it twice.
+ * Takes the oldest calls that fit into one statement; one of any size always does. What has failed for another
+ * transaction's sake goes alone, so that nobody waits for it twice.
  */
 function take<Row, Settled>(
   lanes: Lanes,

@@ -97,7 +97,7 @@ export class CachedRows implements Rows {
   async write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {
     // What a read that is under way has seen may be newer.
     const before = this.#tickets.has(id) ? undefined : this.#entries.peek(id);
-    this.invalidate(id);
+    this.#invalidate(id);
     const ticket = this.#issue(id);
     let last: Entry | undefined;
     const keeping =
@@ -145,17 +145,17 @@ export class CachedRows implements Rows {
   async touch(...[row, onDone]: Parameters<Touch>): Promise<Decided> {
     const outcome = await this.#rows.touch(row, onDone);
     const entry = this.#entries.peek(row.id);
-    if (outcome === 'gone') this.invalidate(row.id);
+    if (outcome === 'gone') this.#invalidate(row.id);
     else if (entry !== undefined) this.#entries.set(row.id, moved(entry, row));
     return outcome;
   }
 
   ended(ids: readonly string[]): void {
-    for (const id of ids) this.invalidate(id);
+    for (const id of ids) this.#invalidate(id);
   }
 
   /** Forgets an id, and what is on its way of it. */
-  invalidate(id: string): void {
+  #invalidate(id: string): void {
     this.#entries.delete(id);
     for (const ticket of this.#tickets.get(id) ?? []) ticket.spoiled = true;
   }
@@ -167,7 +167,7 @@ export class CachedRows implements Rows {
   echoed(kind: 'change' | 'destroy', ids: readonly string[]): void {
     for (const id of ids) {
       // Sessions are also ended by their user, where the answer tells their ids.
-      if (kind === 'destroy' || this.#doubtful.has(id)) this.invalidate(id);
+      if (kind === 'destroy' || this.#doubtful.has(id)) this.#invalidate(id);
     }
   }
 

@@ -7,6 +7,7 @@
  * @module
  */
 
+/** What a touch moves. Times as in a {@link WriteRow}. */
 export interface TouchRow {
   readonly id: string;
   /** Of a session that was read, and only of that one; 0: of whatever session has the id. */
@@ -17,7 +18,7 @@ export interface TouchRow {
   readonly aliveAt: number;
 }
 
-/** What a save writes. */
+/** What a save writes. Times are milliseconds since 1970, but `createdAt`, which is microseconds. */
 export interface WriteRow {
   readonly id: string;
   readonly data: string;

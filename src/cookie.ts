@@ -10,7 +10,7 @@ import { LIFETIME_DRIFT_MS } from './merge.js';
 /** A cookie as its JSON has it. */
 export type CookieData = Readonly<Record<string, unknown>>;
 
-/** When a session's cookie expires, in milliseconds since 1970; `undefined` where it does not, or not in earnest. */
+/** When a session's cookie expires, in milliseconds since 1970; `undefined` where it does not, or beyond any Date. */
 export function cookieExpiry(object: object, now: number): number | undefined {
   const cookie: unknown = Reflect.get(object, 'cookie');
   if (typeof cookie !== 'object' || cookie === null) return undefined;

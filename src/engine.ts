@@ -18,7 +18,7 @@ import type { Settings } from './options.js';
 import { pruneAll, pruneAtIntervals } from './prune.js';
 import { BatchedRows, type Rows } from './rows.js';
 import { buildStatements, type Statements } from './statements.js';
-import { channelOf, type Message } from './sync/channel.js';
+import { type Announcement, channelOf } from './sync/channel.js';
 import { Realtime, type SyncSource } from './sync/realtime.js';
 import { Patience } from './timeout.js';
 import { traced } from './tracing.js';
@@ -39,7 +39,7 @@ export interface EngineParts {
   readonly settings: Settings;
   readonly table: SessionView;
   readonly codec: Codec;
-  /** Another process has changed or ended a session. */
+  /** Another store has changed or ended a session. */
   readonly onForeign: (event: 'change' | 'destroy', id: string) => void;
   readonly onState: (state: 'up' | 'down') => void;
 }
@@ -59,6 +59,7 @@ export class Engine {
   #opening: Promise<Opened> | undefined;
   #closed: Promise<void> | undefined;
   #underWay = 0;
+  #waitingToOpen = 0;
   #whenIdle: (() => void) | undefined;
 
   constructor(parts: EngineParts) {
@@ -102,7 +103,9 @@ export class Engine {
     try {
       if (this.#closed !== undefined) throw new StoreClosedError();
       const run = begin();
-      running = this.opened === undefined ? this.#openInTime().then(run) : run(this.opened);
+      // A call that comes when the source is just open does not overtake those that have waited for it.
+      const isNext = this.#waitingToOpen === 0;
+      running = this.opened !== undefined && isNext ? run(this.opened) : this.#onceOpen(run);
     } catch (error) {
       return Promise.reject(error).catch(recover);
     }
@@ -117,6 +120,17 @@ export class Engine {
         return recover(error);
       },
     );
+  }
+
+  async #onceOpen<T>(run: (opened: Opened) => Promise<T>): Promise<T> {
+    this.#waitingToOpen += 1;
+    let opened: Opened;
+    try {
+      opened = await this.#openInTime();
+    } finally {
+      this.#waitingToOpen -= 1;
+    }
+    return run(opened);
   }
 
   #ended(): void {
@@ -261,9 +275,8 @@ export class Engine {
     };
   }
 
-  /** What another process has done, or an echo of what this one has. */
-  #hear({ kind, body }: Message, isOwn: boolean): void {
-    if (kind === 'heartbeat') return;
+  /** What another store has done, or an echo of what this one has. */
+  #hear({ kind, body }: Announcement, isOwn: boolean): void {
     const ids = body.split(',').filter(isId);
     const cache = this.opened?.cache;
     if (isOwn) {

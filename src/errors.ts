@@ -49,7 +49,10 @@ export abstract class SessionStoreError extends Error {
   }
 }
 
-/** A constructor argument or an option that cannot be meant: thrown by `new DrizzleStore()`. */
+/**
+ * An argument or an option that cannot be meant: thrown by `new DrizzleStore()`, and by a method where it gets one, or
+ * where an option that is a function gives one (`ttl`).
+ */
 export class InvalidArgumentError extends TypeError {
   readonly code = 'ERR_INVALID_ARGUMENT';
   override readonly name = 'InvalidArgumentError';
@@ -76,8 +79,8 @@ export class TableMissingError extends SessionStoreError {
   readonly code = 'ERR_TABLE_MISSING';
   constructor(table: string, cause?: unknown) {
     super(
-      `The session table ${table} does not exist. Make it with drizzle-kit (\`drizzle-kit migrate\`), ` +
-        'with `await store.migrate()`, or pass `createTableIfMissing: true`',
+      `The session table ${table} does not exist. Make it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
+        "where it is no table of the app's own, with `await store.migrate()` or `createTableIfMissing: true`",
       cause,
     );
   }
@@ -104,11 +107,11 @@ export class InvalidUserIdError extends SessionStoreError {
   readonly code = 'ERR_INVALID_USER_ID';
 }
 
-/** `update()` met another writer at every try. */
+/** A set, a touch or an update met another writer at every try. */
 export class ConflictError extends SessionStoreError {
   readonly code = 'ERR_CONFLICT';
   constructor(tries: number) {
-    super(`The session was changed by others at each of ${tries} tries of an update`);
+    super(`The session was changed by others at each of ${tries} tries`);
   }
 }
 
@@ -134,8 +137,12 @@ export class FolderInUseError extends SessionStoreError {
 /** The package of the source's driver is not installed. */
 export class DriverMissingError extends SessionStoreError {
   readonly code = 'ERR_DRIVER_MISSING';
-  constructor(driver: string) {
-    super(`This source needs the package ${driver}, which is not installed: npm install ${driver}`);
+  constructor(driver?: string) {
+    super(
+      driver === undefined
+        ? 'This source needs the package of its driver, which is not installed'
+        : `This source needs the package ${driver}, which is not installed: npm install ${driver}`,
+    );
   }
 }
 
@@ -185,7 +192,7 @@ export function storeError(error: unknown, table: string): Error {
   if (fault !== undefined) return fault;
   const state = sqlState(error);
   if (state === 'ERR_MODULE_NOT_FOUND' || state === 'MODULE_NOT_FOUND') {
-    return new DriverMissingError(missingPackage(error) ?? 'of its driver');
+    return new DriverMissingError(missingPackage(error));
   }
   if (state === '42P01' || state === '3F000') return new TableMissingError(table, error);
   if (state === undefined || isConnectionFailure(state)) return new ConnectionError(error);

@@ -8,7 +8,7 @@ import { type SQL, sql, type WithSubquery } from 'drizzle-orm';
 import type { AnyPgColumn, PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
 import type { SessionView } from './view.js';
 
-/** @internal The Drizzle database that statements run on. */
+/** The Drizzle database that statements run on. */
 export type Database = PgDatabase<PgQueryResultHKT>;
 
 /** What makes one store's statements differ from another's. */

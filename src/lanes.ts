@@ -37,7 +37,7 @@ export interface Kind {
   run(): Promise<void>;
 }
 
-/** The lanes of reads, or of writes, and what waits for them. */
+/** The lanes of reads, of writes or of others (one connection's may serve all), and what waits for them. */
 export class Lanes {
   readonly kinds: Kind[] = [];
   /** Rows that wait, and rows in the statements under way. */

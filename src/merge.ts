@@ -18,9 +18,10 @@ type PlainObject = Record<string, unknown>;
 /** A key that is not there, in a place where `undefined` could be a value. */
 const ABSENT = Symbol('absent');
 
-/** The top-level keys that express-session's `Session` drops when it loads one: a request cannot have changed them. */
+/** How two values are compared, and what is left out. */
 export interface MergeSettings {
   readonly same: SameValue;
+  /** The top-level keys that express-session's `Session` drops when it loads one: a request cannot have changed them. */
   readonly isDropped: (key: string) => boolean;
 }
 

@@ -56,7 +56,7 @@ export async function migrate(
       const done = new Set(
         namesIn(
           await tx.execute(
-            sql`select migration from ${tracking} where table_name = ${tableName}::text`,
+            sql`select migration as name from ${tracking} where table_name = ${tableName}::text`,
           ),
         ),
       );
@@ -71,15 +71,15 @@ export async function migrate(
           sql`insert into ${tracking} (table_name, migration) values (${tableName}::text, ${name}::text)`,
         );
       }
-      // Whatever the app's default is: what the process before has done must be seen after the wait.
     },
+    // Whatever the app's default is: what the process before has done must be seen after the wait.
     { isolationLevel: 'read committed' },
   );
 }
 
 /** A table of that name may be another package's: connect-pg-simple's is called `session`. */
 async function refuseOthers(tx: Pick<Database, 'execute'>, table: string): Promise<void> {
-  const found = await tx.execute(sql`select attname as migration from pg_attribute
+  const found = await tx.execute(sql`select attname as name from pg_attribute
     where attrelid = ${table}::text::regclass and attname = ${COLUMN_NAMES.expiresHour}::text and not attisdropped`);
   if (namesIn(found).length > 0) return;
   throw new MigrationError(
@@ -92,7 +92,7 @@ async function exists(
   lookup: 'to_regclass' | 'to_regnamespace',
   name: string,
 ): Promise<boolean> {
-  const found = await tx.execute(sql`select ${sql.raw(lookup)}(${name}::text)::text as migration`);
+  const found = await tx.execute(sql`select ${sql.raw(lookup)}(${name}::text)::text as name`);
   return namesIn(found).length > 0;
 }
 
@@ -100,13 +100,11 @@ function quoted(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
-/** The `migration` column of a driver's result, which is an array or has `rows`. */
+/** The `name` column of a driver's result, which is an array or has `rows`. */
 function namesIn(result: unknown): string[] {
   const rows: unknown = Array.isArray(result) ? result : rowsOf(result);
   if (!Array.isArray(rows)) return [];
-  return rows
-    .map((row: { migration?: unknown }) => row.migration)
-    .filter((name) => typeof name === 'string');
+  return rows.map((row: { name?: unknown }) => row.name).filter((name) => typeof name === 'string');
 }
 
 function rowsOf(result: unknown): unknown {

@@ -44,7 +44,7 @@ export interface PostgresJsSource {
 /** What a store can be opened on: see the README's table of sources. */
 export type Source = DrizzleSource | PoolSource | PGliteSource | PostgresJsSource | string;
 
-/** @internal An open source. */
+/** An open source. */
 export interface Connection {
   readonly db: Database;
   /** How many statements it can run at once. */
@@ -54,7 +54,7 @@ export interface Connection {
   close(): Promise<void>;
 }
 
-/** @internal What concerns a pool of the store's own. */
+/** What concerns a pool of the store's own. */
 export interface OwnPool {
   /** Seconds after which a connection that does not answer is given up. */
   readonly timeout: number;
@@ -62,10 +62,10 @@ export interface OwnPool {
   readonly onIdleError: (error: unknown) => void;
 }
 
-/** @internal A checked source: what it is, and how it is opened. */
+/** A checked source: what it is, and how it is opened. */
 export interface Opener {
-  /** In words, without a password. */
-  readonly description: string;
+  /** Whether its sessions end with the process. */
+  readonly inMemory: boolean;
   /** An embedded database makes its own table. */
   readonly embedded: boolean;
   /** The app's Drizzle database, which knows how it cases names. */
@@ -77,7 +77,7 @@ const TAKEN =
   'a Drizzle database (node-postgres, postgres-js or PGlite), a pg.Pool, a PGlite, a postgres-js sql, ' +
   "a 'postgres://…' URL, a folder ('./data'), or nothing or 'memory://' for an in-memory store";
 
-/** @internal Tells what a source is, or throws a TypeError; nothing is opened. */
+/** Tells what a source is, or throws a TypeError; nothing is opened. */
 export function openerFor(source: unknown): Opener {
   if (typeof source === 'string') return openerForText(source);
   if (source === undefined || source === null) {
@@ -169,7 +169,7 @@ function openerForClient(client: object, drizzle: object | undefined): Opener | 
 
 function poolOpener(pool: object, drizzle: object | undefined): Opener {
   return {
-    description: 'the pool of the app',
+    inMemory: false,
     embedded: false,
     drizzle,
     open: () => nodePostgres(pool, async () => {}),
@@ -177,10 +177,9 @@ function poolOpener(pool: object, drizzle: object | undefined): Opener {
 }
 
 function urlOpener(url: string): Opener {
-  const shown = URL.canParse(url) ? new URL(url) : undefined;
-  if (shown === undefined) throw refused('a postgres URL that cannot be read');
+  if (!URL.canParse(url)) throw refused('a postgres URL that cannot be read');
   return {
-    description: `${shown.protocol}//${shown.host}${shown.pathname}`,
+    inMemory: false,
     embedded: false,
     drizzle: undefined,
     open: async ({ timeout, onIdleError }) => {
@@ -213,7 +212,7 @@ async function nodePostgres(pool: object, close: () => Promise<void>): Promise<C
 
 function postgresJsOpener(client: object, drizzle: object | undefined): Opener {
   return {
-    description: "the app's postgres-js connections",
+    inMemory: false,
     embedded: false,
     drizzle,
     open: async () => {
@@ -246,8 +245,7 @@ function keepingParsers<T>(options: unknown, build: () => T): T {
 function pgliteOpener(target: string | object | undefined, drizzle?: object): Opener {
   const given = typeof target === 'object';
   return {
-    description:
-      target === undefined ? 'memory' : given ? "the app's PGlite" : `the folder ${target}`,
+    inMemory: target === undefined,
     embedded: true,
     drizzle,
     open: async () => {

@@ -53,7 +53,7 @@ export interface DrizzleStoreOptions {
   readonly tableName?: string | undefined;
   /** The table's Postgres schema. @default what the connection's search_path finds */
   readonly schemaName?: string | undefined;
-  /** Makes the table at the first use. @default false; an embedded database always does */
+  /** Makes the table at the first use, but no `table` of the app's. @default false; an embedded database always does */
   readonly createTableIfMissing?: boolean | undefined;
   /** How long a session lives whose cookie has no expiry. @default 86400 */
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
@@ -63,7 +63,7 @@ export interface DrizzleStoreOptions {
   readonly touchAfter?: number | undefined;
   /** The mean time between two prunings, jittered by half; `false`: none. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;
-  /** Gets what failed in the background, where no caller waits for it. @default console.error */
+  /** Gets what failed in the background, and why a promise of a method was rejected. @default console.error */
   readonly errorLog?: ((message: string, error?: unknown) => void) | undefined;
   /** @default JSON */
   readonly serializer?: Serializer | undefined;
@@ -118,6 +118,29 @@ export interface Settings {
 const DAY = 86_400;
 const YEAR = 365 * DAY;
 
+const OPTIONS = Object.keys({
+  table: true,
+  tableName: true,
+  schemaName: true,
+  createTableIfMissing: true,
+  ttl: true,
+  disableTouch: true,
+  touchAfter: true,
+  pruneSessionInterval: true,
+  errorLog: true,
+  serializer: true,
+  signal: true,
+  lanes: true,
+  timeout: true,
+  preparedStatements: true,
+  sync: true,
+  cache: true,
+  userId: true,
+  maxLifetime: true,
+  maxSessionsPerUser: true,
+  encryptionKeys: true,
+} satisfies Record<keyof DrizzleStoreOptions, true>);
+
 /** Where an option of a peer's went, for those who move in. */
 const MOVED: Readonly<Record<string, string>> = {
   // connect-pg-simple, connect-pg-pool
@@ -161,29 +184,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
     throw new InvalidArgumentError(`options must be an object, but got ${describe(options)}`);
   }
   const read = new Reader(options, '');
-  const known = [
-    'table',
-    'tableName',
-    'schemaName',
-    'createTableIfMissing',
-    'ttl',
-    'disableTouch',
-    'touchAfter',
-    'pruneSessionInterval',
-    'errorLog',
-    'serializer',
-    'signal',
-    'lanes',
-    'timeout',
-    'preparedStatements',
-    'sync',
-    'cache',
-    'userId',
-    'maxLifetime',
-    'maxSessionsPerUser',
-    'encryptionKeys',
-  ];
-  read.only(known, MOVED);
+  read.only(OPTIONS, MOVED);
   const {
     table,
     ttl = DAY,
@@ -194,6 +195,11 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
   } = options;
   if (table !== undefined && (options.tableName ?? options.schemaName) !== undefined) {
     throw new InvalidArgumentError('pass either table or tableName and schemaName, but got both');
+  }
+  if (table !== undefined && options.createTableIfMissing === true) {
+    throw new InvalidArgumentError(
+      "createTableIfMissing cannot make the app's own table: make it with drizzle-kit",
+    );
   }
   const cache = cacheFrom(options.cache);
   const userId = read.function('userId', options.userId);
@@ -268,12 +274,18 @@ function syncFrom(sync: DrizzleStoreOptions['sync'], implied: boolean): Settings
   const read = new Reader(options, 'sync.');
   read.only(['connectionString', 'heartbeat']);
   const { connectionString, heartbeat = 5 } = options;
-  if (connectionString !== undefined && !/^postgres(ql)?:\/\//.test(connectionString)) {
-    throw new InvalidArgumentError(
-      "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got another text",
+  if (connectionString !== undefined && !isPostgresUrl(connectionString)) {
+    throw wrong(
+      'sync.connectionString',
+      "a URL 'postgres://…' or 'postgresql://…'",
+      connectionString,
     );
   }
   return { connectionString, heartbeat: read.seconds('heartbeat', heartbeat, 3600) };
+}
+
+function isPostgresUrl(value: unknown): boolean {
+  return typeof value === 'string' && /^postgres(ql)?:\/\//.test(value);
 }
 
 function serializerFrom(serializer: Serializer | undefined): Serializer | undefined {

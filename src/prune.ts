@@ -6,7 +6,7 @@
  */
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 
-/** Rows in one statement: its longest takes some tens of milliseconds. */
+/** Rows in one statement: its longest takes about a tenth of a second. */
 const BATCH_ROWS = 5000;
 
 export interface PruneSettings {

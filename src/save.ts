@@ -32,6 +32,7 @@ import { mixesUsers, userIdText } from './user.js';
 /** What is remembered of a loaded session; a write of it changes that. */
 interface Loaded {
   readonly id: string;
+  /** Microseconds since 1970. */
   readonly createdAt: number;
   version: number;
   /** The text as stored, and as this request sees it: after a merge, its object lacks the other's keys. */
@@ -54,6 +55,7 @@ interface Generated {
 /** A session as it is at the call: what happens to the object later does not matter. */
 export interface Draft {
   readonly text: string;
+  /** Milliseconds since 1970. */
   readonly expiresAt: number;
   readonly userId: string | null;
 }
@@ -126,7 +128,7 @@ export class Saver {
     };
   }
 
-  /** When a session ends, in milliseconds since 1970: when its cookie does, or after `ttl`. */
+  /** When a session expires, in milliseconds since 1970: when its cookie does, or after `ttl`. */
   expiryOf(object: SessionData): number {
     const now = Date.now();
     const expiry = cookieExpiry(object, now);

@@ -1,18 +1,18 @@
 /**
- * Every statement of the store, typed and prepared. Each takes many rows at once and is sent as one
+ * Every statement of the store, typed, and prepared where one plan suits every table. Each is sent as one
  * implicit transaction, so it commits before it answers.
  *
- * All parameters are texts, a column of the batch each (see `columns.ts`). They are taken apart in a
- * subselect or a CTE, out of the planner's sight: if it could see how long a list is, it would find
- * each call's own plan a little cheaper than the general one, and make a new plan for every call.
+ * Those of rows are there twice, over many and for a row alone: joining texts and taking them apart is for
+ * many. All parameters are texts; over many rows, a column of the batch each (see `columns.ts`). They are
+ * taken apart in a subselect or a CTE, out of the planner's sight: if it could see how long a list is, it
+ * would find each call's own plan a little cheaper than the general one, and make a new plan for every call.
  *
- * Each is there twice, over many rows and for a row alone: joining texts and taking them apart is for many.
- *
- * Rows are reached through `id = any(…)`: a plan that joined instead, made while the table was empty,
+ * Many rows are reached through `id = any(…)`: a plan that joined instead, made while the table was empty,
  * would go on reading the whole table once it is large.
  *
  * Rows to be updated are locked by a CTE with FOR UPDATE SKIP LOCKED and updated through their `ctid`.
- * No statement waits for a row, so no two can wait for each other. What another transaction holds, or
+ * No statement waits for a row, so no two can wait for each other. (What cannot be skipped, an id that is just
+ * being inserted and the row that a foreign key leads to, is waited for no longer than {@link LOCK_TIMEOUT}.) What another transaction holds, or
  * changed after this statement's snapshot (then the `ctid` is not visible to it), is answered as
  * `busy`, and the caller's row is sent again. Postgres never inlines a CTE with a row lock, so
  * MATERIALIZED need not be written. (https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE)

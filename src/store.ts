@@ -6,7 +6,7 @@
 import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
 import type { ListedRow, StoredRow } from './answers.js';
-import { describe } from './check.js';
+import { describe, wrong } from './check.js';
 import { Codec } from './codec.js';
 import { Engine, type Opened } from './engine.js';
 import { ConflictError, InvalidArgumentError, InvalidSidError, MigrationError } from './errors.js';
@@ -39,7 +39,7 @@ export interface StoredSession {
 // biome-ignore lint/suspicious/noConfusingVoidType: a function that returns nothing is meant
 export type Updater = (session: SessionData) => SessionData | void | Promise<SessionData | void>;
 
-/** What happened to a session, and whether this process did it. */
+/** What happened to a session, and whether this store did it. */
 export interface SessionEvent {
   readonly id: string;
   readonly local: boolean;
@@ -47,10 +47,10 @@ export interface SessionEvent {
 
 /** Counts since the store was made. */
 export interface StoreStats {
-  /** Reads that the cache answered, and that it could not. */
+  /** Reads that the cache answered, and that it could not, or was not asked to (`update()`). */
   readonly hits: number;
   readonly misses: number;
-  /** Statements sent in batches, and the rows in them. */
+  /** Statements sent in batches, and the rows in them; not the reads that tell why a row was not written. */
   readonly statements: number;
   readonly rows: number;
   readonly largestBatch: number;
@@ -80,9 +80,11 @@ const UPDATE_TRIES = 1000;
 /**
  * A session store for express-session on PostgreSQL.
  *
- * Every method takes a Node callback, or gives a promise where there is none. A callback is never
+ * A method takes a Node callback, or gives a promise where there is none. A callback is never
  * called synchronously. A sid that is unknown, expired, revoked or malformed is "no session", never
- * an error: errors are for the system ({@link SessionStoreError}).
+ * an error: errors are for the system ({@link SessionStoreError}). Any call may fail with a
+ * {@link StoreClosedError}, {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError} or
+ * {@link StatementError}.
  */
 export class DrizzleStore extends session.Store {
   readonly #settings: Settings;
@@ -134,7 +136,7 @@ export class DrizzleStore extends session.Store {
     this.#loader = new Loader(this.#codec, this.#saver, settings.maxLifetime, (message) =>
       this.#engine.log(message),
     );
-    if (opener.description === 'memory' && process.env.NODE_ENV === 'production') {
+    if (opener.inMemory && process.env.NODE_ENV === 'production') {
       process.emitWarning(
         'connect-drizzle: this store is in memory; its sessions end with the process',
       );
@@ -171,6 +173,7 @@ export class DrizzleStore extends session.Store {
    * @throws {InvalidSidError} for a sid that is empty or no string
    * @throws {NotSerializableError} for a session that is not JSON
    * @throws {InvalidUserIdError} where `userId` gives no user's id
+   * @throws {ConflictError} where other writers were first a thousand times
    */
   override set(sid: string, session: SessionData, callback: Callback<void>): void;
   override set(sid: string, session: SessionData): Promise<void>;
@@ -254,7 +257,10 @@ export class DrizzleStore extends session.Store {
     });
   }
 
-  /** Deletes all sessions. A request that is in flight does not bring its one back. */
+  /**
+   * Deletes all sessions, and what is left of ended ones. A request that is in flight with a session that it has
+   * read does not bring it back.
+   */
   override clear(callback: Callback<void>): void;
   override clear(): Promise<void>;
   override clear(callback?: Callback<void>) {
@@ -276,6 +282,7 @@ export class DrizzleStore extends session.Store {
    * Gives what was saved, or `undefined` where there is no live session.
    *
    * @throws {ConflictError} where other writers were first a thousand times
+   * @throws what `fn` throws, and what `set` does
    */
   update(sid: string, fn: Updater): Promise<SessionData | undefined> {
     return this.#call(undefined, () => {
@@ -286,7 +293,8 @@ export class DrizzleStore extends session.Store {
   }
 
   /**
-   * Live sessions, of one user or all, in pages that are read as they are needed. `limit`: how many at most.
+   * Live sessions, of one user or all, in pages that are read as they are needed; those that cannot be read are left
+   * out. `limit`: how many at most. What it throws, it throws at the first step.
    *
    * @throws {InvalidArgumentError} for a `userId` that is there and undefined: a visitor who is not logged in must
    *   not be shown everybody's
@@ -295,7 +303,7 @@ export class DrizzleStore extends session.Store {
     options: { userId?: UserId; limit?: number } = {},
   ): AsyncGenerator<StoredSession, void, undefined> {
     const { userId, limit = Number.POSITIVE_INFINITY } = options;
-    if (!(limit >= 0)) throw new InvalidArgumentError('limit must be a number of sessions');
+    if (!(limit >= 0)) throw wrong('limit', 'a number of sessions', limit);
     if (userId === undefined && 'userId' in options) {
       throw new InvalidArgumentError(
         "userId is undefined: leave it out where everybody's sessions are meant",
@@ -320,7 +328,7 @@ export class DrizzleStore extends session.Store {
     }
   }
 
-  /** Ends the session of an id; gives how many live ones that were (0 or 1). */
+  /** Ends the session of an id; gives how many live ones that were (0 or 1). What is no id, a sid too, is none's. */
   revoke(id: string): Promise<number> {
     return this.#call(undefined, () => async (opened) => (isId(id) ? this.#end(id, opened) : 0));
   }
@@ -329,6 +337,7 @@ export class DrizzleStore extends session.Store {
   revokeUser(userId: UserId, { except }: { except?: string } = {}): Promise<number> {
     return this.#call(undefined, () => {
       const user = this.#userText(userId);
+      if (except !== undefined && !isSid(except)) throw wrong('except', 'a sid', except);
       const exceptId = except === undefined ? '' : idOf(except);
       return (opened) => this.#endWhile(opened, () => opened.statements.endUser(user, exceptId));
     });
@@ -337,7 +346,7 @@ export class DrizzleStore extends session.Store {
   /**
    * Makes the session table, or brings it up to date, under the store's own `tableName` and `schemaName`.
    *
-   * @throws {MigrationError} for an app's own `table`, which drizzle-kit migrates
+   * @throws {MigrationError} for an app's own `table`, which drizzle-kit migrates, and for another package's
    */
   migrate(): Promise<void> {
     return this.#call(undefined, () => {
@@ -353,7 +362,11 @@ export class DrizzleStore extends session.Store {
   /**
    * Opens the source, and resolves when the table is there.
    *
-   * @throws {TableMissingError} {@link ConnectionError} {@link FolderInUseError}
+   * @throws {TableMissingError}
+   * @throws {ConnectionError}
+   * @throws {StoreTimeoutError}
+   * @throws {FolderInUseError} of an embedded database
+   * @throws {DriverMissingError} where the package of the source's driver is not installed
    */
   ready(): Promise<void> {
     return this.#call(
@@ -453,14 +466,8 @@ export class DrizzleStore extends session.Store {
    * for. `undefined`: the database has to be asked.
    */
   #hit(id: string): SessionData | null | undefined {
-    if (
-      this.#engine.opened?.cache === undefined ||
-      this.#engine.isClosed ||
-      tracing.get.hasSubscribers
-    ) {
-      return undefined;
-    }
-    const row = this.#engine.opened.rows.peek(id);
+    if (this.#engine.isClosed || tracing.get.hasSubscribers) return undefined;
+    const row = this.#engine.opened?.rows.peek(id);
     return row && (this.#loader.loaded(row) ?? null);
   }
 
@@ -516,15 +523,16 @@ export class DrizzleStore extends session.Store {
     statement: () => Promise<{ ended: string[]; busy: boolean }>,
   ): Promise<number> {
     let count = 0;
-    const send = async (): Promise<boolean> => {
-      const { ended, busy } = await statement();
+    for (;;) {
+      const { ended, busy } = await batcher.untilFree(
+        statement,
+        (result) => result.ended.length > 0 || !result.busy,
+      );
       rows.ended(ended);
       for (const id of ended) this.#announce('destroy', id, true);
       count += ended.length;
-      return ended.length > 0 && busy ? send() : busy;
-    };
-    await batcher.untilFree(send, (busy): busy is false => !busy);
-    return count;
+      if (!busy) return count;
+    }
   }
 
   async #update(id: string, fn: Updater, opened: Opened): Promise<SessionData | undefined> {

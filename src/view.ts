@@ -54,14 +54,14 @@ export function viewOf(table: AppTable, nameOf: (column: AnyPgColumn) => string)
     names[key] = nameOf(theirs);
   }
   const view = sessionTable({ tableName, schemaName, columnNames: { ...COLUMN_NAMES, ...names } });
-  const { userId } = columns;
+  const { userId } = table;
   return {
     view,
     tableName,
     schemaName,
     label: [schemaName, tableName].filter((part) => part !== undefined).join('.'),
-    userIdType: withoutLength(userId?.getSQLType() ?? 'text'),
-    userIdNullable: userId?.notNull !== true,
+    userIdType: withoutLength(userId.getSQLType()),
+    userIdNullable: !userId.notNull,
   };
 }
 

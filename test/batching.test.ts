@@ -83,6 +83,42 @@ describe('a call and its lane', () => {
     }
   });
 
+  test('a call that finds a lane idle has left within two turns of the event loop, after a failure too', async () => {
+    const store = await openStore();
+    const hasLeft = async () => {
+      const before = log.sent.length;
+      const found = store.get('sid');
+      for (const _ of [1, 2]) await new Promise(setImmediate);
+      expect(log.sent.length).toBe(before + 1);
+      expect(await found).toBeUndefined();
+    };
+    await hasLeft();
+    await database.query('alter table sessions rename to away');
+    const failing = times(32, (n) => store.get(`sid ${n}`));
+    for (const failed of await Promise.allSettled(failing)) expect(failed.status).toBe('rejected');
+    await database.query('alter table away rename to sessions');
+    await hasLeft();
+  });
+
+  test('a few calls do not wait for a long statement to end', async () => {
+    const store = await openStore();
+    await holdMarked(database);
+    const sids = times(8, (n) => `sid ${n}`);
+    await insertSessions(sids);
+    const sessions = await Promise.all(sids.map((sid) => store.get(sid)));
+    await using lock = await holding(database, 'select pg_advisory_xact_lock(1)');
+    const held = sids.map((sid, n) =>
+      store.set(sid, Object.assign(sessions[n] as SessionData, { held: true })),
+    );
+    await lock.waiting(1);
+    expect(log.rows('save')).toEqual([8]);
+    // Too few to be worth a lane of their own at once.
+    await store.set('another', sessionWith());
+    expect(log.underWay).toBe(1);
+    await lock.release();
+    await Promise.all(held);
+  });
+
   test('calls of one turn of the event loop leave together', async () => {
     const store = await openStore();
     await insertSessions(['first', 'second', 'third']);
@@ -531,6 +567,42 @@ describe('the order of calls of one id', () => {
     await Promise.all([first, ...others]);
     expect(log.rows('touch')).toEqual([1, 1]);
     expect(endOf(await store.get('sid'))).toBe(until.at(-1)?.getTime());
+  });
+
+  test('of waiting touches of a session that was not read, the last holds', async () => {
+    const store = await openStore();
+    await insertSessions(['sid']);
+    const table = await holdingTable(database);
+    const first = store.touch('sid', sessionWith());
+    await table.waiting(1);
+    const until = ['2100-01-03', '2100-01-02', '2100-01-01'];
+    const others = until.map((end) => store.touch('sid', sessionUntil(new Date(end))));
+    await table.release();
+    await Promise.all([first, ...others]);
+    expect(log.rows('touch')).toEqual([1, 1]);
+    expect(endOf(await store.get('sid'))).toBe(Date.parse('2100-01-01'));
+  });
+
+  test('of waiting touches of one that was read, the latest expiry holds, and each knows its own', async () => {
+    const store = await openStore();
+    await insertSessions(['sid']);
+    const [one, two, three] = await Promise.all([1, 2, 3].map(() => store.get('sid')));
+    if (!one || !two || !three) throw new Error('no session');
+    const touch = (object: SessionData, end: string) => {
+      object.cookie.expires = new Date(end);
+      return store.touch('sid', object);
+    };
+    const table = await holdingTable(database);
+    const first = touch(one, '2100-01-01');
+    await table.waiting(1);
+    const others = [touch(two, '2100-01-05'), touch(three, '2100-01-03')];
+    await table.release();
+    await Promise.all([first, ...others]);
+    expect(log.rows('touch')).toEqual([1, 1]);
+    expect(endOf(await store.get('sid'))).toBe(Date.parse('2100-01-05'));
+    // Of what it knows of its own touch, that this is shorter.
+    await touch(three, '2100-01-02');
+    expect(log.rows('save')).toEqual([1]);
   });
 
   test('a touch that joins another holds though the session would have expired in between', async () => {

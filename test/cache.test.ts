@@ -179,6 +179,14 @@ describe('What is cached', () => {
     expect(logged).toHaveLength(2);
   });
 
+  test('nothing once the store is closed', async () => {
+    const { store } = await pair();
+    await set(store, 1);
+    expect(store.stats().cached).toBe(1);
+    await store.close();
+    expect(store.stats().cached).toBe(0);
+  });
+
   test('an encrypted session is read back from it', async () => {
     const { store } = await pair({ encryptionKeys: [Buffer.alloc(32, 7)] });
     await set(store, 1);

@@ -380,6 +380,16 @@ describe('an option that cannot be meant', () => {
       `pruneSessionInterval must be ${yearOfSeconds} or false, but got 900000000`,
     ],
     [
+      'a URL to listen on that is in an array',
+      { sync: { connectionString: ['postgres://localhost/shop'] } },
+      "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got an array",
+    ],
+    [
+      'createTableIfMissing with a table of the app’s own',
+      { table: sessionTable({ tableName: 'own' }), createTableIfMissing: true },
+      "createTableIfMissing cannot make the app's own table: make it with drizzle-kit",
+    ],
+    [
       'an errorLog that is none',
       { errorLog: 'console' },
       'errorLog must be a function, but got a string',
@@ -425,7 +435,7 @@ describe('an option that cannot be meant', () => {
     [
       'sync to something that is no URL',
       { sync: { connectionString: 'host=localhost password=secret' } },
-      "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got another text",
+      "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got a string",
     ],
     [
       'a heartbeat in milliseconds',
@@ -933,8 +943,8 @@ describe("a cookie's expiry", () => {
 
 describe('a missing table', () => {
   const missing = (name: string) =>
-    `The session table ${name} does not exist. Make it with drizzle-kit (\`drizzle-kit migrate\`), ` +
-    'with `await store.migrate()`, or pass `createTableIfMissing: true`';
+    `The session table ${name} does not exist. Make it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
+    "where it is no table of the app's own, with `await store.migrate()` or `createTableIfMissing: true`";
 
   test.each([
     ['sessions', {}],

@@ -138,6 +138,19 @@ describe('a store that was closed', () => {
   });
 });
 
+test('a store that is just open takes no call before those that have waited for it', async () => {
+  await using first = new DrizzleStore(database.pool(), silent);
+  await first.ready();
+  const pool = database.pool();
+  for (let turns = 0; turns < 60; turns += 1) {
+    await using store = new DrizzleStore(pool);
+    const saved = store.set('early', sessionWith({ turns }));
+    for (let turn = 0; turn < turns; turn += 1) await null;
+    expect(contentOf(await store.get('early'))).toEqual({ turns });
+    await saved;
+  }
+});
+
 describe('close', () => {
   test('waits for the calls that are under way, and for no others', async () => {
     await using proxy = await startProxy(database.url);

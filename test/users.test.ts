@@ -9,6 +9,7 @@ import {
   idOf,
   type SessionEvent,
   type StoredSession,
+  StoreTimeoutError,
   sessionColumns,
   sessionIndexes,
 } from 'connect-drizzle';
@@ -569,6 +570,49 @@ describe('revoke() and revokeUser()', () => {
     await obstacle.release();
     expect(await count).toBe(2);
     expect(await liveOf(store, ['held', 'free'])).toEqual([]);
+  });
+
+  test('have the time that they need, while they make progress', async () => {
+    const store = await open({ timeout: 1 });
+    await database.query(
+      `insert into sessions (id, data, expires_at)
+       select 'sid ' || n, '{}', now() + interval '1 day' from generate_series(1, 3001) as n`,
+    );
+    await database.query(`
+      create function linger() returns trigger language plpgsql as $$ begin
+        perform pg_sleep(0.4);
+        return null;
+      end $$;
+      create trigger linger before delete on sessions for each statement execute function linger();
+    `);
+    await using obstacle = await holding(
+      database,
+      `select from sessions where id = 'sid 7' for update`,
+    );
+    const cleared = store.clear();
+    await until(async () => (await database.query('select from sessions')).length === 1);
+    await obstacle.release();
+    await cleared;
+    expect(await database.query('select from sessions')).toHaveLength(0);
+    await database.query('drop function linger cascade');
+  });
+
+  test('give up where another transaction holds a session for longer than the timeout', async () => {
+    const store = await open({ timeout: 0.3 });
+    await store.set('sid', sessionWith({ user: 7 }));
+    await using obstacle = await holding(database, 'select from sessions for update');
+    await expect(store.revokeUser(7)).rejects.toThrow(StoreTimeoutError);
+    await obstacle.release();
+    expect(await store.revokeUser(7)).toBe(1);
+  });
+
+  test('refuse an exception that is no sid', async () => {
+    const store = await open();
+    await store.set('sid', sessionWith({ user: 7 }));
+    await expect(store.revokeUser(7, { except: 5 as unknown as string })).rejects.toThrow(
+      'except must be a sid, but got 5',
+    );
+    expect(await liveOf(store, ['sid'])).toEqual(['sid']);
   });
 
   test('log a user out on all other devices, over HTTP', async () => {

@@ -34,14 +34,23 @@ export type Listen = (
 
 const SENDER_LENGTH = 8;
 
-export type MessageKind = 'change' | 'destroy' | 'heartbeat';
-
-const KINDS: Readonly<Record<string, MessageKind>> = { c: 'change', d: 'destroy', h: 'heartbeat' };
+const KINDS: Readonly<Record<string, Message['kind']>> = {
+  c: 'change',
+  d: 'destroy',
+  h: 'heartbeat',
+};
 
 export interface Message {
-  readonly kind: MessageKind;
+  readonly kind: 'change' | 'destroy' | 'heartbeat';
   readonly sender: string;
   readonly body: string;
+}
+
+/** What is told of sessions: a body of ids. */
+export type Announcement = Message & { readonly kind: 'change' | 'destroy' };
+
+export function isAnnouncement(message: Message): message is Announcement {
+  return message.kind !== 'heartbeat';
 }
 
 /** The channel of a table: every store on it listens there. */

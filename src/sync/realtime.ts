@@ -17,10 +17,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StoreTimeoutError } from '../errors.js';
 import {
+  type Announcement,
   heartbeat,
+  isAnnouncement,
   type Listen,
   type Listener,
-  type Message,
   newSender,
   readMessage,
 } from './channel.js';
@@ -30,8 +31,8 @@ export interface RealtimeSettings {
   /** Seconds. */
   readonly heartbeat: number;
   readonly connectionString: string | undefined;
-  /** Gets every message of other stores, and the echoes of this one's. */
-  readonly onMessage: (message: Message, isOwn: boolean) => void;
+  /** Gets every announcement of other stores, and the echoes of this one's. */
+  readonly onMessage: (message: Announcement, isOwn: boolean) => void;
   /** `up`: the first heartbeat came back. `down`: what was known is no longer. */
   readonly onState: (state: 'up' | 'down') => void;
   readonly onError: (message: string, error?: unknown) => void;
@@ -119,7 +120,7 @@ export class Realtime {
       const message = signal.aborted ? undefined : readMessage(payload);
       if (message === undefined) return;
       const isOwn = message.sender === this.sender;
-      if (message.kind !== 'heartbeat') this.#settings.onMessage(message, isOwn);
+      if (isAnnouncement(message)) this.#settings.onMessage(message, isOwn);
       else if (isOwn) this.#renew(sentAt, message.body);
     };
     this.#stop.signal.addEventListener('abort', end, { once: true });
