@@ -66,7 +66,11 @@ export class CachedRows implements Rows {
     this.#rows = rows;
     this.#lease = lease;
     this.#maxAgeMs = maxAge * 1000;
-    this.#entries = new LRUCache({ max, ttl: maxIdle * 1000, updateAgeOnGet: true });
+    this.#entries = new LRUCache({
+      max,
+      ttl: Math.max(Math.round(maxIdle * 1000), 1),
+      updateAgeOnGet: true,
+    });
     this.#doubtful = new LRUCache({ max });
     this.#scavenger = setInterval(() => this.#entries.purgeStale(), scavenge * 1000);
     this.#scavenger.unref();
@@ -178,7 +182,6 @@ export class CachedRows implements Rows {
 
   close(): void {
     clearInterval(this.#scavenger);
-    this.#entries.clear();
   }
 
   #hit(id: string): StoredRow | undefined {

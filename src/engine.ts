@@ -151,10 +151,10 @@ export class Engine {
     });
   }
 
-  /** Brings the table up to date. */
-  migrate({ db }: Connection): Promise<void> {
+  /** Brings the table up to date, however long that takes, or within the `patience` of a call: seconds. */
+  migrate({ alone }: Connection, patience?: number): Promise<void> {
     const { settings, table } = this.#parts;
-    return migrate(db, settings).catch((error) => {
+    return alone((db) => migrate(db, settings, patience)).catch((error) => {
       throw storeError(error, table.label);
     });
   }
@@ -226,7 +226,7 @@ export class Engine {
       await this.#ensureTable(connection, built);
       const batcher = new Batcher({ connections: connection.connections, lanes, timeout });
       const statements = onLanes(built, batcher);
-      const batched = new BatchedRows(statements, batcher, this.#parts.codec);
+      const batched = new BatchedRows(statements, batcher, this.#parts.codec, timeout);
       const cache =
         cacheOptions && this.realtime
           ? new CachedRows(batched, this.realtime, cacheOptions)
@@ -245,7 +245,9 @@ export class Engine {
     } catch (error) {
       if (!(error instanceof TableMissingError) || this.#parts.settings.table !== undefined)
         throw error;
-      await this.migrate(connection);
+      // What has hung is left behind; the next call tries again.
+      const { timeout } = this.#parts.settings;
+      await this.#patience.waitFor(this.migrate(connection, timeout));
     }
   }
 

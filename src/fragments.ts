@@ -31,14 +31,18 @@ const TOMBSTONE = sql.raw(`interval '1 hour'`);
 /** Ids in one notification: 44 bytes each, of the 8,000 that Postgres takes. */
 const IDS_PER_NOTIFICATION = 150;
 
+/** The last moment of a JavaScript `Date` (ECMA-262, Time Values). */
+const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
+
 export const column = (of: AnyPgColumn) => sql.identifier(of.name);
 export const text = (name: string) => sql`${sql.placeholder(name)}::text`;
 export const number = (name: string) => sql`${text(name)}::float8`;
 export const timestamp = (ms: SQL) => sql`to_timestamp(${ms}::float8 / 1000)`;
 export const microseconds = (time: SQL | AnyPgColumn) =>
   sql`(date_part('epoch', ${time}) * 1000000)::bigint`;
+/** Within what a `Date` can be: an app may have set `infinity`. */
 export const milliseconds = (time: SQL | AnyPgColumn) =>
-  sql`round(date_part('epoch', ${time}) * 1000)::bigint`;
+  sql`round(date_part('epoch', least(greatest(${time}, timestamptz 'epoch'), ${LAST_TIME})) * 1000)::bigint`;
 
 /** Sets a server's setting for this transaction; a scalar subselect is run once, before the rows are looked for. */
 export const withSetting = (name: string, value: string) =>

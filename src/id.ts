@@ -10,8 +10,12 @@ import { hash } from 'node:crypto';
  * `sessions()` call it. The sid cannot be found from it (a sid is random, so no salt is needed), so it may be shown.
  */
 export function idOf(sid: string): string {
-  // As UTF-8, all lone surrogates are one.
-  return hash('sha256', sid.isWellFormed() ? sid : Buffer.from(sid, 'utf16le'), 'base64url');
+  return hash('sha256', sid.isWellFormed() ? sid : illFormed(sid), 'base64url');
+}
+
+/** As UTF-8, all lone surrogates are one; so as UTF-16, after a byte that no UTF-8 has. */
+function illFormed(sid: string): Buffer {
+  return Buffer.concat([Buffer.of(0xff), Buffer.from(sid, 'utf16le')]);
 }
 
 /** Whether a text has the form of an id. */

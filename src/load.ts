@@ -42,10 +42,14 @@ export class Loader {
     try {
       const session = this.#codec.parse(row.data);
       const { cookie } = session;
-      if (typeof cookie === 'object' && cookie !== null && 'expires' in cookie && cookie.expires) {
-        const expires = new Date(this.endOf(row));
-        cookie.expires = this.#codec.isJson ? expires.toISOString() : expires;
+      if (typeof cookie !== 'object' || cookie === null || !('expires' in cookie)) {
+        return asSession(session);
       }
+      if (!cookie.expires) return asSession(session);
+      const expires = new Date(this.endOf(row));
+      // What an app's serializer gives is the app's.
+      if (!this.#codec.isJson) return asSession({ ...session, cookie: { ...cookie, expires } });
+      cookie.expires = expires.toISOString();
       return asSession(session);
     } catch (error) {
       this.unreadable(row.id, error);

@@ -22,10 +22,14 @@ export interface MigrateTarget {
   readonly schemaName: string | undefined;
 }
 
-/** Brings a session table up to date; makes it, and its Postgres schema, where there is none. */
+/**
+ * Brings a session table up to date; makes it, and its Postgres schema, where there is none. `patience`: how many
+ * seconds it waits for other transactions, each time; without it, as long as they take.
+ */
 export async function migrate(
   db: Database,
   { tableName, schemaName }: MigrateTarget,
+  patience?: number,
 ): Promise<void> {
   const qualified = (name: string) =>
     schemaName === undefined ? quoted(name) : `${quoted(schemaName)}.${quoted(name)}`;
@@ -42,6 +46,10 @@ export async function migrate(
 
   await db.transaction(
     async (tx) => {
+      if (patience !== undefined) {
+        const limit = `${Math.ceil(patience * 1000)}ms`;
+        await tx.execute(sql`select set_config('lock_timeout', ${limit}::text, true)`);
+      }
       await tx.execute(sql`select pg_advisory_xact_lock(${LOCK})`);
       if (schemaName !== undefined && !(await exists(tx, 'to_regnamespace', quoted(schemaName)))) {
         await tx.execute(sql`create schema ${sql.identifier(schemaName)}`);

@@ -7,6 +7,7 @@
  */
 import { isAbsolute, resolve } from 'node:path';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
+import type { Pool } from 'pg';
 import { describe } from './check.js';
 import { InvalidArgumentError } from './errors.js';
 import { lockFolder, realFolder } from './folder.js';
@@ -47,6 +48,8 @@ export type Source = DrizzleSource | PoolSource | PGliteSource | PostgresJsSourc
 /** An open source. */
 export interface Connection {
   readonly db: Database;
+  /** Runs what is more than a statement on a connection of its own, where the driver has several. */
+  readonly alone: <T>(work: (db: Database) => Promise<T>) => Promise<T>;
   /** How many statements it can run at once. */
   readonly connections: number;
   readonly listen: Listen;
@@ -202,8 +205,21 @@ function urlOpener(url: string): Opener {
 async function nodePostgres(pool: object, close: () => Promise<void>): Promise<Connection> {
   const { drizzle } = await import('drizzle-orm/node-postgres');
   const options = prop(pool, 'options');
+  const on = (client: object) => drizzle({ client: client as never }) as unknown as Database;
   return {
-    db: drizzle({ client: pool as never }) as unknown as Database,
+    db: on(pool),
+    alone: async (work) => {
+      const client = await (pool as Pool).connect();
+      // The statement fails, too. Without a listener, a connection that breaks would end the process.
+      const ignore = () => {};
+      client.on('error', ignore);
+      try {
+        return await work(on(client));
+      } finally {
+        client.off('error', ignore);
+        client.release();
+      }
+    },
     connections: maxOf(options),
     listen: listenNodePostgres(isObject(options) ? options : {}),
     close,
@@ -219,8 +235,10 @@ function postgresJsOpener(client: object, drizzle: object | undefined): Opener {
       const { drizzle: build } = await import('drizzle-orm/postgres-js');
       const options = prop(client, 'options');
       const db = keepingParsers(options, () => build({ client: client as never }));
+      const database = db as unknown as Database;
       return {
-        db: db as unknown as Database,
+        db: database,
+        alone: (work) => work(database),
         connections: maxOf(options),
         listen: listenPostgresJs(isObject(options) ? options : {}),
         close: async () => {},
@@ -259,8 +277,10 @@ function pgliteOpener(target: string | object | undefined, drizzle?: object): Op
         const client = given
           ? target
           : await PGlite.create(folder === undefined ? {} : { dataDir: folder });
+        const database = build({ client: client as never }) as unknown as Database;
         return {
-          db: build({ client: client as never }) as unknown as Database,
+          db: database,
+          alone: (work) => work(database),
           connections: 1,
           listen: listenPglite(client),
           close: async () => {

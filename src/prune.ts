@@ -18,6 +18,9 @@ export interface PruneSettings {
   readonly onError: (error: unknown) => void;
 }
 
+/** Node makes a longer delay one of a millisecond. */
+const LONGEST_DELAY_MS = 2 ** 31 - 1;
+
 /** Prunes at intervals, jittered from half to one and a half so that many processes do not prune at once. */
 export async function pruneAtIntervals({
   interval,
@@ -27,7 +30,8 @@ export async function pruneAtIntervals({
 }: PruneSettings): Promise<void> {
   for (;;) {
     try {
-      await sleep(interval * 1000 * (0.5 + Math.random()), undefined, { signal, ref: false });
+      const delay = Math.min(interval * 1000 * (0.5 + Math.random()), LONGEST_DELAY_MS);
+      await sleep(delay, undefined, { signal, ref: false });
     } catch {
       return;
     }

@@ -56,14 +56,16 @@ interface WaitingTouch {
 }
 
 export class BatchedRows implements Rows {
-  readonly #turns = new Turns();
+  readonly #turns: Turns;
   /** Waiting touches, which later ones of their id may join. */
   readonly #touches = new Map<string, WaitingTouch>();
   readonly #read: Send<string, StoredRow | undefined>;
   readonly #touch: Send<TouchRow, Decided>;
   readonly #writes: RowWrites;
 
-  constructor(statements: Statements, batcher: Batcher, codec: Codec) {
+  /** `timeout` is in seconds. */
+  constructor(statements: Statements, batcher: Batcher, codec: Codec, timeout: number) {
+    this.#turns = new Turns(timeout);
     const unseal = (row: StoredRow): StoredRow => ({
       ...row,
       data: codec.unseal(row.id, row.data),
@@ -130,9 +132,16 @@ export class BatchedRows implements Rows {
     };
     const turn = this.#turns.enter(id, true);
     if (turn === undefined) return this.#touch(row, end);
-    const outcome = turn.then(() => {
+    const noMore = () => {
       if (this.#touches.get(id) === touch) this.#touches.delete(id);
+    };
+    const send = () => {
+      noMore();
       return this.#touch(touch.row, end);
+    };
+    const outcome = turn.then(send, (error) => {
+      noMore();
+      throw error;
     });
     const touch: WaitingTouch = { row, onDone: everybody, outcome };
     this.#touches.set(id, touch);

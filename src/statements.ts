@@ -370,17 +370,23 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
   async function judged<Row extends { readonly id: string }, Result>(
     rows: readonly Row[],
     [answer]: readonly { readonly done: string | null }[],
+    busy: Result,
     done: (row: Row) => Result,
     otherwise: (row: Row, stored: StoredRow | undefined) => Result,
   ): Promise<Result[]> {
     const ids = new Set(split(answer?.done ?? null));
     if (ids.size === rows.length) return rows.map(done);
     const others = rows.filter((row) => !ids.has(row.id)).map((row) => row.id);
-    const stored = await read(others);
-    const storedById = new Map(others.map((id, at) => [id, stored[at]]));
-    return rows.map((row) =>
-      ids.has(row.id) ? done(row) : otherwise(row, storedById.get(row.id)),
-    );
+    const stored = await read(others).catch((error) => {
+      // What was done is done, whatever becomes of the others: they are sent again.
+      if (ids.size > 0) return undefined;
+      throw error;
+    });
+    const storedById = new Map(others.map((id, at) => [id, stored?.[at]]));
+    return rows.map((row) => {
+      if (ids.has(row.id)) return done(row);
+      return stored === undefined ? busy : otherwise(row, storedById.get(row.id));
+    });
   }
 
   const ownersOf = (rows: readonly WriteRow[]) =>
@@ -396,7 +402,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
         ...ownersOf(rows),
       });
       const results = new Map<string, Written>();
-      for (const id of split(answer?.busy ?? null)) results.set(id, { outcome: 'busy' });
+      for (const id of split(answer?.busy ?? null)) results.set(id, BUSY);
       const versions = numbers(answer?.version ?? null);
       const createdAt = numbers(answer?.createdAt ?? null);
       for (const [at, id] of split(answer?.id ?? null).entries()) {
@@ -422,6 +428,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       return judged<TouchRow, Outcome>(
         rows,
         answer,
+        'busy',
         () => 'done',
         (row, stored) => (isMeantAndAlive(row, stored) ? 'busy' : 'gone'),
       );
@@ -439,11 +446,12 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       return judged<SaveRow, Written>(
         rows,
         answer,
+        BUSY,
         ({ version, createdAt }) => ({ outcome: 'done', version: version + 1, createdAt }),
         ({ version, createdAt }, stored) => {
           if (stored === undefined) return GONE;
           const isSame = stored.version === version && stored.createdAt === createdAt;
-          return isSame ? { outcome: 'busy' } : { outcome: 'conflict', stored };
+          return isSame ? BUSY : { outcome: 'conflict', stored };
         },
       );
     },
@@ -454,6 +462,7 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
       return judged<{ id: string }, Outcome>(
         rows,
         await endRows(ids.length, { ids: ids.join(','), now: String(Date.now()) }),
+        'busy',
         () => 'done',
         (_, stored) => (stored === undefined ? 'gone' : 'busy'),
       );
@@ -484,3 +493,4 @@ export function buildStatements(db: Database, settings: StatementSettings): Stat
 }
 
 const GONE: Written = { outcome: 'gone' };
+const BUSY: Written = { outcome: 'busy' };

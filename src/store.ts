@@ -344,7 +344,8 @@ export class DrizzleStore extends session.Store {
   }
 
   /**
-   * Makes the session table, or brings it up to date, under the store's own `tableName` and `schemaName`.
+   * Makes the session table, or brings it up to date, under the store's own `tableName` and `schemaName`, however
+   * long that takes.
    *
    * @throws {MigrationError} for an app's own `table`, which drizzle-kit migrates, and for another package's
    */
@@ -468,7 +469,12 @@ export class DrizzleStore extends session.Store {
   #hit(id: string): SessionData | null | undefined {
     if (this.#engine.isClosed || tracing.get.hasSubscribers) return undefined;
     const row = this.#engine.opened?.rows.peek(id);
-    return row && (this.#loader.loaded(row) ?? null);
+    try {
+      return row && (this.#loader.loaded(row) ?? null);
+    } catch {
+      // The same again, where there is somebody to tell.
+      return undefined;
+    }
   }
 
   /** Runs a call that saves. What is stored and cannot be read stays as it is. */

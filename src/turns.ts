@@ -5,6 +5,10 @@
  * @module
  */
 
+// The function itself: an app's tests may have put a clock of their own into the place of the global one.
+import { performance } from 'node:perf_hooks';
+import { StoreTimeoutError } from './errors.js';
+
 interface Waiting {
   readonly exclusive: boolean;
   readonly start: () => void;
@@ -18,17 +22,31 @@ interface Line {
 
 export class Turns {
   readonly #lines = new Map<string, Line>();
+  readonly #timeout: number;
+
+  /** `timeout`: how many seconds a call waits for its turn. */
+  constructor(timeout: number) {
+    this.#timeout = timeout;
+  }
 
   /** Runs `work` once everything earlier of this id has ended. */
   exclusive<T>(id: string, work: () => Promise<T>): Promise<T> {
     const turn = this.enter(id, true);
-    const result = turn === undefined ? started(work) : turn.then(work);
     const leave = () => this.leave(id);
-    result.then(leave, leave);
-    return result;
+    const run = () => {
+      const result = started(work);
+      result.then(leave, leave);
+      return result;
+    };
+    return turn === undefined ? run() : turn.then(run);
   }
 
-  /** Takes a place, to be left once; `undefined` where it is one's turn at once, else when it is. */
+  /**
+   * Takes a place, to be left once; `undefined` where it is one's turn at once, else when it is. A turn that comes too
+   * late is given up: what waits behind what hangs does not hang for as long again.
+   *
+   * @throws {StoreTimeoutError} by the promise; there is then nothing to leave
+   */
   enter(id: string, exclusive: boolean): Promise<void> | undefined {
     const line = this.#lines.get(id);
     if (line === undefined) {
@@ -39,7 +57,16 @@ export class Turns {
       line.running += 1;
       return undefined;
     }
-    return new Promise((start) => {
+    const deadline = performance.now() + this.#timeout * 1000;
+    return new Promise((resolve, reject) => {
+      const start = () => {
+        if (performance.now() < deadline) {
+          resolve();
+          return;
+        }
+        reject(new StoreTimeoutError(this.#timeout));
+        queueMicrotask(() => this.leave(id));
+      };
       line.waiting ??= [];
       line.waiting.push({ exclusive, start });
     });

@@ -445,6 +445,29 @@ describe('async contexts', () => {
   });
 });
 
+test('a row whose expiry is no date of JavaScript’s fails nobody', async () => {
+  const store = await openStore();
+  const ends = ['infinity', '-infinity', '290000-01-01', '1900-01-01'];
+  const sids = [...ends, 'another'];
+  await insertSessions(sids);
+  for (const end of ends) {
+    await database.query('update sessions set expires_at = $2 where id = $1', [idOf(end), end]);
+  }
+  const isThere = async () => {
+    const found = await Promise.all(sids.map((sid) => store.get(sid)));
+    return found.map((one) => one !== undefined);
+  };
+  expect(await isThere()).toEqual([true, false, true, false, true]);
+  expect(Object.keys(await store.all())).toHaveLength(3);
+  const sessions = await Promise.all(sids.map((sid) => store.get(sid)));
+  await Promise.all(
+    sids.map((sid, at) => store.set(sid, Object.assign(sessions[at] ?? sessionWith(), { n: 1 }))),
+  );
+  expect((await Promise.all(sids.map((sid) => store.get(sid)))).map(contentOf)).toEqual(
+    sids.map(() => ({ n: 1 })),
+  );
+});
+
 describe('the order of calls of one id', () => {
   test('each call sees what the calls before it did, whether or not anybody waited for them', async () => {
     const store = await openStore();
@@ -1101,6 +1124,30 @@ describe('a connection that hangs', () => {
     const table = await holdingTable(database);
     await expect(store.get('sid')).rejects.toBeInstanceOf(StoreTimeoutError);
     await table.release();
+  });
+
+  test('what waits behind it for its turn does not hang as long again', async () => {
+    await using proxy = await startProxy(database.url);
+    const pool = database.pool({ connectionString: proxy.url });
+    const store = await openStore({ timeout: 0.3 }, pool);
+    proxy.swallow();
+    const calls = times(6, (n) => store.set('sid', sessionWith({ n })));
+    for (const call of [...calls, store.get('sid'), store.touch('sid', sessionWith())]) {
+      await expect(call).rejects.toThrow(StoreTimeoutError);
+    }
+    expect(log.rows()).toEqual([1]);
+  });
+
+  test('no later touch joins one whose turn never came', async () => {
+    const store = await openStore({ timeout: 0.3 });
+    await insertSessions(['sid']);
+    await using table = await holdingTable(database);
+    const calls = [store.set('sid', sessionWith()), store.touch('sid', sessionWith())];
+    for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
+    await table.release();
+    const end = new Date('2100-01-01');
+    await store.touch('sid', sessionUntil(end));
+    expect(endOf(await store.get('sid'))).toBe(end.getTime());
   });
 
   test('a call that only waits for its lane has the error, too', async () => {

@@ -261,6 +261,8 @@ function contract() {
         "'",
         '"',
       ];
+      // The one as UTF-8 and the other as UTF-16 are the same bytes.
+      sids.push('A\u0600\0', '\ud841\u0080');
       sids.push('\\', '%', '👻', '\ud800', '{"$ne":null}', 'a'.repeat(1_000_000));
       await Promise.all(sids.map((sid, at) => calls.set(sid, sessionWith({ at }))));
       const found = await Promise.all(sids.map((sid) => calls.get(sid)));

@@ -187,6 +187,25 @@ describe('What is cached', () => {
     expect(store.stats().cached).toBe(0);
   });
 
+  test('what a serializer gives may be frozen', async () => {
+    const parse = (text: string) =>
+      JSON.parse(text, (_, value) => (typeof value === 'object' ? Object.freeze(value) : value));
+    const { store } = await pair({ serializer: { stringify: JSON.stringify, parse } });
+    const expires = new Date(Date.now() + 3_600_000);
+    await store.set('sid', sessionUntil(expires, { visits: 1 }));
+    for (const _ of [1, 2]) {
+      const found = await callbacksOf(store).get('sid');
+      expect(found?.cookie.expires).toEqual(expires);
+    }
+    expect(store.stats().hits).toBeGreaterThan(0);
+  });
+
+  test('is kept for a maxIdle of any length', async () => {
+    const { store } = await pair({ cache: { maxIdle: 100 / 3 } });
+    await set(store, 1);
+    expect(await isHit(store)).toBe(true);
+  });
+
   test('an encrypted session is read back from it', async () => {
     const { store } = await pair({ encryptionKeys: [Buffer.alloc(32, 7)] });
     await set(store, 1);

@@ -16,6 +16,7 @@ import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
+import { until } from './support/obstacles.js';
 import { runProgram } from './support/program.js';
 import { startProxy } from './support/proxy.js';
 import { callbacksOf, contentOf, promised, sessionWith } from './support/sessions.js';
@@ -373,6 +374,65 @@ describe('a database that comes and goes', () => {
     await expect.poll(() => store.length().catch(String)).toBe(0);
     migrating.release();
   });
+});
+
+test('a store whose making of the table has hung tries again', async () => {
+  await using fresh = await freshDatabase();
+  await using proxy = await startProxy(fresh.url);
+  const pool = fresh.pool({ connectionString: proxy.url });
+  await using store = new DrizzleStore(pool, { ...silent, timeout: 0.3 });
+  const held = proxy.hold('toServer', (piece) => piece.includes('pg_advisory_xact_lock'));
+  const first = store.get('sid');
+  await held;
+  await expect(first).rejects.toThrow(StoreTimeoutError);
+  proxy.lose('toServer');
+  await expect.poll(() => store.get('sid').catch(String)).toBeUndefined();
+});
+
+test('a connection that breaks while the table is made is an error of the call, and not of the process', async () => {
+  await using fresh = await freshDatabase();
+  const migrating = await fresh.pool({ max: 1 }).connect();
+  await migrating.query(`select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`);
+  await using store = new DrizzleStore(fresh.pool(), silent);
+  const migrated = store.migrate();
+  await until(async () => {
+    const ended = await fresh.query(`select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and wait_event = 'advisory'`);
+    return ended.length > 0;
+  });
+  await expect(migrated).rejects.toThrow(ConnectionError);
+  migrating.release(true);
+  expect(await store.get('sid')).toBeUndefined();
+});
+
+test('migrate leaves nothing on a connection of the app', async () => {
+  const pool = database.pool({ max: 1 });
+  const listeners = async () => {
+    const client = await pool.connect();
+    const count = client.listenerCount('error');
+    client.release();
+    return count;
+  };
+  const before = await listeners();
+  await using store = new DrizzleStore(pool, silent);
+  for (const _ of [1, 2]) await store.migrate();
+  expect(await listeners()).toBe(before);
+});
+
+test('a store that cannot make its table while another process does closes, listening or not', async () => {
+  await using fresh = await freshDatabase();
+  const migrating = await fresh.pool({ max: 1 }).connect();
+  await migrating.query(`select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`);
+  for (const sync of [true, false]) {
+    const store = new DrizzleStore(fresh.pool(), { ...silent, sync, timeout: 0.3 });
+    await expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
+    await store.close();
+  }
+  // Nor does it leave the app's connections waiting.
+  await expect
+    .poll(() => fresh.query(`select from pg_stat_activity where wait_event = 'advisory'`))
+    .toHaveLength(0);
+  migrating.release(true);
 });
 
 describe('errorLog', () => {

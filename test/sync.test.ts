@@ -315,6 +315,13 @@ test('a listener that is held up by a transaction of the app on PGlite is given 
   expect(rows).toEqual([{ count: 1 }]);
 });
 
+test('a transaction of the app on PGlite does not keep a listening store from closing', async () => {
+  const client = await pglite;
+  const store = storeOn(client, { sync: true });
+  await up(store);
+  await client.transaction(() => store.close());
+});
+
 test('pauses between tries double up to a quarter of a minute, half of each by chance', () => {
   expect([1, 2, 3, 4].map((failures) => backoffMs(failures, 0.5))).toEqual([100, 200, 400, 800]);
   expect(backoffMs(20, 0.5)).toBe(15_000);

@@ -21,6 +21,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
+import { gatedPool } from './support/gated-pool.js';
 import { type Browser, serve } from './support/http.js';
 import { logInLock } from './support/log-in-lock.js';
 import { holding, until } from './support/obstacles.js';
@@ -595,6 +596,34 @@ describe('revoke() and revokeUser()', () => {
     await cleared;
     expect(await database.query('select from sessions')).toHaveLength(0);
     await database.query('drop function linger cascade');
+  });
+
+  test('tell what they have ended, though what became of the others could not be read at first', async () => {
+    const pool = database.pool({ options: '-c lock_timeout=100ms' });
+    await using obstacle = await holding(database);
+    let sent = Number.NEGATIVE_INFINITY;
+    const gated = gatedPool(pool, async (query) => {
+      sent += 1;
+      // The read that follows the statement.
+      if (sent !== 2) return query();
+      await obstacle.client.query('lock table sessions in access exclusive mode');
+      return query().finally(() => obstacle.release());
+    });
+    await using store = new DrizzleStore(gated, {
+      createTableIfMissing: true,
+      pruneSessionInterval: false,
+    });
+    for (const sid of ['free', 'held']) await store.set(sid, sessionWith());
+    await obstacle.client.query({
+      text: 'select from sessions where id = $1 for update',
+      values: [idOf('held')],
+    });
+    const ended: string[] = [];
+    store.on('destroy', ({ id }: SessionEvent) => ended.push(id));
+    sent = 0;
+    const counts = await Promise.all(['free', 'held'].map((sid) => store.revoke(idOf(sid))));
+    expect(counts).toEqual([1, 1]);
+    await vi.waitFor(() => expect(ended.sort()).toEqual(['free', 'held'].map(idOf).sort()));
   });
 
   test('give up where another transaction holds a session for longer than the timeout', async () => {

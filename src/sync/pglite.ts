@@ -14,7 +14,10 @@ export function listenPglite(client: object): Listen {
   return async (channel, _connectionString, { onMessage, signal }) => {
     if (!canListen(client)) throw new TypeError('This PGlite cannot listen');
     // A transaction of the app's may keep it waiting; then the wait is given up, not the LISTEN.
-    const listening = client.listen(channel, onMessage);
+    let isOver = false;
+    const listening = client.listen(channel, (payload) => {
+      if (!isOver) onMessage(payload);
+    });
     const unlisten = await unlessAborted(listening, signal).catch((error) => {
       listening.then((stop) => stop()).catch(() => {});
       throw error;
@@ -23,7 +26,11 @@ export function listenPglite(client: object): Listen {
       send: async (payload) => {
         await client.query('select pg_notify($1, $2)', [channel, payload]);
       },
-      close: () => unlisten(),
+      // Nor does a transaction of the app's keep this one waiting: it is unheard from now on, and ends after it.
+      close: async () => {
+        isOver = true;
+        unlisten().catch(() => {});
+      },
     };
   };
 }

@@ -19,6 +19,8 @@ export interface Proxy {
   hold(direction: Direction, match?: (piece: Buffer) => boolean): Promise<void>;
   /** Sends on what was kept back, and everything from now on. */
   release(direction?: Direction): void;
+  /** Drops what was kept back: the connections that wait for it hang. Everything from now on is sent on. */
+  lose(direction?: Direction): void;
   /** Takes in and drops everything in one direction or both: a half-open connection. */
   swallow(direction?: Direction): void;
   /** Breaks every connection that is open now; new ones are served. */
@@ -48,6 +50,11 @@ class Lane {
     }
     this.held.push({ piece, to });
     this.firstHeld.open();
+  }
+
+  lose(): void {
+    this.mode = 'pass';
+    this.held.length = 0;
   }
 
   release(): void {
@@ -114,6 +121,9 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
       lane.match = match;
       lane.firstHeld = gate();
       return lane.firstHeld.opened;
+    },
+    lose(direction) {
+      for (const lane of chosen(direction)) lane.lose();
     },
     release(direction) {
       for (const lane of chosen(direction)) lane.release();
