@@ -8,7 +8,7 @@ import { type SQL, sql, type WithSubquery } from 'drizzle-orm';
 import type { AnyPgColumn, PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
 import type { SessionView } from './view.js';
 
-/** The Drizzle database that statements run on. */
+/** @internal The Drizzle database that statements run on: 0.45 and 1.0 have no name for it in common. */
 export type Database = PgDatabase<PgQueryResultHKT>;
 
 /** What makes one store's statements differ from another's. */

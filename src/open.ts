@@ -45,7 +45,7 @@ export interface PostgresJsSource {
 /** What a store can be opened on: see the README's table of sources. */
 export type Source = DrizzleSource | PoolSource | PGliteSource | PostgresJsSource | string;
 
-/** An open source. */
+/** @internal An open source. */
 export interface Connection {
   readonly db: Database;
   /** Runs what is more than a statement on a connection of its own, where the driver has several. */
@@ -57,7 +57,7 @@ export interface Connection {
   close(): Promise<void>;
 }
 
-/** What concerns a pool of the store's own. */
+/** @internal What concerns a pool of the store's own. */
 export interface OwnPool {
   /** Seconds after which a connection that does not answer is given up. */
   readonly timeout: number;
@@ -65,7 +65,7 @@ export interface OwnPool {
   readonly onIdleError: (error: unknown) => void;
 }
 
-/** A checked source: what it is, and how it is opened. */
+/** @internal A checked source: what it is, and how it is opened. */
 export interface Opener {
   /** Whether its sessions end with the process. */
   readonly inMemory: boolean;
@@ -80,7 +80,7 @@ const TAKEN =
   'a Drizzle database (node-postgres, postgres-js or PGlite), a pg.Pool, a PGlite, a postgres-js sql, ' +
   "a 'postgres://…' URL, a folder ('./data'), or nothing or 'memory://' for an in-memory store";
 
-/** Tells what a source is, or throws a TypeError; nothing is opened. */
+/** @internal Tells what a source is, or throws a TypeError; nothing is opened. */
 export function openerFor(source: unknown): Opener {
   if (typeof source === 'string') return openerForText(source);
   if (source === undefined || source === null) {
