@@ -200,6 +200,25 @@ describe('What is cached', () => {
     expect(store.stats().hits).toBeGreaterThan(0);
   });
 
+  test('what a serializer gives may throw, and its caller has the error as any other', async () => {
+    let isBroken = false;
+    const parse = (text: string) => {
+      if (!isBroken) return JSON.parse(text);
+      return Object.defineProperty({}, 'cookie', {
+        enumerable: true,
+        get: () => {
+          throw new Error('a getter of the app');
+        },
+      });
+    };
+    const { store } = await pair({ serializer: { stringify: JSON.stringify, parse } });
+    await set(store, 1);
+    expect(await isHit(store)).toBe(true);
+    isBroken = true;
+    await expect(callbacksOf(store).get('sid')).rejects.toThrow('a getter of the app');
+    await expect(store.get('sid')).rejects.toThrow('a getter of the app');
+  });
+
   test('is kept for a maxIdle of any length', async () => {
     const { store } = await pair({ cache: { maxIdle: 100 / 3 } });
     await set(store, 1);
