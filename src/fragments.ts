@@ -168,6 +168,8 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
   };
 }
 
+export type Fragments = ReturnType<typeof fragmentsOf>;
+
 /** A text as an SQL literal, for the few that this package makes itself. */
 function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;

@@ -53,3 +53,5 @@ export function preparing(db: Database, settings: StatementSettings) {
 
   return { prepare, prepareBoth };
 }
+
+export type Prepared = ReturnType<typeof preparing>;
