@@ -445,6 +445,48 @@ describe('async contexts', () => {
   });
 });
 
+describe('touchAfter', () => {
+  const MINUTE = 60_000;
+
+  /** What is sent for a session that was to expire, and now is to, in so many minutes. */
+  async function sentFor(
+    store: DrizzleStore,
+    stored: number,
+    wanted: number,
+    call: 'touch' | 'set' = 'touch',
+  ): Promise<string[]> {
+    await store.set('sid', sessionUntil(new Date(Date.now() + stored * MINUTE)));
+    const object = await store.get('sid');
+    if (object === undefined) throw new Error('no session');
+    object.cookie.expires = new Date(Date.now() + wanted * MINUTE);
+    const before = log.sent.length;
+    await store[call]('sid', object);
+    const sent = log.sent.slice(before).map(({ name }) => name);
+    const isWritten = Math.abs((endOf(await store.get('sid')) ?? 0) - Date.now() - wanted * MINUTE);
+    expect(isWritten < 10_000).toBe(sent.length > 0);
+    return sent;
+  }
+
+  test('spares what moves an expiry by less, while more than half of the lifetime is left', async () => {
+    const store = await openStore({ touchAfter: 600 });
+    expect(await sentFor(store, 60, 69)).toEqual([]);
+    expect(await sentFor(store, 60, 69, 'set')).toEqual([]);
+    expect(await sentFor(store, 60, 71)).toEqual(['touch']);
+    expect(await sentFor(store, 60, 71, 'set')).toEqual(['touch']);
+  });
+
+  test('writes in the second half of a lifetime, however long it is', async () => {
+    const store = await openStore({ touchAfter: 86_400 });
+    expect(await sentFor(store, 20, 30)).toEqual([]);
+    expect(await sentFor(store, 10, 30)).toEqual(['touch']);
+  });
+
+  test('writes what ends earlier', async () => {
+    const store = await openStore({ touchAfter: 86_400 });
+    expect(await sentFor(store, 60, 50)).toEqual(['save']);
+  });
+});
+
 test('a row whose expiry is no date of JavaScript’s fails nobody', async () => {
   const store = await openStore();
   const ends = ['infinity', '-infinity', '290000-01-01', '1900-01-01'];

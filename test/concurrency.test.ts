@@ -1,11 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { DrizzleStore, idOf, NotSerializableError, type StoreStats } from 'connect-drizzle';
+import {
+  ConflictError,
+  DrizzleStore,
+  idOf,
+  NotSerializableError,
+  type StoreStats,
+} from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
+import { gatedPool } from './support/gated-pool.js';
 import { ending, generated, loaded, type RequestSession } from './support/requests.js';
 
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
@@ -1004,6 +1011,26 @@ describe('update', () => {
     await expect(failing).rejects.toThrow('no');
     expect(await content()).toEqual({ count: 1 });
   });
+
+  test('gives up where others are first at every try, as a set does, and says so', async () => {
+    await begun({ count: 1 });
+    let isLate = false;
+    const gated = gatedPool(database.pool(), async (query) => {
+      if (isLate) await database.query('update sessions set version = version + 1');
+      return query();
+    });
+    await using store = new DrizzleStore(gated, {
+      pruneSessionInterval: false,
+      errorLog: () => {},
+    });
+    const mine = await loaded(store, sid);
+    isLate = true;
+    await expect(store.update(sid, increment)).rejects.toMatchObject({ code: 'ERR_CONFLICT' });
+    await expect(store.set(sid, ending(Object.assign(mine, { a: 1 })))).rejects.toThrow(
+      ConflictError,
+    );
+    expect(await content()).toEqual({ count: 1 });
+  }, 60_000);
 
   test('holds nobody up while its function runs', async () => {
     await begun({ count: 1 });

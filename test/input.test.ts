@@ -23,6 +23,7 @@ import session, { type SessionData } from 'express-session';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { storeError } from '../src/errors.js';
 import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
 import {
   asSession,
@@ -65,6 +66,13 @@ function freshStore(options: object = {}): DrizzleStore {
   const own = { tableName: `sessions_${tables}`, createTableIfMissing: true, errorLog };
   return construct(pool, { ...own, ...options });
 }
+
+test('a driver that is missing is named where that can be told', () => {
+  const missing = (message: string) =>
+    storeError(Object.assign(new Error(message), { code: 'MODULE_NOT_FOUND' }), 'sessions').message;
+  expect(missing("Cannot find module 'pg'\nRequire stack: …")).toMatch(/ pg, .*npm install pg$/);
+  expect(missing('of a bundler')).toMatch(/the package of its driver, which is not installed$/);
+});
 
 describe('a source that cannot be meant', () => {
   const taken =
