@@ -1,7 +1,7 @@
 // Generates, from src/schema.ts, what the package carries of its migrations:
 //   drizzle/            the format of drizzle-kit 0.45
 //   drizzle/v1/         the format of the 1.0 candidate
-//   src/migrations.ts   the same SQL for store.migrate(), which no bundler can leave behind
+//   src/lifecycle/migrations.ts   the same SQL for store.migrate(), which no bundler can leave behind
 // With --check it writes nothing and fails where one of them is not what the schema says.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -29,13 +29,14 @@ try {
   } finally {
     rmSync(copy, { recursive: true });
   }
-  const target = join(root, 'src/migrations.ts');
+  const target = join(root, 'src/lifecycle/migrations.ts');
   const text = format(migrationsModule(join(folder, 'drizzle')));
 
   if (check) {
     const added = filesIn(join(folder, 'drizzle')).filter((file) => !before.includes(file));
     if (added.length > 0) fail(`drizzle/ lacks a migration for src/schema.ts: ${added.join(', ')}`);
-    if (readFileSync(target, 'utf8') !== text) fail('src/migrations.ts is not what drizzle/ says');
+    if (readFileSync(target, 'utf8') !== text)
+      fail('src/lifecycle/migrations.ts is not what drizzle/ says');
   } else {
     writeFileSync(target, text);
   }
@@ -85,7 +86,7 @@ function format(text) {
     [
       join(root, 'node_modules/@biomejs/biome/bin/biome'),
       'format',
-      '--stdin-file-path=src/migrations.ts',
+      '--stdin-file-path=src/lifecycle/migrations.ts',
     ],
     { cwd: root, input: text, encoding: 'utf8', stdio: ['pipe', 'pipe', 'inherit'] },
   );

@@ -3,6 +3,8 @@
  *
  * @module
  */
+
+export type { Source } from './drivers/detect.js';
 export {
   ConflictError,
   ConnectionError,
@@ -20,8 +22,6 @@ export {
   StoreTimeoutError,
   TableMissingError,
 } from './errors.js';
-export { idOf } from './id.js';
-export type { Source } from './open.js';
 export type {
   CacheOptions,
   DrizzleStoreOptions,
@@ -38,6 +38,7 @@ export {
   sessionTable,
   type TableName,
 } from './schema.js';
+export { idOf } from './session/id.js';
 export {
   DrizzleStore,
   type SessionEvent,
@@ -45,4 +46,4 @@ export {
   type StoreStats,
   type Updater,
 } from './store.js';
-export type { TraceContext } from './tracing.js';
+export type { TraceContext } from './util/tracing.js';

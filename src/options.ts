@@ -6,10 +6,10 @@
  */
 import { createSecretKey, KeyObject } from 'node:crypto';
 import type { SessionData } from 'express-session';
-import { describe, isPlainObject, Reader, wrong } from './check.js';
 import { InvalidArgumentError } from './errors.js';
 import { DEFAULT_TABLE_NAME } from './names.js';
-import type { AppTable } from './view.js';
+import type { AppTable } from './queries/view.js';
+import { describe, isPlainObject, Reader, wrong } from './util/check.js';
 
 /** Turns a session into text and back, in place of JSON. */
 export interface Serializer {

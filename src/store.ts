@@ -5,21 +5,21 @@
  */
 import type { Request } from 'express';
 import session, { type Session, type SessionData } from 'express-session';
-import type { ListedRow, StoredRow } from './answers.js';
-import { describe, wrong } from './check.js';
-import { Codec } from './codec.js';
-import { Engine, type Opened } from './engine.js';
+import type { Rows } from './batching/rows.js';
+import { nameIn, openerFor, type Source } from './drivers/detect.js';
 import { ConflictError, InvalidArgumentError, InvalidSidError, MigrationError } from './errors.js';
-import { idOf, isId } from './id.js';
-import { Loader } from './load.js';
-import { nameIn, openerFor, type Source } from './open.js';
+import { Engine, type Opened } from './lifecycle/runtime.js';
 import { type DrizzleStoreOptions, type Settings, settingsFrom, type UserId } from './options.js';
-import type { Rows } from './rows.js';
-import { type SaveResult, Saver } from './save.js';
+import type { ListedRow, StoredRow } from './queries/answers.js';
+import { viewOf } from './queries/view.js';
 import { sessionTable } from './schema.js';
-import { traced, tracing } from './tracing.js';
-import { userIdText } from './user.js';
-import { viewOf } from './view.js';
+import { Codec } from './session/codec.js';
+import { idOf, isId } from './session/id.js';
+import { Loader } from './session/load.js';
+import { type SaveResult, Saver } from './session/save.js';
+import { userIdText } from './session/user.js';
+import { describe, wrong } from './util/check.js';
+import { traced, tracing } from './util/tracing.js';
 
 /** The Node callback that express-session passes. */
 export type Callback<T> = (error?: unknown, result?: T) => void;

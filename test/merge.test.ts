@@ -6,7 +6,7 @@ import {
   type MergeSettings,
   merge,
   onlyExpiryMoved,
-} from '../src/merge.js';
+} from '../src/session/merge.js';
 
 type Plain = Record<string, unknown>;
 

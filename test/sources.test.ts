@@ -24,7 +24,7 @@ import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
 import type pg from 'pg';
 import postgres from 'postgres';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { lockFolder, realFolder } from '../src/folder.js';
+import { lockFolder, realFolder } from '../src/drivers/folder-lock.js';
 import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
 import { runProgram, startProgram } from './support/program.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
@@ -383,7 +383,7 @@ describe('the lock of a folder', () => {
 
   test('is gone when its process ends without giving it back', async () => {
     const { code, output } = await runProgram(
-      `import { lockFolder, realFolder } from './src/folder.ts'; import { existsSync } from 'node:fs';
+      `import { lockFolder, realFolder } from './src/drivers/folder-lock.ts'; import { existsSync } from 'node:fs';
        await lockFolder(process.env.FOLDER); console.log(existsSync(process.env.FOLDER + '.lock'));
        process.exit(3);`,
       { FOLDER: folder },

@@ -15,10 +15,10 @@
  */
 
 import { LRUCache } from 'lru-cache';
-import type { StoredRow } from './answers.js';
-import type { TouchRow, WriteRow } from './columns.js';
-import type { CacheOptions } from './options.js';
-import type { Decided, Rows, RowWrites, Touch } from './rows.js';
+import type { Decided, Rows, RowWrites, Touch } from '../batching/rows.js';
+import type { CacheOptions } from '../options.js';
+import type { StoredRow } from '../queries/answers.js';
+import type { TouchRow, WriteRow } from '../queries/columns.js';
 
 /** What the cache needs to know of realtime. */
 export interface Lease {

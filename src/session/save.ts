@@ -11,8 +11,11 @@
  */
 
 import session, { type SessionData } from 'express-session';
-import type { StoredRow } from './answers.js';
-import { describe } from './check.js';
+import type { Rows, RowWrites } from '../batching/rows.js';
+import { ConflictError, InvalidArgumentError } from '../errors.js';
+import type { Settings } from '../options.js';
+import type { StoredRow } from '../queries/answers.js';
+import { describe } from '../util/check.js';
 import type { Codec } from './codec.js';
 import {
   type CookieData,
@@ -21,12 +24,9 @@ import {
   isSameCookie,
   replaceCookie,
 } from './cookie.js';
-import { ConflictError, InvalidArgumentError } from './errors.js';
 import { idOf } from './id.js';
 import { isPlain, type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
-import type { Settings } from './options.js';
-import type { Rows, RowWrites } from './rows.js';
-import { sidecar } from './sidecar.js';
+import { sidecar } from './origins.js';
 import { mixesUsers, userIdText } from './user.js';
 
 /** What is remembered of a loaded session; a write of it changes that. */

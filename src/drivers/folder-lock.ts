@@ -7,7 +7,7 @@
 import { rmSync } from 'node:fs';
 import { mkdir, open, readFile, realpath, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { FolderInUseError } from './errors.js';
+import { FolderInUseError } from '../errors.js';
 
 /** The lock files of this process: one that names its pid but is not among them is left from an earlier process. */
 const held = new Set<string>();

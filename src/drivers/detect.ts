@@ -8,14 +8,14 @@
 import { isAbsolute, resolve } from 'node:path';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
 import type { Pool } from 'pg';
-import { describe } from './check.js';
-import { InvalidArgumentError } from './errors.js';
-import { lockFolder, realFolder } from './folder.js';
-import type { Database } from './fragments.js';
-import type { Listen } from './sync/channel.js';
-import { listenNodePostgres } from './sync/node-postgres.js';
-import { listenPglite } from './sync/pglite.js';
-import { listenPostgresJs } from './sync/postgres-js.js';
+import { InvalidArgumentError } from '../errors.js';
+import type { Database } from '../queries/fragments.js';
+import type { Listen } from '../sync/channel.js';
+import { describe } from '../util/check.js';
+import { lockFolder, realFolder } from './folder-lock.js';
+import { listenNodePostgres } from './node-postgres.js';
+import { listenPglite } from './pglite.js';
+import { listenPostgresJs } from './postgres-js.js';
 
 /** A Drizzle database on node-postgres, postgres-js or PGlite, of Drizzle 0.45 or 1.0. */
 export interface DrizzleSource {

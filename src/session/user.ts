@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { describe } from './check.js';
-import { InvalidUserIdError } from './errors.js';
+
+import { InvalidUserIdError } from '../errors.js';
+import { describe } from '../util/check.js';
 
 /** Well within the 2,704 bytes that an entry of an index may have. */
 const MAX_USER_ID_BYTES = 1000;

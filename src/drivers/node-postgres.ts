@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Listen } from './channel.js';
+import type { Listen } from '../sync/channel.js';
 
 export function listenNodePostgres(poolOptions: object): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {

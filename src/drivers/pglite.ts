@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Listen } from './channel.js';
+import type { Listen } from '../sync/channel.js';
 
 interface PGliteListening {
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>;

@@ -7,7 +7,7 @@
 
 // The function itself: an app's tests may have put a clock of their own into the place of the global one.
 import { performance } from 'node:perf_hooks';
-import { StoreTimeoutError } from './errors.js';
+import { StoreTimeoutError } from '../errors.js';
 
 interface Waiting {
   readonly exclusive: boolean;

@@ -4,7 +4,7 @@
  * @module
  */
 import type { SessionData } from 'express-session';
-import type { ListedRow, StoredRow } from './answers.js';
+import type { ListedRow, StoredRow } from '../queries/answers.js';
 import { type Codec, Unreadable } from './codec.js';
 import { asSession, type Saver } from './save.js';
 

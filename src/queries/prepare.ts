@@ -5,10 +5,10 @@
  */
 import { createHash } from 'node:crypto';
 import { getTableColumns, type SQL, type WithSubquery } from 'drizzle-orm';
+import { Patience } from '../batching/deadlines.js';
+import { storeError } from '../errors.js';
 import type { Answer } from './answers.js';
-import { storeError } from './errors.js';
 import type { Database, Shape, StatementSettings } from './fragments.js';
-import { Patience } from './timeout.js';
 
 /** Makes what prepares the statements of one store; they share one clock. */
 export function preparing(db: Database, settings: StatementSettings) {

@@ -6,10 +6,10 @@
  */
 import { getTableColumns, is } from 'drizzle-orm';
 import { type AnyPgColumn, getTableConfig, PgTable } from 'drizzle-orm/pg-core';
-import { describe } from './check.js';
-import { InvalidArgumentError } from './errors.js';
-import { COLUMN_NAMES } from './names.js';
-import { type SessionTable, sessions, sessionTable } from './schema.js';
+import { InvalidArgumentError } from '../errors.js';
+import { COLUMN_NAMES } from '../names.js';
+import { type SessionTable, sessions, sessionTable } from '../schema.js';
+import { describe } from '../util/check.js';
 
 /** The app's own table: anything that has the session columns, whatever else it has. */
 export type AppTable = PgTable &

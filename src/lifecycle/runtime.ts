@@ -7,22 +7,22 @@
 import { AsyncResource } from 'node:async_hooks';
 // The function itself: an app's tests may have put a clock of their own into the place of the global one.
 import { setImmediate } from 'node:timers';
-import { Batcher, onLanes } from './batch.js';
-import { CachedRows } from './cache.js';
-import type { Codec } from './codec.js';
-import { StoreClosedError, safeError, storeError, TableMissingError } from './errors.js';
-import { isId } from './id.js';
+import { Batcher, onLanes } from '../batching/batcher.js';
+import { Patience } from '../batching/deadlines.js';
+import { BatchedRows, type Rows } from '../batching/rows.js';
+import type { Connection, Opener } from '../drivers/detect.js';
+import { StoreClosedError, safeError, storeError, TableMissingError } from '../errors.js';
+import type { Settings } from '../options.js';
+import { buildStatements, type Statements } from '../queries/statements.js';
+import type { SessionView } from '../queries/view.js';
+import type { Codec } from '../session/codec.js';
+import { isId } from '../session/id.js';
+import { CachedRows } from '../sync/cache.js';
+import { type Announcement, channelOf } from '../sync/channel.js';
+import { Realtime, type SyncSource } from '../sync/realtime.js';
+import { traced } from '../util/tracing.js';
 import { migrate } from './migrate.js';
-import type { Connection, Opener } from './open.js';
-import type { Settings } from './options.js';
 import { pruneAll, pruneAtIntervals } from './prune.js';
-import { BatchedRows, type Rows } from './rows.js';
-import { buildStatements, type Statements } from './statements.js';
-import { type Announcement, channelOf } from './sync/channel.js';
-import { Realtime, type SyncSource } from './sync/realtime.js';
-import { Patience } from './timeout.js';
-import { traced } from './tracing.js';
-import type { SessionView } from './view.js';
 
 /** What is there once the source is open. */
 export interface Opened {

@@ -13,10 +13,10 @@
 // The functions themselves: an app's tests may have put a clock of their own into the place of the global ones.
 import { performance } from 'node:perf_hooks';
 import { setTimeout } from 'node:timers';
-import { isConnectionFailure, StoreTimeoutError, sqlState } from './errors.js';
+import { isConnectionFailure, StoreTimeoutError, sqlState } from '../errors.js';
+import type { Statement, Statements } from '../queries/statements.js';
+import { traced } from '../util/tracing.js';
 import { Lanes } from './lanes.js';
-import type { Statement, Statements } from './statements.js';
-import { traced } from './tracing.js';
 
 const MAX_ROWS = 256;
 const MAX_BYTES = 1024 * 1024;

@@ -4,8 +4,8 @@
  * @module
  */
 import { inspect } from 'node:util';
-import { InvalidArgumentError } from './errors.js';
-import { MAX_IDENTIFIER_BYTES } from './names.js';
+import { InvalidArgumentError } from '../errors.js';
+import { MAX_IDENTIFIER_BYTES } from '../names.js';
 
 /** Reads single options; a message names the option with its path (`cache.max`). */
 export class Reader {

@@ -5,7 +5,7 @@
  * @module
  */
 import { connect, type Socket } from 'node:net';
-import type { Listen } from './channel.js';
+import type { Listen } from '../sync/channel.js';
 
 export function listenPostgresJs(appOptions: object): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {

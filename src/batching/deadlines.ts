@@ -7,7 +7,7 @@ import { AsyncResource } from 'node:async_hooks';
 // The functions themselves: an app's tests may have put a clock of their own into the place of the global ones.
 import { performance } from 'node:perf_hooks';
 import { setTimeout } from 'node:timers';
-import { StoreTimeoutError } from './errors.js';
+import { StoreTimeoutError } from '../errors.js';
 
 interface Waiting {
   /** On the monotonic clock, in milliseconds. */

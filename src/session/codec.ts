@@ -12,9 +12,9 @@ import {
   type KeyObject,
   randomBytes,
 } from 'node:crypto';
-import { NotSerializableError } from './errors.js';
+import { NotSerializableError } from '../errors.js';
+import type { Serializer } from '../options.js';
 import { isPlain, type SameValue } from './merge.js';
-import type { Serializer } from './options.js';
 
 /** A stored form that cannot be read: tampered with, under an unknown key, or no session at all. */
 export class Unreadable extends Error {}

@@ -6,10 +6,10 @@
  * @module
  */
 import { sql } from 'drizzle-orm';
-import { MigrationError } from './errors.js';
-import type { Database } from './fragments.js';
+import { MigrationError } from '../errors.js';
+import { COLUMN_NAMES, DEFAULT_TABLE_NAME, indexName } from '../names.js';
+import type { Database } from '../queries/fragments.js';
 import { migrations } from './migrations.js';
-import { COLUMN_NAMES, DEFAULT_TABLE_NAME, indexName } from './names.js';
 
 /** Which migrations a table has had. */
 const TRACKING_TABLE = '__connect_drizzle_store';

@@ -6,12 +6,12 @@
  *
  * @module
  */
-import type { Outcome, StoredRow, Written } from './answers.js';
-import type { Batcher, Send } from './batch.js';
-import type { Codec } from './codec.js';
-import type { SaveRow, TouchRow, WriteRow } from './columns.js';
-import type { Statement, Statements } from './statements.js';
-import { Turns } from './turns.js';
+import type { Outcome, StoredRow, Written } from '../queries/answers.js';
+import type { SaveRow, TouchRow, WriteRow } from '../queries/columns.js';
+import type { Statement, Statements } from '../queries/statements.js';
+import type { Codec } from '../session/codec.js';
+import type { Batcher, Send } from './batcher.js';
+import { Turns } from './keyed-lock.js';
 
 /** What became of a write, once no other transaction held its row. */
 export type Settled = Exclude<Written, { readonly outcome: 'busy' }>;
