@@ -120,7 +120,7 @@ export class MigrationError extends SessionStoreError {
   readonly code = 'ERR_MIGRATION';
 }
 
-/** Another process has the folder of an embedded database open. */
+/** Somebody else has the folder of an embedded database open: a process, a worker thread or a store. */
 export class FolderInUseError extends SessionStoreError {
   readonly code = 'ERR_FOLDER_IN_USE';
   constructor(
@@ -129,7 +129,29 @@ export class FolderInUseError extends SessionStoreError {
     readonly pid: number,
   ) {
     super(
-      `The folder ${folder} is in use by process ${pid}; an embedded database takes one process at a time`,
+      `The folder ${folder} is in use by process ${pid}; an embedded database can be open only once at a time`,
+    );
+  }
+}
+
+const FOLDER_REASONS: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EROFS: 'the file system is read-only',
+  EEXIST: 'a file is in the way',
+  ENOTDIR: 'a file is in the way',
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the disk quota is used up',
+  ENAMETOOLONG: 'the path is too long',
+};
+
+/** The folder of an embedded database cannot be created or written to. */
+export class FolderError extends SessionStoreError {
+  readonly code = 'ERR_FOLDER';
+  constructor(folder: string, code: string) {
+    const reason = FOLDER_REASONS[code];
+    super(
+      `The folder ${folder} cannot be used: ${reason === undefined ? code : `${reason} (${code})`}`,
     );
   }
 }

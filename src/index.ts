@@ -9,6 +9,7 @@ export {
   ConflictError,
   ConnectionError,
   DriverMissingError,
+  FolderError,
   FolderInUseError,
   InvalidArgumentError,
   InvalidSidError,

@@ -1,19 +1,8 @@
 /** Where a store's data is: databases, pools and clients of the app's, URLs, folders. */
-import { existsSync } from 'node:fs';
-import {
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  realpath,
-  rm,
-  symlink,
-  utimes,
-  writeFile,
-} from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { PGlite } from '@electric-sql/pglite';
+import { join } from 'node:path';
+import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
 import { DrizzleStore, FolderInUseError, idOf, sessionColumns } from 'connect-drizzle';
 import { sql } from 'drizzle-orm';
 import { Cache, type MutationOption } from 'drizzle-orm/cache/core';
@@ -24,7 +13,8 @@ import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
 import type pg from 'pg';
 import postgres from 'postgres';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { lockFolder, realFolder } from '../src/drivers/folder-lock.js';
+import { lockFolder } from '../src/drivers/folder-lock.js';
+import { createInFolder } from '../src/drivers/pglite-folder.js';
 import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
 import { runProgram, startProgram } from './support/program.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
@@ -336,111 +326,76 @@ describe('a folder', () => {
       expect(error).toBeInstanceOf(FolderInUseError);
       expect(error).toMatchObject({ code: 'ERR_FOLDER_IN_USE', pid });
       expect(String(error)).toContain(
-        `is in use by process ${pid}; an embedded database takes one process at a time`,
+        `is in use by process ${pid}; an embedded database can be open only once at a time`,
       );
       await expect(store.get('sid')).rejects.toThrow(FolderInUseError);
     }
     // What it has acknowledged is there after its end, however that comes about.
     await other.stop('SIGKILL');
-    expect(await readdir(join(home, 'made'))).toEqual(['anew', 'anew.lock']);
+    expect(await readdir(folder)).toContain('connect-drizzle.lock');
     await using store = new DrizzleStore('link');
     cwd.mockRestore();
     expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
     await store.close();
     expect(await readdir(join(home, 'made'))).toEqual(['anew']);
+    expect(await readdir(folder)).not.toContain('connect-drizzle.lock');
   });
 
-  test('is not held by a store that could not open it', async () => {
+  test('says that a file is in the way', async () => {
     const folder = join(home, 'data');
-    await using store = new DrizzleStore(folder, { errorLog: () => {} });
     await writeFile(folder, 'a file, not a folder');
-    expect(await store.ready().catch(String)).not.toContain('FolderInUse');
-    expect(existsSync(`${folder}.lock`)).toBe(false);
-    await (await lockFolder(folder))();
-  });
-});
-
-describe('the lock of a folder', () => {
-  let folder: string;
-  let lock: string;
-  beforeEach(async () => {
-    folder = join(await realpath(await mkdtemp(join(tmpdir(), 'connect-drizzle-'))), 'data');
-    lock = `${folder}.lock`;
-  });
-  afterEach(() => rm(dirname(folder), { recursive: true, force: true }));
-
-  test('is held by one at a time in one process, too', async () => {
-    const [first, second] = await Promise.allSettled([lockFolder(folder), lockFolder(folder)]);
-    expect(second).toMatchObject({
-      status: 'rejected',
-      reason: { code: 'ERR_FOLDER_IN_USE', pid: process.pid },
+    await using store = new DrizzleStore(folder, { errorLog: () => {} });
+    await expect(store.ready()).rejects.toMatchObject({
+      code: 'ERR_FOLDER',
+      message: expect.stringContaining(`The folder ${folder} cannot be used: a file is in the way`),
     });
-    expect(await readFile(lock, 'utf8')).toBe(String(process.pid));
-    if (first.status === 'fulfilled') await first.value();
-    expect(existsSync(lock)).toBe(false);
+  });
+
+  test('is not locked by a store that could not open its database', async () => {
+    const folder = join(home, 'data');
+    await mkdir(folder);
+    await writeFile(join(folder, 'PG_VERSION'), '1');
+    await using store = new DrizzleStore(folder, { errorLog: () => {} });
+    await expect(store.ready()).rejects.toThrow();
+    expect(await readdir(folder)).not.toContain('connect-drizzle.lock');
     await (await lockFolder(folder))();
   });
 
-  test('is gone when its process ends without giving it back', async () => {
-    const { code, output } = await runProgram(
-      `import { lockFolder, realFolder } from './src/drivers/folder-lock.ts'; import { existsSync } from 'node:fs';
-       await lockFolder(process.env.FOLDER); console.log(existsSync(process.env.FOLDER + '.lock'));
-       process.exit(3);`,
+  test('takes one worker thread at a time', async () => {
+    const folder = join(home, 'data');
+    const { output } = await runProgram(
+      `import { Worker } from 'node:worker_threads';
+       import { DrizzleStore } from 'connect-drizzle';
+       const store = new DrizzleStore(process.env.FOLDER);
+       await store.ready();
+       const text = "import('tsx/esm/api').then(({ register }) => register()).then(() => import('./src/index.ts'))" +
+         ".then(({ DrizzleStore }) => " +
+         "new DrizzleStore(process.env.FOLDER, { errorLog() {} }).ready()" +
+         ".then(() => console.log('open'), (error) => console.log(error.code)))";
+       await new Promise((resolve) => new Worker(text, { eval: true }).once('exit', resolve));
+       await store.close();`,
       { FOLDER: folder },
     );
-    expect([code, output.trim()]).toEqual([3, 'true']);
-    expect(existsSync(lock)).toBe(false);
+    expect(output).toBe('ERR_FOLDER_IN_USE\n');
   });
 
-  test('is nobody’s where it is left from a process that has gone', async () => {
-    const gone = (await runProgram('console.log(process.pid)')).output.trim();
-    const longAgo = new Date(Date.now() - 60_000);
-    const leave = async (file: string, text: string) => {
-      await writeFile(file, text);
-      await utimes(file, longAgo, longAgo);
+  test('is copied into by a PGlite that creates a database only in an empty folder', async () => {
+    const folder = join(home, 'data');
+    const unlock = await lockFolder(folder);
+    let tries = 0;
+    // As version 0.3 does, where the lock is in the folder.
+    const create = async (options: PGliteOptions) => {
+      tries += 1;
+      if (tries === 1) throw new Error('Program terminated with exit(1)');
+      return PGlite.create(options);
     };
-    const leftovers: [lock: string, clearing?: string][] = [
-      [gone],
-      // This process has the pid that another one had.
-      [String(process.pid)],
-      // It ended while it was writing, or clearing away.
-      [''],
-      ['no pid'],
-      [gone, gone],
-      [gone, ''],
-    ];
-    for (const [text, clearing] of leftovers) {
-      await leave(lock, text);
-      if (clearing !== undefined) await leave(`${lock}.clearing`, clearing);
-      const unlock = await lockFolder(folder);
-      expect(await readFile(lock, 'utf8')).toBe(String(process.pid));
-      expect(existsSync(`${lock}.clearing`)).toBe(false);
-      await unlock();
-    }
-  });
-
-  test('is not to be had while another process is just taking it, or clearing it away', async () => {
-    await writeFile(lock, '');
-    await expect(lockFolder(folder)).rejects.toThrow(FolderInUseError);
-    await writeFile(lock, String(process.ppid));
-    await expect(lockFolder(folder)).rejects.toThrow(`is in use by process ${process.ppid};`);
-    await writeFile(`${lock}.clearing`, '1');
-    await expect(lockFolder(folder)).rejects.toThrow('is in use by process 1;');
-    await rm(lock);
-    await (await lockFolder(folder))();
-  });
-
-  test('is of the folder that symbolic links lead to', async () => {
-    await mkdir(folder);
-    await symlink(folder, `${folder} link`);
-    await symlink(dirname(folder), join(folder, 'up'));
-    for (const path of [folder, `${folder} link`, join(folder, 'up', 'data')]) {
-      expect(await realFolder(path)).toBe(folder);
-    }
-    const anew = join(folder, 'up', 'not', 'yet');
-    expect(await realFolder(anew)).toBe(join(dirname(folder), 'not', 'yet'));
-    await rm(folder, { recursive: true });
-    await writeFile(folder, 'a file, not a folder');
-    await expect(realFolder(join(folder, 'data'))).rejects.toMatchObject({ code: 'EEXIST' });
+    const made = await createInFolder(folder, create);
+    await made.exec('create table kept ()');
+    await made.close();
+    const again = await createInFolder(folder, create);
+    expect((await again.query('select from kept')).rows).toEqual([]);
+    await again.close();
+    await unlock();
+    expect(tries).toBe(4);
   });
 });

@@ -74,9 +74,10 @@ async function inFolder(folder: string) {
 }
 
 /**
- * An embedded database is for one process at a time: two would destroy each other's data. A store
- * that opens a folder by itself, `new DrizzleStore('./data')`, locks it in the same way; here it is
- * the app that opens it, to keep the accounts in it as well.
+ * Only one process may have an embedded database open: two would destroy each other's data. Here the
+ * app opens the folder, to keep the accounts in it as well, so the app has to lock it. This lock is a
+ * simple one, for processes of one machine. A store that opens a folder by itself,
+ * `new DrizzleStore('./data')`, has a better one, which containers and worker threads respect as well.
  */
 function lock(folder: string): () => void {
   const file = `${folder}.lock`;

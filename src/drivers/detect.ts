@@ -15,6 +15,7 @@ import { describe } from '../util/check.js';
 import { lockFolder, realFolder } from './folder-lock.js';
 import { listenNodePostgres } from './node-postgres.js';
 import { listenPglite } from './pglite.js';
+import { createInFolder } from './pglite-folder.js';
 import { listenPostgresJs } from './postgres-js.js';
 
 /** A Drizzle database on node-postgres, postgres-js or PGlite, of Drizzle 0.45 or 1.0. */
@@ -276,7 +277,9 @@ function pgliteOpener(target: string | object | undefined, drizzle?: object): Op
         ]);
         const client = given
           ? target
-          : await PGlite.create(folder === undefined ? {} : { dataDir: folder });
+          : await (folder === undefined
+              ? PGlite.create({})
+              : createInFolder(folder, (options) => PGlite.create(options)));
         const database = build({ client: client as never }) as unknown as Database;
         return {
           db: database,

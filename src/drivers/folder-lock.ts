@@ -1,113 +1,122 @@
 /**
- * The lock on an embedded database's folder. Two processes on one PGlite folder overwrite each other's
- * writes without an error, so a file beside the folder names the process that has it open.
+ * The lock on an embedded database's folder: two that have one PGlite folder open overwrite each other's
+ * writes without an error. The lock is inside the folder, since containers that share a folder need not
+ * share the one above it.
  *
  * @module
  */
-import { rmSync } from 'node:fs';
-import { mkdir, open, readFile, realpath, rm, stat } from 'node:fs/promises';
+import { mkdir, readFile, realpath, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { FolderInUseError } from '../errors.js';
+import { FolderError, FolderInUseError } from '../errors.js';
+import { claimsOfOthers, codeOf, isAlive, OwnClaim, remove, sleep } from './folder-claims.js';
 
-/** The lock files of this process: one that names its pid but is not among them is left from an earlier process. */
-const held = new Set<string>();
-
-/** How long a lock without a pid in it may be one that is just being written. */
+/** The directory inside the folder that holds the claims. */
+const CLAIMS = 'connect-drizzle.lock';
+const POLL_MS = 25;
+/** How often another opener is waited for that is finding out whether it may have the folder. */
+const MAX_POLLS = 400;
+/** How long an empty lock file of version 1.0.0 may be one that is being written. */
 const WRITING_MS = 5000;
 
 /**
- * The folder that a path leads to: one name for it, whatever symbolic links there are (which PGlite does not
- * follow). Makes the folders above it.
+ * Returns the real path of a folder, which need not exist: one name for it, whatever symbolic links
+ * lead to it (PGlite does not follow them). Creates the folders above it.
+ *
+ * @throws {FolderError} if they cannot be created
  */
 export async function realFolder(folder: string): Promise<string> {
-  await mkdir(dirname(folder), { recursive: true });
-  return realpath(folder).catch(async () =>
-    join(await realpath(dirname(folder)), basename(folder)),
-  );
+  try {
+    await mkdir(dirname(folder), { recursive: true });
+    return await realpath(folder).catch(async () =>
+      join(await realpath(dirname(folder)), basename(folder)),
+    );
+  } catch (error) {
+    throw folderError(folder, error);
+  }
 }
 
 /**
- * Takes the lock of a folder, which need not exist, and gives a function that gives it back.
+ * Locks a folder, which it creates if it is missing, and returns a function that unlocks it.
  *
- * @throws {FolderInUseError} where a living process, this one included, has it
+ * @throws {FolderInUseError} if another process, worker thread or store has it
+ * @throws {FolderError} if nothing can be written there
  */
 export async function lockFolder(folder: string): Promise<() => Promise<void>> {
-  const file = `${folder}.lock`;
-  if (held.has(file)) throw new FolderInUseError(folder, process.pid);
-  held.add(file);
+  const directory = join(folder, CLAIMS);
   try {
-    await write(file, folder);
-  } catch (error) {
-    held.delete(file);
-    throw error;
-  }
-  const onExit = () => rmSync(file, { force: true });
-  process.once('exit', onExit);
-  return async () => {
-    process.off('exit', onExit);
-    held.delete(file);
-    await rm(file, { force: true });
-  };
-}
-
-async function write(file: string, folder: string): Promise<void> {
-  if (await create(file)) return;
-  // Only one process at a time may clear a lock away, lest it clear away another's new one.
-  const clearing = `${file}.clearing`;
-  if (!(await create(clearing))) {
-    await refuseWhereAlive(clearing, folder);
-    // Its process ended while it was clearing.
-    await rm(clearing, { force: true });
-    if (!(await create(clearing))) throw new FolderInUseError(folder, await holder(clearing));
-  }
-  try {
-    await refuseWhereAlive(file, folder);
-    await rm(file, { force: true });
-    if (!(await create(file))) throw new FolderInUseError(folder, await holder(file));
-  } finally {
-    await rm(clearing, { force: true });
-  }
-}
-
-async function refuseWhereAlive(file: string, folder: string): Promise<void> {
-  const pid = await holder(file);
-  const alive = pid === 0 ? await isYoung(file) : pid !== process.pid && isAlive(pid);
-  if (alive) throw new FolderInUseError(folder, pid);
-}
-
-/** Makes a file with this process's pid in it, unless it is there. */
-async function create(file: string): Promise<boolean> {
-  try {
-    const handle = await open(file, 'wx');
+    const claim = await OwnClaim.create(directory);
     try {
-      await handle.writeFile(String(process.pid));
-    } finally {
-      await handle.close();
+      await outlastOthers(claim, directory, folder);
+      await refuseOldHolder(folder);
+      await claim.hold();
+    } catch (error) {
+      await claim.withdraw();
+      throw error;
     }
-    return true;
+    return () => claim.withdraw();
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
-    throw error;
+    throw folderError(folder, error);
   }
 }
 
-/** The pid in a file; 0 where there is none. */
-async function holder(file: string): Promise<number> {
-  const text = await readFile(file, 'utf8').catch(() => '');
+/**
+ * Returns when nobody else can have the folder. Each opener creates its claim first and looks at the
+ * others' afterwards, so of two openers at least one sees the other. The lower token goes first: the
+ * higher one gives up, unless it had looked before the lower one came; then it has the folder soon.
+ */
+async function outlastOthers(own: OwnClaim, directory: string, folder: string): Promise<void> {
+  for (let polls = 0; ; polls += 1) {
+    const others = await claimsOfOthers(directory, own);
+    const alive = await Promise.all(others.map((other) => isAlive(directory, other)));
+    for (const [at, other] of others.entries()) {
+      if (!alive[at]) await remove(directory, other);
+    }
+    const living = others.filter((_, at) => alive[at]);
+    const winner = living.find(({ holds, token }) => holds || token < own.token);
+    const [first] = living;
+    if (winner !== undefined) throw new FolderInUseError(folder, winner.pid);
+    if (first === undefined) return;
+    if (polls === MAX_POLLS) throw new FolderInUseError(folder, first.pid);
+    await sleep(POLL_MS);
+  }
+}
+
+/** Refuses if version 1.0.0 has the folder: it wrote its pid into a file beside it. */
+async function refuseOldHolder(folder: string): Promise<void> {
+  for (const file of [`${folder}.lock`, `${folder}.lock.clearing`]) {
+    if (!(await stat(file).catch(() => undefined))?.isFile()) continue;
+    let pid = await pidIn(file);
+    for (let waited = 0; pid === 0 && waited < WRITING_MS; waited += POLL_MS) {
+      await sleep(POLL_MS);
+      pid = await pidIn(file);
+    }
+    // This process has the pid of an earlier one that left the file.
+    if (pid !== undefined && pid !== 0 && pid !== process.pid && isRunning(pid)) {
+      throw new FolderInUseError(folder, pid);
+    }
+    await rm(file, { force: true }).catch(() => {});
+  }
+}
+
+/** Reads the pid in a file: 0 if there is none, `undefined` if there is no file. */
+async function pidIn(file: string): Promise<number | undefined> {
+  const text = await readFile(file, 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
   const pid = Number.parseInt(text, 10);
   return Number.isSafeInteger(pid) && pid > 0 ? pid : 0;
 }
 
-async function isYoung(file: string): Promise<boolean> {
-  const written = await stat(file).catch(() => undefined);
-  return written !== undefined && Date.now() - written.mtimeMs < WRITING_MS;
-}
-
-function isAlive(pid: number): boolean {
+function isRunning(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+    return codeOf(error) === 'EPERM';
   }
+}
+
+function folderError(folder: string, error: unknown): unknown {
+  if (error instanceof FolderInUseError) return error;
+  const code = codeOf(error);
+  return code === undefined ? error : new FolderError(folder, code);
 }

@@ -1,0 +1,416 @@
+/** The lock on the folder of an embedded database. */
+import { existsSync } from 'node:fs';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  realpath,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { FolderError, FolderInUseError } from 'connect-drizzle';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { isAlive, OwnClaim, sleep } from '../src/drivers/folder-claims.js';
+import { lockFolder, realFolder } from '../src/drivers/folder-lock.js';
+import { type Lockers, makeLockers, whyNoNamespaces } from './support/folder-lockers.js';
+import { runProgram } from './support/program.js';
+
+let lockers: Lockers;
+let folder: string;
+let claims: string;
+
+beforeAll(async () => {
+  lockers = await makeLockers();
+});
+afterAll(() => lockers[Symbol.asyncDispose]());
+beforeEach(async () => {
+  folder = join(await realpath(await mkdtemp(join(tmpdir(), 'connect-drizzle-'))), 'data');
+  claims = join(folder, 'connect-drizzle.lock');
+});
+afterEach(() => rm(dirname(folder), { recursive: true, force: true }));
+
+/** Says who has the folder, by trying to lock it. */
+async function holder(path = folder): Promise<number | undefined> {
+  try {
+    const unlock = await lockFolder(path);
+    await unlock();
+    return undefined;
+  } catch (error) {
+    expect(error).toBeInstanceOf(FolderInUseError);
+    expect(error).toMatchObject({ code: 'ERR_FOLDER_IN_USE' });
+    return error instanceof FolderInUseError ? error.pid : Number.NaN;
+  }
+}
+
+async function startHolder(env: Record<string, string> = {}, by?: string[]) {
+  const other = lockers.start({ FOLDER: folder, ...env }, by);
+  const pid = Number((await other.until(/locked by \d+/)).slice('locked by '.length));
+  return { ...other, pid };
+}
+
+describe('a locked folder is refused to', () => {
+  test('another store of the same process, and is free when the first one unlocks it', async () => {
+    const [first, second] = await Promise.allSettled([lockFolder(folder), lockFolder(folder)]);
+    const locked = [first, second].filter(({ status }) => status === 'fulfilled');
+    const refused = [first, second].filter(({ status }) => status === 'rejected');
+    expect([locked.length, refused.length]).toEqual([1, 1]);
+    expect(refused[0]).toMatchObject({ reason: { code: 'ERR_FOLDER_IN_USE', pid: process.pid } });
+    for (const result of locked) if (result.status === 'fulfilled') await result.value();
+    expect(await readdir(folder)).toEqual([]);
+    await (await lockFolder(folder))();
+  });
+
+  test('another worker thread, until that ends or is terminated', async () => {
+    const env = { ...process.env, FOLDER: folder };
+    const startWorker = async () => {
+      const worker = new Worker(lockers.program, { env, stdout: true, execArgv: [] });
+      for await (const text of worker.stdout) return { worker, said: String(text) };
+      throw new Error('The worker said nothing');
+    };
+    const first = await startWorker();
+    expect(first.said).toBe(`locked by ${process.pid}\n`);
+    expect(await holder()).toBe(process.pid);
+    const second = await startWorker();
+    expect(second.said).toContain(`refused ERR_FOLDER_IN_USE ${process.pid}`);
+    await second.worker.terminate();
+    await first.worker.terminate();
+    const third = await startWorker();
+    expect(third.said).toContain('locked');
+    await third.worker.terminate();
+    expect(await holder()).toBeUndefined();
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('another copy of the package in the same process', async () => {
+    const copies: { lockFolder: typeof lockFolder }[] = [
+      await import(pathToFileURL(lockers.esm).href),
+      createRequire(import.meta.url)(lockers.cjs),
+    ];
+    for (const copy of copies) {
+      const unlock = await copy.lockFolder(folder);
+      expect(await holder()).toBe(process.pid);
+      for (const other of copies) {
+        await expect(other.lockFolder(folder)).rejects.toMatchObject({ code: 'ERR_FOLDER_IN_USE' });
+      }
+      await unlock();
+      expect(await holder()).toBeUndefined();
+    }
+  });
+
+  test('another process, until that is killed', async () => {
+    const other = await startHolder();
+    expect(await holder()).toBe(other.pid);
+    await other.stop('SIGKILL');
+    expect(await readdir(folder)).toEqual(['connect-drizzle.lock']);
+    expect(await holder()).toBeUndefined();
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('another container whose process has the same pid, until that is killed', async () => {
+    const reason = whyNoNamespaces();
+    if (reason !== undefined) {
+      console.warn(`Two containers were not tested: no namespaces here (${reason.trim()})`);
+      return;
+    }
+    // As containers have it: pids, network and mounts of their own, with the folder in another place in each.
+    await mkdir(folder);
+    const container = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--net'];
+    const mounted = async (name: string) => {
+      const place = join(dirname(folder), name);
+      await mkdir(place);
+      const script = `mount --bind '${folder}' '${place}' && exec "$@"`;
+      return { place, by: [...container, '--mount', 'sh', '-c', script, 'sh'] };
+    };
+    const [one, two] = [await mounted('one'), await mounted('two')];
+    const first = await startHolder({ FOLDER: one.place }, one.by);
+    expect(first.pid).toBe(1);
+    expect(await holder()).toBe(1);
+
+    const second = lockers.start({ FOLDER: two.place }, two.by);
+    expect(await second.until(/locked|refused.*/)).toContain('refused ERR_FOLDER_IN_USE 1 ');
+    await second.stop('SIGKILL');
+    await first.stop('SIGKILL');
+    const third = await startHolder({ FOLDER: two.place }, two.by);
+    expect(third.pid).toBe(1);
+    await third.stop('SIGKILL');
+  });
+
+  test('others while its process is stopped or blocks its event loop', async () => {
+    const blocked = await startHolder({ THEN: 'block' });
+    expect(await holder()).toBe(blocked.pid);
+    await blocked.stop('SIGKILL');
+    const stopped = await startHolder();
+    process.kill(stopped.pid, 'SIGSTOP');
+    // The kernel says so at once: nobody waits for the stopped process.
+    expect(await holder()).toBe(stopped.pid);
+    process.kill(stopped.pid, 'SIGCONT');
+    expect(await holder()).toBe(stopped.pid);
+    await stopped.stop('SIGKILL');
+  });
+
+  test.each([
+    ['odd characters', `it's "50%" #1\n👻 日本 `],
+    ['a path that is too long for a socket', 'x'.repeat(200)],
+  ])('others if it has %s', async (_what, name) => {
+    folder = join(dirname(folder), name);
+    claims = join(folder, 'connect-drizzle.lock');
+    const other = await startHolder();
+    expect((await readdir(claims)).filter((file) => file.endsWith('.socket'))).toHaveLength(1);
+    expect(await holder()).toBe(other.pid);
+    await other.stop('SIGKILL');
+    expect(await holder()).toBeUndefined();
+    expect(await readdir(folder)).toEqual([]);
+  });
+});
+
+describe('a lock', () => {
+  test('leaves no file behind when its process exits without unlocking', async () => {
+    const other = lockers.start({ FOLDER: folder, THEN: 'exit' });
+    expect(await other.ended).toBe(3);
+    expect(other.output).toContain('locked');
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('keeps no process alive', async () => {
+    const other = lockers.start({ FOLDER: folder, THEN: 'end' });
+    expect(await other.ended).toBe(0);
+    expect(other.output).toContain('locked');
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('adds one listener to the process, however many folders it is for', async () => {
+    const before = process.listenerCount('exit');
+    const unlocks = [];
+    for (let at = 0; at < 12; at += 1) unlocks.push(await lockFolder(`${folder}/${at}`));
+    expect(process.listenerCount('exit')).toBe(before + 1);
+    for (const unlock of unlocks) await unlock();
+    expect(process.listenerCount('exit')).toBe(before);
+  });
+
+  test('is of the folder that symbolic links lead to', async () => {
+    await mkdir(folder);
+    await symlink(folder, `${folder} link`);
+    await symlink(dirname(folder), join(folder, 'up'));
+    for (const path of [folder, `${folder} link`, join(folder, 'up', 'data')]) {
+      expect(await realFolder(path)).toBe(folder);
+    }
+    const anew = join(folder, 'up', 'not', 'yet');
+    expect(await realFolder(anew)).toBe(join(dirname(folder), 'not', 'yet'));
+  });
+
+  test('says why it cannot be had where a file is in the way or nothing can be written', async () => {
+    await writeFile(folder, 'a file, not a folder');
+    const inTheWay = `The folder ${folder} cannot be used: a file is in the way`;
+    await expect(lockFolder(folder)).rejects.toThrow(inTheWay);
+    await expect(lockFolder(folder)).rejects.toThrow(FolderError);
+    await expect(realFolder(join(folder, 'data'))).rejects.toMatchObject({ code: 'ERR_FOLDER' });
+    await rm(folder);
+    await chmod(dirname(folder), 0o555);
+    const other = lockers.start({ FOLDER: folder, THEN: 'uid' });
+    // Root may write anywhere.
+    if (process.getuid?.() === 0) await chmod(dirname(lockers.program), 0o755);
+    const said = await other.until(/locked|refused.*/);
+    expect(said).toContain('refused ERR_FOLDER');
+    expect(said).toContain(`The folder ${folder} cannot be used: permission denied (EACCES)`);
+    await chmod(dirname(folder), 0o755);
+  });
+});
+
+describe('of several openers of a folder whose owner died,', () => {
+  beforeEach(async () => {
+    const dead = await startHolder();
+    await dead.stop('SIGKILL');
+    expect((await readdir(claims)).length).toBeGreaterThan(0);
+  });
+
+  const lowest = '0'.repeat(16);
+  const highest = 'f'.repeat(16);
+
+  test('the one with the lower token goes first', async () => {
+    const other = await OwnClaim.create(claims, lowest);
+    expect(await holder()).toBe(process.pid);
+    await other.withdraw();
+    expect(await holder()).toBeUndefined();
+  });
+
+  test('the one with the lower token waits for one that may have looked before, and may then lock it', async () => {
+    const other = await OwnClaim.create(claims, highest);
+    const locking = lockFolder(folder);
+    await untilClaims(2);
+    expect(await Promise.race([locking, sleep(200, 'waits')])).toBe('waits');
+    await other.withdraw();
+    await (await locking)();
+  });
+
+  test('the one with the lower token is refused if the other had looked before', async () => {
+    const other = await OwnClaim.create(claims, highest);
+    const locking = holder();
+    await untilClaims(2);
+    await other.hold();
+    expect(await locking).toBe(process.pid);
+    await other.withdraw();
+  });
+
+  test('exactly one locks it', async () => {
+    for (let round = 0; round < 3; round += 1) {
+      const go = join(dirname(folder), `go ${round}`);
+      const others = Array.from({ length: 8 }, () => lockers.start({ FOLDER: folder, GO: go }));
+      await writeFile(go, '');
+      const said = await Promise.all(others.map(({ until }) => until(/locked|refused \w+/)));
+      expect(said.sort()).toEqual(['locked', ...Array(7).fill('refused ERR_FOLDER_IN_USE')]);
+      // The next round finds the lock of one that died again.
+      await Promise.all(others.map(({ stop }) => stop('SIGKILL')));
+    }
+  });
+
+  test('never two have it at once, whoever is killed', async () => {
+    const env = { FOLDER: folder, THEN: 'churn', INSIDE: join(dirname(folder), 'inside') };
+    const others = Array.from({ length: 6 }, () => lockers.start(env));
+    // Each ends by killing itself while it holds the lock; one that found another inside says so.
+    expect(await Promise.all(others.map(({ ended }) => ended))).toEqual(Array(6).fill(null));
+    expect(others.map(({ output }) => output).join('')).toBe('');
+    expect(await holder()).toBeUndefined();
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('the first one deletes the sockets of dead processes that have no claim', async () => {
+    await mkdir(claims, { recursive: true });
+    const left = join(claims, `${lowest}.new`);
+    const listening = await runProgram(
+      `import { createServer } from 'node:net';
+       createServer().listen(process.env.LEFT, () => process.kill(process.pid, 'SIGKILL'));`,
+      { LEFT: left },
+    );
+    expect([listening.code, existsSync(left)]).toEqual([null, true]);
+    const unlock = await lockFolder(folder);
+    expect(existsSync(left)).toBe(false);
+    await unlock();
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('nobody deletes a socket that somebody listens on', async () => {
+    await mkdir(claims, { recursive: true });
+    const server = createServer();
+    const path = join(claims, `${lowest}.new`);
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    await (await lockFolder(folder))();
+    expect(existsSync(path)).toBe(true);
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  async function untilClaims(count: number): Promise<void> {
+    const files = async () => (await readdir(claims)).filter((name) => /\.\d+\./.test(name));
+    while ((await files()).length !== count) await sleep(5);
+  }
+});
+
+describe('a claim whose socket cannot be asked', () => {
+  /** As another host leaves it on a network file system, or a file system without sockets. */
+  const foreign = { token: 'a'.repeat(16), pid: 4711, kernel: '0123456789ab' };
+  let file: string;
+
+  beforeEach(async () => {
+    file = join(claims, `${foreign.token}.${foreign.pid}.${foreign.kernel}`);
+    await mkdir(claims, { recursive: true });
+    await writeFile(file, 'held');
+  });
+
+  test('counts as alive while its time changes', async () => {
+    const locking = holder();
+    await sleep(600);
+    await utimes(file, 1, 1);
+    expect(await locking).toBe(foreign.pid);
+  });
+
+  test('is deleted when its time does not change', async () => {
+    expect(await holder()).toBeUndefined();
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  test('is dead when it goes away', async () => {
+    const asking = isAlive(claims, foreign);
+    await sleep(600);
+    await rm(file);
+    expect(await asking).toBe(false);
+    expect(await isAlive(claims, foreign)).toBe(false);
+  });
+
+  test("has a time that keeps changing, even under the fake timers of an app's test", async () => {
+    await rm(file);
+    vi.useFakeTimers({ toFake: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] });
+    try {
+      const unlock = await lockFolder(folder);
+      const [name = ''] = (await readdir(claims)).filter((each) => /\.\d+\./.test(each));
+      const timeOf = async () => (await stat(join(claims, name))).mtimeMs;
+      const before = await timeOf();
+      while ((await timeOf()) === before) await sleep(100);
+      await unlock();
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  test('is missed by its owner when somebody deletes it', async () => {
+    await rm(file);
+    const warning = vi.spyOn(process, 'emitWarning').mockReturnValue();
+    const unlock = await lockFolder(folder);
+    for (const name of await readdir(claims)) await rm(join(claims, name));
+    while (warning.mock.calls.length === 0) await sleep(100);
+    expect(warning.mock.calls[0]?.[0]).toContain(`the lock in ${claims} was deleted`);
+    await unlock();
+    warning.mockRestore();
+    const claim = await OwnClaim.create(claims);
+    for (const name of await readdir(claims)) await rm(join(claims, name));
+    await expect(claim.hold()).rejects.toMatchObject({ code: 'ENOENT' });
+    await claim.withdraw();
+  });
+
+  test('counts as alive by its time where there is no socket', async () => {
+    await rm(file);
+    const claim = await OwnClaim.create(claims, foreign.token);
+    await rm(join(claims, `${foreign.token}.socket`));
+    expect(await isAlive(claims, claim)).toBe(true);
+    await claim.withdraw();
+  });
+});
+
+describe('the lock file of version 1.0.0', () => {
+  const lockFile = () => `${folder}.lock`;
+
+  test.each(['', '.clearing'])('is honoured while its process lives (%s)', async (suffix) => {
+    await writeFile(`${lockFile()}${suffix}`, String(process.ppid));
+    expect(await holder()).toBe(process.ppid);
+    await writeFile(`${lockFile()}${suffix}`, '');
+    const locking = holder();
+    await sleep(100);
+    await writeFile(`${lockFile()}${suffix}`, '1');
+    expect(await locking).toBe(1);
+  });
+
+  test('is deleted when its process is dead', async () => {
+    const gone = (await runProgram('console.log(process.pid)')).output.trim();
+    // An earlier process may have had this one's pid.
+    for (const text of [gone, String(process.pid), '', 'no pid']) {
+      await writeFile(lockFile(), text);
+      const unlock = await lockFolder(folder);
+      expect(existsSync(lockFile())).toBe(false);
+      await unlock();
+    }
+  });
+
+  test('is not a directory of the same name', async () => {
+    await mkdir(lockFile());
+    expect(await holder()).toBeUndefined();
+    expect(existsSync(lockFile())).toBe(true);
+  });
+});
