@@ -16,6 +16,7 @@ import { lockFolder, realFolder } from './folder-lock.js';
 import { listenNodePostgres } from './node-postgres.js';
 import { listenPglite } from './pglite.js';
 import { createInFolder } from './pglite-folder.js';
+import { guardPool, withClient } from './pool-errors.js';
 import { listenPostgresJs } from './postgres-js.js';
 
 /** A Drizzle database on node-postgres, postgres-js or PGlite, of Drizzle 0.45 or 1.0. */
@@ -74,6 +75,8 @@ export interface Opener {
   readonly embedded: boolean;
   /** The app's Drizzle database, which knows how it cases names. */
   readonly drizzle: object | undefined;
+  /** Keeps idle connections that break from ending the process, until the returned function is called. */
+  guard?(report: (error: unknown) => void): () => void;
   open(settings: OwnPool): Promise<Connection>;
 }
 
@@ -176,6 +179,7 @@ function poolOpener(pool: object, drizzle: object | undefined): Opener {
     inMemory: false,
     embedded: false,
     drizzle,
+    guard: (report) => guardPool(pool, report),
     open: () => nodePostgres(pool, async () => {}),
   };
 }
@@ -209,18 +213,7 @@ async function nodePostgres(pool: object, close: () => Promise<void>): Promise<C
   const on = (client: object) => drizzle({ client: client as never }) as unknown as Database;
   return {
     db: on(pool),
-    alone: async (work) => {
-      const client = await (pool as Pool).connect();
-      // The statement fails, too. Without a listener, a connection that breaks would end the process.
-      const ignore = () => {};
-      client.on('error', ignore);
-      try {
-        return await work(on(client));
-      } finally {
-        client.off('error', ignore);
-        client.release();
-      }
-    },
+    alone: (work) => withClient(pool as Pool, (client) => work(on(client))),
     connections: maxOf(options),
     listen: listenNodePostgres(isObject(options) ? options : {}),
     close,

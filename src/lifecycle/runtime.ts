@@ -56,6 +56,14 @@ export class Engine {
   readonly #closing = new AbortController();
   readonly #pruning: Promise<void>;
   readonly #patience: Patience;
+  /** pg adds the whole client to such an error: none of that belongs into a log. */
+  readonly #onIdleError = (error: unknown) =>
+    this.log(
+      'An idle connection of the session store failed',
+      storeError(error, this.#parts.table.label),
+    );
+  /** From the start: the app's pool may lose a connection before the first call. */
+  readonly #unguard: (() => void) | undefined;
   #opening: Promise<Opened> | undefined;
   #closed: Promise<void> | undefined;
   #underWay = 0;
@@ -65,6 +73,7 @@ export class Engine {
   constructor(parts: EngineParts) {
     this.#parts = parts;
     this.#patience = new Patience(parts.settings.timeout);
+    this.#unguard = parts.opener.guard?.(this.#onIdleError);
     const { signal, pruneSessionInterval: interval, sync } = parts.settings;
     this.realtime = sync && this.#makeRealtime(sync);
     this.#pruning =
@@ -205,15 +214,7 @@ export class Engine {
       maxLifetime,
       cache: cacheOptions,
     } = this.#parts.settings;
-    // pg adds the whole client to such an error: none of that belongs into a log.
-    const connection = await this.#parts.opener.open({
-      timeout,
-      onIdleError: (error) =>
-        this.log(
-          'An idle connection of the session store failed',
-          storeError(error, this.#parts.table.label),
-        ),
-    });
+    const connection = await this.#parts.opener.open({ timeout, onIdleError: this.#onIdleError });
     try {
       const built = buildStatements(connection.db, {
         ...this.#parts.table,
@@ -296,7 +297,7 @@ export class Engine {
     if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
     // The last callers are answered in the next tick.
     await new Promise((resolve) => setImmediate(resolve));
-    await this.#patience.waitFor(this.#closeConnection());
+    await this.#patience.waitFor(this.#closeConnection()).finally(() => this.#unguard?.());
   }
 
   async #closeConnection(): Promise<void> {

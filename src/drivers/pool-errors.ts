@@ -1,0 +1,97 @@
+/**
+ * Keeps a broken connection of an app's pool from ending the process. node-postgres emits `error` on the
+ * pool when an idle connection breaks, and on the client when one breaks that is checked out; without a
+ * listener, Node ends the process.
+ *
+ * @module
+ */
+import type { EventEmitter } from 'node:events';
+import type { Pool, PoolClient } from 'pg';
+
+type Report = (error: unknown) => void;
+
+/** What this package keeps on a pool: one listener for all stores, of all copies of the package. */
+interface Guard {
+  /** Weak, so that the pool does not keep a store in memory that the app has forgotten to close. */
+  readonly reports: Set<WeakRef<Report>>;
+  /** Whether a store was forgotten: the listener then stays for good. */
+  forgotten: boolean;
+  readonly listener: (error: unknown) => void;
+}
+
+const GUARD = Symbol.for('connect-drizzle.pool-guard.1');
+
+/**
+ * Listens to the pool's `error` event until the returned function is called. The first store reports;
+ * if the app has a listener of its own, none does, since that one hears of the same error. The caller
+ * must keep `report` in memory.
+ */
+export function guardPool(pool: object, report: Report): () => void {
+  if (!isEmitter(pool)) return () => {};
+  const guard = guardOf(pool);
+  for (const each of guard.reports) {
+    if (each.deref() !== undefined) continue;
+    guard.reports.delete(each);
+    guard.forgotten = true;
+  }
+  const own = new WeakRef(report);
+  guard.reports.add(own);
+  if (!pool.listeners('error').includes(guard.listener)) pool.on('error', guard.listener);
+  return () => {
+    guard.reports.delete(own);
+    if (guard.reports.size === 0 && !guard.forgotten) pool.off('error', guard.listener);
+  };
+}
+
+/** Checks a client out of a pool, whose errors are ignored until it is released: its query fails as well. */
+export async function withClient<T>(
+  pool: Pool,
+  use: (client: PoolClient) => Promise<T>,
+): Promise<T> {
+  const ignore = () => {};
+  const client = await new Promise<PoolClient>((resolve, reject) => {
+    // In the callback: the server's last words may come in the same packet, before a promise resumes.
+    pool.connect((error, connected) => {
+      if (connected === undefined) {
+        reject(error);
+        return;
+      }
+      connected.on('error', ignore);
+      resolve(connected);
+    });
+  });
+  try {
+    return await use(client);
+  } finally {
+    // The pool listens again before this listener goes.
+    client.release();
+    client.off('error', ignore);
+  }
+}
+
+function guardOf(pool: EventEmitter): Guard {
+  const known: unknown = Reflect.get(pool, GUARD);
+  if (isGuard(known)) return known;
+  const reports: Guard['reports'] = new Set();
+  const guard: Guard = {
+    reports,
+    forgotten: false,
+    listener: (error) => {
+      if (pool.listenerCount('error') > 1) return;
+      for (const each of reports) {
+        const report = each.deref();
+        if (report !== undefined) return report(error);
+      }
+    },
+  };
+  Object.defineProperty(pool, GUARD, { value: guard });
+  return guard;
+}
+
+function isGuard(value: unknown): value is Guard {
+  return typeof value === 'object' && value !== null && 'reports' in value && 'listener' in value;
+}
+
+function isEmitter(value: object): value is EventEmitter {
+  return 'on' in value && 'off' in value && 'listeners' in value && 'listenerCount' in value;
+}

@@ -1,0 +1,307 @@
+/** A connection of the app's pool that the server ends: it costs a line in the log, and never the process. */
+import { readFile } from 'node:fs/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { ConnectionError, DrizzleStore } from 'connect-drizzle';
+import { drizzle } from 'drizzle-orm/node-postgres';
+import pg from 'pg';
+import postgres from 'postgres';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { guardPool, withClient } from '../src/drivers/pool-errors.js';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { Browser } from './support/http.js';
+import { startPostgres } from './support/postgres.js';
+import { startProgram } from './support/program.js';
+import { startProxy } from './support/proxy.js';
+import { contentOf, sessionWith } from './support/sessions.js';
+
+let database: TestDatabase;
+let pools: pg.Pool[];
+
+beforeEach(async () => {
+  database = await freshDatabase();
+  pools = [];
+});
+afterEach(async () => {
+  for (const pool of pools) if (!pool.ending) await pool.end();
+  await database.drop();
+});
+
+/** A pool as apps make it: nobody listens to its errors. */
+function bare(url = database.url): pg.Pool {
+  const pool = new pg.Pool({ connectionString: url, application_name: 'app' });
+  pools.push(pool);
+  return pool;
+}
+
+/** Ends the connections of the app, and resolves when the server has. */
+async function terminate(name = 'app'): Promise<number> {
+  const rows = await database.query(
+    'select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = $1',
+    [name],
+  );
+  return rows.length;
+}
+
+async function collectGarbage(): Promise<void> {
+  setFlagsFromString('--expose-gc');
+  // What a WeakRef has given is kept until the turn ends.
+  await nextTurn();
+  runInNewContext('gc()');
+}
+
+const silent = { errorLog: () => {}, createTableIfMissing: true };
+
+/** The code of the README, word for word. */
+async function readmeSnippet(containing: string): Promise<string> {
+  const text = await readFile(new URL('../README.md', import.meta.url), 'utf8');
+  const snippets = [...text.matchAll(/```[jt]s\n(.*?)```/gs)].map(([, code = '']) => code);
+  const found = snippets.find((code) => code.includes(containing));
+  if (found === undefined) throw new Error(`The README has no snippet with ${containing}`);
+  return found;
+}
+
+/** Lets an app listen on a free port, whatever its code says, and say which one. */
+const onFreePort = `
+import { Server } from 'node:http';
+const { listen } = Server.prototype;
+Server.prototype.listen = function () {
+  return listen.call(this, 0, '127.0.0.1', function () {
+    console.log('at http://127.0.0.1:' + this.address().port);
+  });
+};
+`;
+
+/** What a reader of the README adds to the snippet that makes a store on a pool. */
+const appAround = `
+import express from 'express';
+import session from 'express-session';
+const app = express();
+app.use(session({ store, secret: 'secret', resave: false, saveUninitialized: false }));
+app.get('/', (req, res) => {
+  req.session.views = (req.session.views ?? 0) + 1;
+  res.json({ views: req.session.views });
+});
+app.listen(3000);
+`;
+
+describe('the README’s snippet', () => {
+  const snippets: [what: string, containing: string, more: string][] = [
+    ['a pool of the app', 'drizzle({ client: new Pool(', appAround],
+    ['a URL', 'new DrizzleStore(process.env.DATABASE_URL', ''],
+  ];
+
+  async function start(containing: string, more: string, url: string) {
+    const text = `${onFreePort}${await readmeSnippet(containing)}${more}`;
+    const app = startProgram(text, { DATABASE_URL: url, SESSION_SECRET: 'a long random text' });
+    return { ...app, browser: new Browser((await app.until(/http:\S+/)) ?? '') };
+  }
+  const views = async (browser: Browser) => JSON.parse((await browser.get('/')).text);
+
+  test.each(snippets)(
+    'serves the next request after the server has ended its idle connections: %s',
+    async (_what, containing, more) => {
+      const url = new URL(database.url);
+      url.searchParams.set('application_name', 'app');
+      const app = await start(containing, more, url.href);
+      expect(await views(app.browser)).toEqual({ views: 1 });
+      expect(await terminate()).toBeGreaterThan(0);
+      await app.until(/An idle connection of the session store failed/);
+      expect(await views(app.browser)).toEqual({ views: 2 });
+      await app.stop('SIGKILL');
+    },
+  );
+
+  test.each(snippets)(
+    'serves the next request after the server was restarted: %s',
+    async (_what, containing, more) => {
+      await using server = await startPostgres();
+      const app = await start(containing, more, server.url);
+      expect(await views(app.browser)).toEqual({ views: 1 });
+      await server.shutdown();
+      await app.until(/An idle connection of the session store failed/);
+      await server.start();
+      expect(await views(app.browser)).toEqual({ views: 2 });
+      await app.stop('SIGKILL');
+    },
+  );
+});
+
+describe('a pool without a listener', () => {
+  test('is protected by a store that was never used, which says what happened', async () => {
+    const pool = bare();
+    await pool.query('select 1');
+    const errorLog = vi.fn();
+    await using store = new DrizzleStore(drizzle({ client: pool }), { errorLog });
+    expect(await terminate()).toBe(1);
+    await vi.waitFor(() => expect(errorLog).toHaveBeenCalledTimes(1));
+    expect(errorLog).toHaveBeenCalledWith(
+      'connect-drizzle: An idle connection of the session store failed',
+      expect.any(ConnectionError),
+    );
+    await store.close();
+  });
+
+  test('has one listener and one line in a log, however many stores it has, until the last one is closed', async () => {
+    const pool = bare();
+    await pool.query('select 1');
+    const logs = [vi.fn(), vi.fn(), vi.fn()];
+    const [first, ...others] = logs.map((errorLog) => new DrizzleStore(pool, { errorLog }));
+    expect(pool.listenerCount('error')).toBe(1);
+    await terminate();
+    await vi.waitFor(() => expect(logs[0]).toHaveBeenCalledTimes(1));
+    await first?.close();
+    await pool.query('select 1');
+    await terminate();
+    await vi.waitFor(() => expect(logs[1]).toHaveBeenCalledTimes(1));
+    expect(logs.map((log) => log.mock.calls.length)).toEqual([1, 1, 0]);
+    for (const store of others) {
+      expect(pool.listenerCount('error')).toBe(1);
+      await store.close();
+      await store.close();
+    }
+    expect(pool.listenerCount('error')).toBe(0);
+    await using again = new DrizzleStore(pool, silent);
+    expect(pool.listenerCount('error')).toBe(1);
+    await again.close();
+  });
+
+  test('has one listener of all copies of the package', async () => {
+    const pool = bare();
+    vi.resetModules();
+    const copy: { guardPool: typeof guardPool } = await import('../src/drivers/pool-errors.js');
+    expect(copy.guardPool).not.toBe(guardPool);
+    const [one, other] = [vi.fn(), vi.fn()];
+    const ends = [guardPool(pool, one), copy.guardPool(pool, other)];
+    expect(pool.listenerCount('error')).toBe(1);
+    pool.emit('error', new Error('lost'));
+    expect([one.mock.calls.length, other.mock.calls.length]).toEqual([1, 0]);
+    ends[0]?.();
+    pool.emit('error', new Error('lost'));
+    expect([one.mock.calls.length, other.mock.calls.length]).toEqual([1, 1]);
+    ends[1]?.();
+    expect(pool.listenerCount('error')).toBe(0);
+  });
+
+  test('loses its listener to an abort of the store’s signal', async () => {
+    const pool = bare();
+    const controller = new AbortController();
+    new DrizzleStore(pool, { ...silent, signal: controller.signal });
+    controller.abort();
+    await vi.waitFor(() => expect(pool.listenerCount('error')).toBe(0));
+    new DrizzleStore(pool, { ...silent, signal: controller.signal });
+    await vi.waitFor(() => expect(pool.listenerCount('error')).toBe(0));
+  });
+
+  test('keeps no report in memory that nobody else does, and stays protected', async () => {
+    const pool = bare();
+    const forget = () => {
+      const report = () => {};
+      guardPool(pool, report);
+      return new WeakRef(report);
+    };
+    const forgotten = forget();
+    while (forgotten.deref() !== undefined) await collectGarbage();
+    const report = vi.fn();
+    const end = guardPool(pool, report);
+    pool.emit('error', new Error('lost'));
+    expect(report).toHaveBeenCalledTimes(1);
+    end();
+    expect(pool.listenerCount('error')).toBe(1);
+    pool.emit('error', new Error('lost'));
+  });
+
+  test('is left alone where the source is refused', () => {
+    const pool = bare();
+    expect(() => new DrizzleStore(pool, { ttl: -1 })).toThrow(TypeError);
+    expect(pool.listenerCount('error')).toBe(0);
+  });
+});
+
+test('an app’s own listener hears of the error, and no store reports it again', async () => {
+  const pool = bare();
+  await pool.query('select 1');
+  const errorLog = vi.fn();
+  await using store = new DrizzleStore(pool, { errorLog });
+  const heard = vi.fn();
+  pool.on('error', heard);
+  await terminate();
+  await vi.waitFor(() => expect(heard).toHaveBeenCalledTimes(1));
+  expect(errorLog).not.toHaveBeenCalled();
+  await store.close();
+  expect(pool.listeners('error')).toEqual([heard]);
+});
+
+describe('a connection in use that the server ends', () => {
+  test('fails migrate(), and costs nothing else', async () => {
+    const pool = bare();
+    await using store = new DrizzleStore(pool, { errorLog: () => {} });
+    const blocker = new pg.Client({ connectionString: database.url });
+    await blocker.connect();
+    await blocker.query('begin; create table sessions ()');
+    const migrating = store.migrate();
+    await vi.waitFor(async () => {
+      const waiting = await database.query(
+        `select from pg_stat_activity where application_name = 'app' and wait_event_type = 'Lock'`,
+      );
+      expect(waiting).toHaveLength(1);
+    });
+    await terminate();
+    await expect(migrating).rejects.toThrow(ConnectionError);
+    await blocker.end();
+    await store.migrate();
+    await store.close();
+  });
+
+  test('may be a new one whose end comes in the same packet as its beginning', async () => {
+    await using proxy = await startProxy(database.url);
+    const url = new URL(proxy.url);
+    url.searchParams.set('application_name', 'app');
+    const pool = bare(url.href);
+    // ReadyForQuery: the end of the log-in, which the proxy keeps back until the server has ended it all.
+    const held = proxy.hold('toClient', (piece) => piece.includes(Buffer.from('Z\0\0\0\x05I')));
+    const used = withClient(pool, (client) => client.query('select 1'));
+    await held;
+    expect(await terminate()).toBe(1);
+    proxy.release();
+    await expect(used).rejects.toThrow();
+    expect((await withClient(pool, (client) => client.query('select 1 as x'))).rows).toEqual([
+      { x: 1 },
+    ]);
+  });
+
+  test.each(['node-postgres', 'postgres-js'])('may be the one that listens: %s', async (driver) => {
+    const url = new URL(database.url);
+    url.searchParams.set('application_name', 'app');
+    const client = postgres(url.href, { onnotice: () => {} });
+    const states: string[] = [];
+    const store = new DrizzleStore(driver === 'postgres-js' ? client : bare(url.href), {
+      ...silent,
+      sync: { heartbeat: 1 },
+    });
+    store.on('sync', (state) => states.push(state));
+    await store.set('sid', sessionWith({ name: 'kept' }));
+    await vi.waitFor(() => expect(states).toEqual(['up']), { timeout: 20_000 });
+    await terminate();
+    await vi.waitFor(() => expect(states).toEqual(['up', 'down', 'up']), { timeout: 20_000 });
+    expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
+    await store.close();
+    await client.end();
+  });
+});
+
+test('a postgres-js whose idle connections the server ends serves the next call', async () => {
+  const client = postgres(database.url, {
+    onnotice: () => {},
+    connection: { application_name: 'app' },
+  });
+  await using store = new DrizzleStore(client, silent);
+  await store.set('sid', sessionWith({ name: 'kept' }));
+  expect(await terminate()).toBeGreaterThan(0);
+  // A call whose connection has just gone fails, as with every driver; the one after it does not.
+  await store.get('sid').catch(() => {});
+  expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
+  await store.close();
+  await client.end();
+});
