@@ -17,10 +17,11 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { FolderError, FolderInUseError } from 'connect-drizzle';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { isAlive, OwnClaim, sleep } from '../src/drivers/folder-claims.js';
+import { codeOf, isAlive, OwnClaim, sleep } from '../src/drivers/folder-claims.js';
 import { lockFolder, realFolder } from '../src/drivers/folder-lock.js';
 import { type Lockers, makeLockers, whyNoNamespaces } from './support/folder-lockers.js';
 import { runProgram } from './support/program.js';
@@ -382,6 +383,11 @@ describe('a claim whose socket cannot be asked', () => {
     expect(await isAlive(claims, claim)).toBe(true);
     await claim.withdraw();
   });
+});
+
+test('a Node error is known by its code, even under Jest, where it is no Error', () => {
+  expect(codeOf(runInNewContext(`Object.assign(new Error(), { code: 'ENOENT' })`))).toBe('ENOENT');
+  expect([codeOf(new Error('none')), codeOf(undefined)]).toEqual([undefined, undefined]);
 });
 
 describe('the lock file of version 1.0.0', () => {

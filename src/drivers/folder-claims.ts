@@ -302,9 +302,9 @@ function bootId(): string {
   }
 }
 
-/** @internal The `code` of a Node error. */
+/** @internal The `code` of a Node error. Under Jest, those are no instances of `Error`. */
 export function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string'
-    ? error.code
+  return typeof error === 'object' && error !== null && 'code' in error
+    ? String(error.code)
     : undefined;
 }

@@ -7,7 +7,7 @@
  */
 import { mkdir, readFile, realpath, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { FolderError, FolderInUseError } from '../errors.js';
+import { FolderError, FolderInUseError, SessionStoreError } from '../errors.js';
 import { claimsOfOthers, codeOf, isAlive, OwnClaim, remove, sleep } from './folder-claims.js';
 
 /** The directory inside the folder that holds the claims. */
@@ -116,7 +116,7 @@ function isRunning(pid: number): boolean {
 }
 
 function folderError(folder: string, error: unknown): unknown {
-  if (error instanceof FolderInUseError) return error;
+  if (error instanceof SessionStoreError) return error;
   const code = codeOf(error);
   return code === undefined ? error : new FolderError(folder, code);
 }
