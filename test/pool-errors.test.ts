@@ -8,7 +8,7 @@ import { drizzle } from 'drizzle-orm/node-postgres';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { guardPool, withClient } from '../src/drivers/pool-errors.js';
+import { guardPool } from '../src/drivers/pool-errors.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { Browser } from './support/http.js';
 import { startPostgres } from './support/postgres.js';
@@ -261,14 +261,14 @@ describe('a connection in use that the server ends', () => {
     const pool = bare(url.href);
     // ReadyForQuery: the end of the log-in, which the proxy keeps back until the server has ended it all.
     const held = proxy.hold('toClient', (piece) => piece.includes(Buffer.from('Z\0\0\0\x05I')));
-    const used = withClient(pool, (client) => client.query('select 1'));
+    await using store = new DrizzleStore(pool, { errorLog: () => {} });
+    const migrating = store.migrate();
     await held;
     expect(await terminate()).toBe(1);
     proxy.release();
-    await expect(used).rejects.toThrow();
-    expect((await withClient(pool, (client) => client.query('select 1 as x'))).rows).toEqual([
-      { x: 1 },
-    ]);
+    await expect(migrating).rejects.toThrow(ConnectionError);
+    await store.migrate();
+    await store.close();
   });
 
   test.each(['node-postgres', 'postgres-js'])('may be the one that listens: %s', async (driver) => {
