@@ -24,7 +24,11 @@ beforeEach(async () => {
   pools = [];
 });
 afterEach(async () => {
-  for (const pool of pools) if (!pool.ending) await pool.end();
+  for (const pool of pools) {
+    // The server may end what the pool is just ending.
+    pool.on('error', () => {});
+    await pool.end();
+  }
   await database.drop();
 });
 
