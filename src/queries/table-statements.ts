@@ -23,7 +23,7 @@ export function tableStatements(
     [
       f.cte(
         'cleared',
-        sql`delete from ${t} where ctid = any(array(select ctid from ${t} limit 1000 for update skip locked))
+        sql`delete from ${t} where ctid = any(array(select ctid from ${t} where ${f.isOurs} limit 1000 for update skip locked))
           returning ${t.id} as id`,
       ),
       f.announcement('d', 'cleared'),
@@ -33,7 +33,7 @@ export function tableStatements(
         (select ${t.id} from ${t} where ${f.isNotIn('cleared')} limit 1) as busy`,
   );
 
-  const ofUser = sql`${t.userId} = ${text('user')}::${sql.raw(settings.userIdType)} and ${f.isNotEnded}`;
+  const ofUser = sql`${f.isOurs} and ${t.userId} = ${text('user')}::${sql.raw(settings.userIdType)} and ${f.isNotEnded}`;
   const endUserRows = prepare(
     'end_user',
     [
@@ -116,7 +116,12 @@ export function tableStatements(
     sql`select count(*) as count from pruned`,
     false,
   );
-  const probeRows = prepare('probe', [], idAnswer, sql`select ${t.id} as id from ${t} limit 0`);
+  const probeRows = prepare(
+    'probe',
+    [],
+    idAnswer,
+    sql`select ${t.id} as id from ${t} where ${f.isOurs} limit 0`,
+  );
   // Once its queue of notifications has been full, Postgres refuses every one, whoever has caught up
   // since, until somebody asks how full it is.
   const sendMessage = prepare(
