@@ -107,6 +107,8 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
       sql`select ${columns} from ${t} where ${isGiven(shape)} and ${condition} for update skip locked`,
     );
   const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
+  /** The rows that were locked. In a partitioned table, each partition has a row at the same `ctid`. */
+  const isLocked = sql`${t}.ctid = locked.at and ${t.id} = locked.id`;
   const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
 
   /** Announces what `changed` holds, in as few notifications as fit, in the same transaction. */
@@ -140,7 +142,7 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
           ${settings.userIdNullable ? sql`${column(t.userId)} = null,` : sql``}
           ${column(t.version)} = ${t.version} + 1, ${column(t.revokedAt)} = now(),
           ${column(t.expiresAt)} = now() + ${TOMBSTONE}
-        from locked where ${t}.ctid = locked.at and ${condition}
+        from locked where ${isLocked} and ${condition}
         returning ${t.id} as id, locked.live as live`,
     );
   const endingAt = sql`${lockedAt}, ${isLive} as live`;
@@ -166,6 +168,7 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
     inputOwner,
     isGiven,
     isLive,
+    isLocked,
     isNotEnded,
     isNotIn,
     isOurs,
