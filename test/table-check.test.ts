@@ -376,6 +376,11 @@ describe('a table that is not there', () => {
     await wholeCycle(store);
     await database.query('drop table sessions');
     for (const _ of [1, 2]) await expect(store.clear()).rejects.toThrow(TableMissingError);
+    // It must not come between another package's `drop table` and `create table`.
+    await database.query(otherTables.Rails?.sql ?? '');
+    await expect(store.clear()).rejects.toMatchObject({ owner: 'Rails' });
+    await database.query('drop table sessions');
+    for (const _ of [1, 2]) await expect(store.clear()).rejects.toThrow(TableMissingError);
   });
 });
 
