@@ -86,6 +86,26 @@ export class TableMissingError extends SessionStoreError {
   }
 }
 
+/**
+ * Why a table cannot be used: it is another package's, an older or incomplete version of the session table, or
+ * something else keeps the store from using it (a wrong type, a missing permission, a view …).
+ */
+export type MismatchReason = 'foreign' | 'outdated' | 'unusable';
+
+/** There is a table of that name, but the store cannot use it. The message says why, and what to do. */
+export class TableMismatchError extends SessionStoreError {
+  readonly code = 'ERR_TABLE_MISMATCH';
+  constructor(
+    message: string,
+    readonly reason: MismatchReason,
+    /** The package whose table it is, such as `'connect-pg-simple'`, if recognised. */
+    readonly owner: string | undefined,
+    cause?: unknown,
+  ) {
+    super(message, cause);
+  }
+}
+
 /** The session cannot be turned into JSON (a BigInt, a cycle, a `toJSON` that throws). */
 export class NotSerializableError extends SessionStoreError {
   readonly code = 'ERR_NOT_SERIALIZABLE';
@@ -181,17 +201,12 @@ function reasonOf(state: string | undefined): string {
   return state?.startsWith('28') ? ': the user or the password was refused' : '';
 }
 
-const UNDEFINED_COLUMN = '42703';
-const NOT_OURS =
-  "the table lacks a column. Is it another package's, such as the one of connect-pg-simple? Its sessions can be imported into a new table";
-
 /** The database refused a statement; `cause.code` is the SQLSTATE. */
 export class StatementError extends SessionStoreError {
   readonly code = 'ERR_STATEMENT';
   constructor(cause: unknown) {
     const state = sqlState(cause) ?? 'unknown';
-    const hint = state === UNDEFINED_COLUMN ? `: ${NOT_OURS}` : '';
-    super(`The database refused the statement (SQLSTATE ${state})${hint}`, cause);
+    super(`The database refused the statement (SQLSTATE ${state})`, cause);
   }
 }
 

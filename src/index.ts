@@ -15,12 +15,14 @@ export {
   InvalidSidError,
   InvalidUserIdError,
   MigrationError,
+  type MismatchReason,
   NotSerializableError,
   type SafeCause,
   SessionStoreError,
   StatementError,
   StoreClosedError,
   StoreTimeoutError,
+  TableMismatchError,
   TableMissingError,
 } from './errors.js';
 export type {

@@ -83,8 +83,8 @@ const UPDATE_TRIES = 1000;
  * A method takes a Node callback, or gives a promise where there is none. A callback is never
  * called synchronously. A sid that is unknown, expired, revoked or malformed is "no session", never
  * an error: errors are for the system ({@link SessionStoreError}). Any call may fail with a
- * {@link StoreClosedError}, {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError} or
- * {@link StatementError}.
+ * {@link StoreClosedError}, {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError},
+ * {@link TableMismatchError} or {@link StatementError}.
  */
 export class DrizzleStore extends session.Store {
   readonly #settings: Settings;
@@ -350,20 +350,22 @@ export class DrizzleStore extends session.Store {
    * @throws {MigrationError} for an app's own `table`, which drizzle-kit migrates, and for another package's
    */
   migrate(): Promise<void> {
-    return this.#call(undefined, () => {
+    const begin = () => {
       if (this.#settings.table !== undefined) {
         throw new MigrationError(
           "The table is the app's own: make it with drizzle-kit (`drizzle-kit generate`, `drizzle-kit migrate`)",
         );
       }
-      return async ({ connection }) => this.#engine.migrate(connection);
-    });
+      return async ({ connection }: Opened) => this.#engine.migrate(connection);
+    };
+    return this.#promised(this.#engine.perform(begin, itself<void>, rethrow, false));
   }
 
   /**
-   * Opens the source, and resolves when the table is there.
+   * Opens the source, and resolves if the table is there and can be used.
    *
    * @throws {TableMissingError}
+   * @throws {TableMismatchError} if it is another package's table, or sessions cannot be stored in it
    * @throws {ConnectionError}
    * @throws {StoreTimeoutError}
    * @throws {FolderInUseError} of an embedded database

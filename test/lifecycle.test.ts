@@ -380,7 +380,7 @@ test('a store whose making of the table has hung tries again', async () => {
   await using fresh = await freshDatabase();
   await using proxy = await startProxy(fresh.url);
   const pool = fresh.pool({ connectionString: proxy.url });
-  await using store = new DrizzleStore(pool, { ...silent, timeout: 0.3 });
+  await using store = new DrizzleStore(pool, { ...silent, timeout: 3 });
   const held = proxy.hold('toServer', (piece) => piece.includes('pg_advisory_xact_lock'));
   const first = store.get('sid');
   await held;

@@ -240,7 +240,7 @@ describe('from connect-pg-simple', () => {
     const store = new DrizzleStore(database.pool(), options);
     undo.push(() => store.close());
     await expect(store.migrate()).rejects.toMatchObject({ code: 'ERR_MIGRATION' });
-    await expect(store.migrate()).rejects.toThrow('not one of this package');
+    await expect(store.migrate()).rejects.toThrow('belongs to connect-pg-simple');
     expect(await database.query('select sid from session')).toEqual([{ sid: 'sid' }]);
     // Once it is gone, its name is free.
     await database.query('drop table session');

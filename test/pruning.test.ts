@@ -212,8 +212,11 @@ describe('pruneSessions()', () => {
     await database.query('analyze sessions');
     const query = vi.spyOn(pool, 'query');
     await storeWith({ preparedStatements: false }).pruneSessions();
-    const sent: unknown = query.mock.calls[0]?.[0];
-    const text = typeof sent === 'object' && sent !== null && 'text' in sent ? sent.text : sent;
+    const text = query.mock.calls
+      .map(([sent]: unknown[]) =>
+        typeof sent === 'object' && sent !== null && 'text' in sent ? sent.text : sent,
+      )
+      .find((each) => String(each).includes('delete from'));
     const rows = await database
       .query<{ 'QUERY PLAN': string }>(`explain (generic_plan) ${text}`)
       .catch(

@@ -7,9 +7,12 @@
  */
 import { sql } from 'drizzle-orm';
 import { MigrationError } from '../errors.js';
-import { COLUMN_NAMES, DEFAULT_TABLE_NAME, indexName } from '../names.js';
+import { DEFAULT_TABLE_NAME, indexName } from '../names.js';
 import type { Database } from '../queries/fragments.js';
+import { checkTable, type ExpectedTable } from '../queries/table-check.js';
+import { quoted } from '../queries/table-facts.js';
 import { migrations } from './migrations.js';
+import { rowsOf, runOn } from './table.js';
 
 /** Which migrations a table has had. */
 const TRACKING_TABLE = '__connect_drizzle_store';
@@ -17,20 +20,16 @@ const TRACKING_TABLE = '__connect_drizzle_store';
 /** A number of this package's own among the advisory locks of a database. */
 const LOCK = sql.raw(`hashtextextended('connect-drizzle migrate', 0)`);
 
-export interface MigrateTarget {
-  readonly tableName: string;
-  readonly schemaName: string | undefined;
-}
-
 /**
  * Brings a session table up to date; makes it, and its Postgres schema, where there is none. `patience`: how many
  * seconds it waits for other transactions, each time; without it, as long as they take.
  */
 export async function migrate(
   db: Database,
-  { tableName, schemaName }: MigrateTarget,
+  expected: ExpectedTable,
   patience?: number,
 ): Promise<void> {
+  const { tableName, schemaName } = expected;
   const qualified = (name: string) =>
     schemaName === undefined ? quoted(name) : `${quoted(schemaName)}.${quoted(name)}`;
   const table = qualified(tableName);
@@ -51,16 +50,20 @@ export async function migrate(
         await tx.execute(sql`select set_config('lock_timeout', ${limit}::text, true)`);
       }
       await tx.execute(sql`select pg_advisory_xact_lock(${LOCK})`);
-      if (schemaName !== undefined && !(await exists(tx, 'to_regnamespace', quoted(schemaName)))) {
+      if (schemaName !== undefined && !(await schemaExists(tx, quoted(schemaName)))) {
         await tx.execute(sql`create schema ${sql.identifier(schemaName)}`);
+      }
+      const before = await checkTable(runOn(tx), expected);
+      if (before.state === 'mismatch' && before.reason !== 'outdated') {
+        throw new MigrationError(before.message);
       }
       await tx.execute(sql`create table if not exists ${tracking}
       (table_name text not null, migration text not null, applied_at timestamptz not null default now(),
        primary key (table_name, migration))`);
-      const isThere = await exists(tx, 'to_regclass', table);
-      if (isThere) await refuseOthers(tx, table);
+      const isThere = before.state !== 'missing';
       // Whoever has dropped it meant to begin anew.
-      else await tx.execute(sql`delete from ${tracking} where table_name = ${tableName}::text`);
+      if (!isThere)
+        await tx.execute(sql`delete from ${tracking} where table_name = ${tableName}::text`);
       const done = new Set(
         namesIn(
           await tx.execute(
@@ -79,44 +82,26 @@ export async function migrate(
           sql`insert into ${tracking} (table_name, migration) values (${tableName}::text, ${name}::text)`,
         );
       }
+      // Nothing of this is kept if the migrations cannot make the table usable.
+      const after = await checkTable(runOn(tx), expected);
+      if (after.state === 'mismatch') {
+        throw new MigrationError(`The migrations have run, but: ${after.message}`);
+      }
     },
     // Whatever the app's default is: what the process before has done must be seen after the wait.
     { isolationLevel: 'read committed' },
   );
 }
 
-/** A table of that name may be another package's: connect-pg-simple's is called `session`. */
-async function refuseOthers(tx: Pick<Database, 'execute'>, table: string): Promise<void> {
-  const found = await tx.execute(sql`select attname as name from pg_attribute
-    where attrelid = ${table}::text::regclass and attname = ${COLUMN_NAMES.expiresHour}::text and not attisdropped`);
-  if (namesIn(found).length > 0) return;
-  throw new MigrationError(
-    `The table ${table} is not one of this package. Pass another tableName; its sessions can be imported`,
-  );
-}
-
-async function exists(
-  tx: Pick<Database, 'execute'>,
-  lookup: 'to_regclass' | 'to_regnamespace',
-  name: string,
-): Promise<boolean> {
-  const found = await tx.execute(sql`select ${sql.raw(lookup)}(${name}::text)::text as name`);
+async function schemaExists(tx: Pick<Database, 'execute'>, name: string): Promise<boolean> {
+  const found = await tx.execute(sql`select to_regnamespace(${name}::text)::text as name`);
   return namesIn(found).length > 0;
 }
 
-function quoted(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
-}
-
-/** The `name` column of a driver's result, which is an array or has `rows`. */
+/** The `name` column of a driver's result. */
 function namesIn(result: unknown): string[] {
-  const rows: unknown = Array.isArray(result) ? result : rowsOf(result);
-  if (!Array.isArray(rows)) return [];
-  return rows.map((row: { name?: unknown }) => row.name).filter((name) => typeof name === 'string');
-}
-
-function rowsOf(result: unknown): unknown {
-  return typeof result === 'object' && result !== null && 'rows' in result
-    ? result.rows
-    : undefined;
+  return rowsOf(result).flatMap((row) => {
+    const name = typeof row === 'object' && row !== null && 'name' in row ? row.name : undefined;
+    return typeof name === 'string' ? [name] : [];
+  });
 }

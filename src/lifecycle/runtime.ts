@@ -11,9 +11,10 @@ import { Batcher, onLanes } from '../batching/batcher.js';
 import { Patience } from '../batching/deadlines.js';
 import { BatchedRows, type Rows } from '../batching/rows.js';
 import type { Connection, Opener } from '../drivers/detect.js';
-import { StoreClosedError, safeError, storeError, TableMissingError } from '../errors.js';
+import { StoreClosedError, safeError, storeError } from '../errors.js';
 import type { Settings } from '../options.js';
 import { buildStatements, type Statements } from '../queries/statements.js';
+import type { ExpectedTable } from '../queries/table-check.js';
 import type { SessionView } from '../queries/view.js';
 import type { Codec } from '../session/codec.js';
 import { isId } from '../session/id.js';
@@ -23,6 +24,7 @@ import { Realtime, type SyncSource } from '../sync/realtime.js';
 import { traced } from '../util/tracing.js';
 import { migrate } from './migrate.js';
 import { pruneAll, pruneAtIntervals } from './prune.js';
+import { TableGuard } from './table.js';
 
 /** What is there once the source is open. */
 export interface Opened {
@@ -64,7 +66,9 @@ export class Engine {
     );
   /** From the start: the app's pool may lose a connection before the first call. */
   readonly #unguard: (() => void) | undefined;
+  readonly #table: TableGuard;
   #opening: Promise<Opened> | undefined;
+  #preparing: Promise<Opened> | undefined;
   #closed: Promise<void> | undefined;
   #underWay = 0;
   #waitingToOpen = 0;
@@ -74,6 +78,7 @@ export class Engine {
     this.#parts = parts;
     this.#patience = new Patience(parts.settings.timeout);
     this.#unguard = parts.opener.guard?.(this.#onIdleError);
+    this.#table = new TableGuard(this.#expected, this.#patience);
     const { signal, pruneSessionInterval: interval, sync } = parts.settings;
     this.realtime = sync && this.#makeRealtime(sync);
     this.#pruning =
@@ -100,21 +105,23 @@ export class Engine {
 
   /**
    * Runs a call. `begin` runs at once and takes down its arguments; what it gives runs when the source
-   * is open; `give` and `recover` make the result of what comes of it. Only the promise crosses over: the
+   * is open and, unless `needsTable` is false, its table has been checked; `give` and `recover` make the result of
+   * what comes of it. Only the promise crosses over: the
    * caller goes on in its own async context.
    */
   perform<T, Result>(
     begin: () => (opened: Opened) => Promise<T>,
     give: (value: T) => Result,
     recover: (error: unknown) => Result,
+    needsTable = true,
   ): Promise<Result> {
     let running: Promise<T>;
     try {
       if (this.#closed !== undefined) throw new StoreClosedError();
       const run = begin();
       // A call that comes when the source is just open does not overtake those that have waited for it.
-      const isNext = this.#waitingToOpen === 0;
-      running = this.opened !== undefined && isNext ? run(this.opened) : this.#onceOpen(run);
+      const opened = this.#waitingToOpen === 0 ? this.#ready(needsTable) : undefined;
+      running = opened !== undefined ? run(opened) : this.#onceOpen(run, needsTable);
     } catch (error) {
       return Promise.reject(error).catch(recover);
     }
@@ -131,11 +138,11 @@ export class Engine {
     );
   }
 
-  async #onceOpen<T>(run: (opened: Opened) => Promise<T>): Promise<T> {
+  async #onceOpen<T>(run: (opened: Opened) => Promise<T>, needsTable: boolean): Promise<T> {
     this.#waitingToOpen += 1;
     let opened: Opened;
     try {
-      opened = await this.#openInTime();
+      opened = await this.#openInTime(needsTable);
     } finally {
       this.#waitingToOpen -= 1;
     }
@@ -149,7 +156,7 @@ export class Engine {
 
   /** Deletes what has expired, and gives the number of rows. */
   async prune(): Promise<number> {
-    const { statements } = this.opened ?? (await this.#openInTime());
+    const { statements } = this.#ready() ?? (await this.#openInTime());
     return traced({ operation: 'prune' }, async () => {
       const deleteBatch = async (limit: number) => {
         const deleted = await statements.prune(limit);
@@ -162,8 +169,8 @@ export class Engine {
 
   /** Brings the table up to date, however long that takes, or within the `patience` of a call: seconds. */
   migrate({ alone }: Connection, patience?: number): Promise<void> {
-    const { settings, table } = this.#parts;
-    return alone((db) => migrate(db, settings, patience)).catch((error) => {
+    const { table } = this.#parts;
+    return alone((db) => migrate(db, this.#expected, patience)).catch((error) => {
       throw storeError(error, table.label);
     });
   }
@@ -184,9 +191,51 @@ export class Engine {
     }
   }
 
+  get #expected(): ExpectedTable {
+    const { settings, table } = this.#parts;
+    return { ...table, withUser: settings.userId !== undefined };
+  }
+
+  /** What is open, if nothing has to be waited for. */
+  #ready(needsTable = true): Opened | undefined {
+    return needsTable && !this.#table.isUsable ? undefined : this.opened;
+  }
+
   /** A database that does not answer keeps no caller waiting for longer than any other call. */
-  #openInTime(): Promise<Opened> {
-    return this.#patience.waitFor(this.#open());
+  #openInTime(needsTable = true): Promise<Opened> {
+    return this.#patience.waitFor(needsTable ? this.#openWithTable() : this.#open());
+  }
+
+  /** Opens the source and checks the table; calls that arrive meanwhile share the result. */
+  #openWithTable(): Promise<Opened> {
+    this.#preparing ??= this.#context
+      .runInAsyncScope(() => this.#checkTable())
+      .then(
+        (opened) => {
+          this.#preparing = undefined;
+          return opened;
+        },
+        (error) => {
+          this.#preparing = undefined;
+          throw error;
+        },
+      );
+    return this.#preparing;
+  }
+
+  async #checkTable(): Promise<Opened> {
+    const opened = await this.#open();
+    const { connection } = opened;
+    const { settings, opener } = this.#parts;
+    const mayCreate = (settings.createTableIfMissing || opener.embedded) && !settings.table;
+    await this.#table.ensure(
+      connection.db,
+      // What has hung is left behind; the next call tries again.
+      mayCreate
+        ? () => this.#patience.waitFor(this.migrate(connection, settings.timeout))
+        : undefined,
+    );
+    return opened;
   }
 
   /** Opens the source once; after a failure, the next call tries again. */
@@ -223,8 +272,8 @@ export class Engine {
         prepared: preparedStatements,
         timeout,
         announce: this.realtime && { channel: this.#channel, sender: this.realtime.sender },
+        explain: (error) => this.#table.explain(error, connection.db),
       });
-      await this.#ensureTable(connection, built);
       const batcher = new Batcher({ connections: connection.connections, lanes, timeout });
       const statements = onLanes(built, batcher);
       const batched = new BatchedRows(statements, batcher, this.#parts.codec, timeout);
@@ -236,19 +285,6 @@ export class Engine {
     } catch (error) {
       await connection.close();
       throw error;
-    }
-  }
-
-  async #ensureTable(connection: Connection, statements: Statements): Promise<void> {
-    if (!this.#parts.settings.createTableIfMissing && !this.#parts.opener.embedded) return;
-    try {
-      await statements.probe();
-    } catch (error) {
-      if (!(error instanceof TableMissingError) || this.#parts.settings.table !== undefined)
-        throw error;
-      // What has hung is left behind; the next call tries again.
-      const { timeout } = this.#parts.settings;
-      await this.#patience.waitFor(this.migrate(connection, timeout));
     }
   }
 
@@ -271,7 +307,7 @@ export class Engine {
   }
 
   async #syncSource(): Promise<SyncSource> {
-    const { connection, statements } = this.opened ?? (await this.#open());
+    const { connection, statements } = this.#ready() ?? (await this.#openWithTable());
     return {
       listen: connection.listen,
       announce: (payload) => statements.notify(this.#channel, payload),

@@ -20,6 +20,8 @@ export interface StatementSettings extends SessionView {
   readonly timeout: number;
   /** Where and as whom changes are announced. */
   readonly announce: { readonly channel: string; readonly sender: string } | undefined;
+  /** Returns the error to report for one of the driver's. */
+  readonly explain: (error: unknown) => Promise<Error>;
 }
 
 /** What a statement is for: any number of rows, or one alone. */
@@ -70,10 +72,15 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
     });
     return cte('given', sql`select ${sql.join(lists, sql`, `)}`);
   };
+  /**
+   * Always true, and removed by the planner. It names the column that no other package's table has, so that a
+   * statement fails before it touches such a table: each statement contains this, or another use of the column.
+   */
+  const isOurs = sql`(${t.expiresHour} is not null or true)`;
   const isGiven = (shape: Shape) =>
     shape === 'one'
-      ? sql`${t.id} = ${text('ids')}`
-      : sql`${t.id} = any((select ids from given)::text[])`;
+      ? sql`${isOurs} and ${t.id} = ${text('ids')}`
+      : sql`${isOurs} and ${t.id} = any((select ids from given)::text[])`;
   const isNotEnded = sql`${t.revokedAt} is null`;
 
   /** The input as rows, with its columns by their names, and whose they are. */
@@ -100,6 +107,8 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
       sql`select ${columns} from ${t} where ${isGiven(shape)} and ${condition} for update skip locked`,
     );
   const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
+  /** The rows that were locked. In a partitioned table, each partition has a row at the same `ctid`. */
+  const isLocked = sql`${t}.ctid = locked.at and ${t.id} = locked.id`;
   const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
 
   /** Announces what `changed` holds, in as few notifications as fit, in the same transaction. */
@@ -116,7 +125,7 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
   /** A CTE that nothing refers to is never run. */
   const announced = announce === undefined ? sql`true` : sql`(select count(*) from announced) >= 0`;
 
-  const isLive = sql`${isNotEnded} and ${t.expiresAt} > ${timestamp(number('now'))} ${
+  const isLive = sql`${isOurs} and ${isNotEnded} and ${t.expiresAt} > ${timestamp(number('now'))} ${
     lifetime === undefined
       ? sql``
       : sql`and ${t.createdAt} > ${timestamp(number('now'))} - ${lifetime}`
@@ -133,7 +142,7 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
           ${settings.userIdNullable ? sql`${column(t.userId)} = null,` : sql``}
           ${column(t.version)} = ${t.version} + 1, ${column(t.revokedAt)} = now(),
           ${column(t.expiresAt)} = now() + ${TOMBSTONE}
-        from locked where ${t}.ctid = locked.at and ${condition}
+        from locked where ${isLocked} and ${condition}
         returning ${t.id} as id, locked.live as live`,
     );
   const endingAt = sql`${lockedAt}, ${isLive} as live`;
@@ -159,8 +168,10 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
     inputOwner,
     isGiven,
     isLive,
+    isLocked,
     isNotEnded,
     isNotIn,
+    isOurs,
     locked,
     lockedAt,
     stored,

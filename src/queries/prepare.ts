@@ -6,7 +6,6 @@
 import { createHash } from 'node:crypto';
 import { getTableColumns, type SQL, type WithSubquery } from 'drizzle-orm';
 import { Patience } from '../batching/deadlines.js';
-import { storeError } from '../errors.js';
 import type { Answer } from './answers.js';
 import type { Database, Shape, StatementSettings } from './fragments.js';
 
@@ -32,7 +31,7 @@ export function preparing(db: Database, settings: StatementSettings) {
       try {
         return await patience.waitFor(statement.execute(values));
       } catch (error) {
-        throw storeError(error, settings.label);
+        throw await settings.explain(error);
       }
     };
   }

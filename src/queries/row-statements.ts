@@ -90,7 +90,7 @@ export function rowStatements(
           t.createdAt,
         )}
           from locked join input on input.id = locked.id
-          where ${t}.ctid = locked.at and input.created in ('0', ${microseconds(t.createdAt)}::text)
+          where ${f.isLocked} and input.created in ('0', ${microseconds(t.createdAt)}::text)
             and ${t.expiresAt} > ${timestamp(sql`input.alive`)}
           returning ${t.id} as id`,
       ),
@@ -121,7 +121,7 @@ export function rowStatements(
               t.createdAt,
             )}
           from locked join input on input.id = locked.id
-          where ${t}.ctid = locked.at and ${t.version} = input.version::integer
+          where ${f.isLocked} and ${t.version} = input.version::integer
             and ${microseconds(t.createdAt)} = input.created::bigint
           returning ${t.id} as id`,
       ),

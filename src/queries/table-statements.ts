@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { sql } from 'drizzle-orm';
+import { type SQL, sql } from 'drizzle-orm';
 import { countAnswer, endedAnswer, endedIn, idAnswer, storedAnswer, storedOf } from './answers.js';
 import { type Fragments, milliseconds, number, type StatementSettings, text } from './fragments.js';
 import type { Prepared } from './prepare.js';
@@ -18,22 +18,30 @@ export function tableStatements(
 ): Omit<Statements, 'read' | 'touch' | 'save' | 'create' | 'put' | 'end'> {
   const { view: t } = settings;
 
+  /** Deletes up to so many rows that nobody holds. (In a partitioned table, each partition has a row at the same `ctid`.) */
+  const deleteUnlocked = (condition: SQL, limit: SQL, returning: SQL) => [
+    f.cte(
+      'locked',
+      sql`select ${t}.tableoid as part, ${t}.ctid as at from ${t} where ${condition}
+        limit ${limit} for update skip locked`,
+    ),
+    f.cte(
+      'deleted',
+      sql`delete from ${t} where ${t}.ctid = any(array(select at from locked))
+          and (${t}.tableoid, ${t}.ctid) in (select part, at from locked)
+        returning ${returning}`,
+    ),
+  ];
+
   const clearRows = prepare(
     'clear',
-    [
-      f.cte(
-        'cleared',
-        sql`delete from ${t} where ctid = any(array(select ctid from ${t} limit 1000 for update skip locked))
-          returning ${t.id} as id`,
-      ),
-      f.announcement('d', 'cleared'),
-    ],
+    [...deleteUnlocked(f.isOurs, sql`1000`, sql`${t.id} as id`), f.announcement('d', 'deleted')],
     endedAnswer,
-    sql`select (select string_agg(id, ',') from cleared where ${f.announced}) as done,
-        (select ${t.id} from ${t} where ${f.isNotIn('cleared')} limit 1) as busy`,
+    sql`select (select string_agg(id, ',') from deleted where ${f.announced}) as done,
+        (select ${t.id} from ${t} where ${f.isNotIn('deleted')} limit 1) as busy`,
   );
 
-  const ofUser = sql`${t.userId} = ${text('user')}::${sql.raw(settings.userIdType)} and ${f.isNotEnded}`;
+  const ofUser = sql`${f.isOurs} and ${t.userId} = ${text('user')}::${sql.raw(settings.userIdType)} and ${f.isNotEnded}`;
   const endUserRows = prepare(
     'end_user',
     [
@@ -103,20 +111,21 @@ export function tableStatements(
   // time: the plan that suits a small table reads a large one from end to end, twice.
   const pruneRows = prepare(
     'prune',
-    [
-      f.cte(
-        'pruned',
-        sql`delete from ${t} where ctid = any(array(
-            select ctid from ${t} where ${t.expiresHour} <= now() and ${t.expiresAt} <= now()
-            limit ${number('limit')}::integer for update skip locked))
-          returning 1`,
-      ),
-    ],
+    deleteUnlocked(
+      sql`${t.expiresHour} <= now() and ${t.expiresAt} <= now()`,
+      sql`${number('limit')}::integer`,
+      sql`1`,
+    ),
     countAnswer,
-    sql`select count(*) as count from pruned`,
+    sql`select count(*) as count from deleted`,
     false,
   );
-  const probeRows = prepare('probe', [], idAnswer, sql`select ${t.id} as id from ${t} limit 0`);
+  const probeRows = prepare(
+    'probe',
+    [],
+    idAnswer,
+    sql`select ${t.id} as id from ${t} where ${f.isOurs} limit 0`,
+  );
   // Once its queue of notifications has been full, Postgres refuses every one, whoever has caught up
   // since, until somebody asks how full it is.
   const sendMessage = prepare(

@@ -1,0 +1,238 @@
+/**
+ * Judges whether the table in the database is the one the store expects: this package's, complete, and able to store
+ * sessions.
+ *
+ * @module
+ */
+import { getTableColumns } from 'drizzle-orm';
+import type { MismatchReason } from '../errors.js';
+import {
+  type ColumnFacts,
+  type NoTable,
+  type Run,
+  readFacts,
+  type TableFacts,
+} from './table-facts.js';
+import { ownerOf } from './table-owner.js';
+import type { SessionView } from './view.js';
+
+/** The table that a store expects. */
+export interface ExpectedTable extends SessionView {
+  /** Whether the store writes `user_id`. */
+  readonly withUser: boolean;
+}
+
+export interface Mismatch {
+  readonly state: 'mismatch';
+  readonly reason: MismatchReason;
+  /** The package whose table it is, if recognised. */
+  readonly owner: string | undefined;
+  /** What is wrong, and what to do. */
+  readonly message: string;
+}
+
+export type Verdict = { readonly state: 'usable' } | { readonly state: 'missing' } | Mismatch;
+
+/** Finds out whether a store can use its table. */
+export async function checkTable(run: Run, expected: ExpectedTable): Promise<Verdict> {
+  const facts = await readFacts(run, { ...expected, idName: expected.view.id.name });
+  return judge(expected, facts);
+}
+
+/** Judges what the catalog says about a table. */
+export function judge(expected: ExpectedTable, facts: TableFacts | NoTable): Verdict {
+  if (facts.kind === null) {
+    return facts.deniedSchema === null
+      ? { state: 'missing' }
+      : deniedSchema(expected, facts.role, facts.deniedSchema);
+  }
+  const { view, label } = expected;
+  const names = new Set(facts.columns.map(({ name }) => name));
+  const missing = ownColumns(view).flatMap(({ name }) => (names.has(name) ? [] : [name]));
+  const markers = [view.version, view.revokedAt, view.expiresHour];
+  if (markers.every(({ name }) => missing.includes(name))) {
+    return foreign(label, names, missing);
+  }
+  const faults = faultsOf(expected, facts);
+  const all = [...(missing.length > 0 ? [lacks(missing)] : []), ...faults.map(({ text }) => text)];
+  if (all.length === 0) return { state: 'usable' };
+  const isTable = OTHER_KINDS[facts.kind] === undefined;
+  // The type of `version` is the one that differs between releases.
+  if (isTable && (missing.length > 0 || faults.some(({ isOlder }) => isOlder))) {
+    return mismatch(
+      'outdated',
+      `The table ${label} is an older or incomplete version of the session table: ${all.join('; ')}. ` +
+        'Run the migration: `await store.migrate()`, or drizzle-kit if the table is in your own schema',
+    );
+  }
+  const isStructural = faults.some(({ isPermission }) => !isPermission);
+  const advice = isStructural ? `. Change the table or use another one: ${ANOTHER_TABLE}` : '';
+  return mismatch(
+    'unusable',
+    `The table ${label} cannot store sessions: ${all.join('; ')}${advice}`,
+  );
+}
+
+const ANOTHER_TABLE =
+  'set `tableName`, or the name in your Drizzle schema, to another name and create that table with ' +
+  '`await store.migrate()` or drizzle-kit';
+
+function mismatch(reason: MismatchReason, message: string, owner?: string): Mismatch {
+  return { state: 'mismatch', reason, owner, message };
+}
+
+function foreign(label: string, names: ReadonlySet<string>, missing: readonly string[]): Mismatch {
+  const owner = ownerOf(names);
+  const whose =
+    owner === undefined
+      ? 'is not a table of connect-drizzle'
+      : `belongs to ${owner.name}: it has the columns ${listed(owner.columns)}`;
+  const importing =
+    owner === undefined || owner.canImport
+      ? '. Sessions of another express-session store can be imported; see the migration guide'
+      : '';
+  return mismatch(
+    'foreign',
+    `The table ${label} ${whose}; ${lacks(missing)}. Use another table: ${ANOTHER_TABLE}${importing}`,
+    owner?.name,
+  );
+}
+
+function deniedSchema({ label }: ExpectedTable, role: string, schema: string): Mismatch {
+  return mismatch(
+    'unusable',
+    `The table ${label} cannot be used: the role ${role} has no permission on the schema ${schema} ` +
+      `(grant usage on schema ${schema})`,
+  );
+}
+
+/** Something that keeps the store from using a table. */
+interface Fault {
+  readonly text: string;
+  /** Whether the fault is that of a table of an earlier release. */
+  readonly isOlder?: boolean;
+  readonly isPermission?: boolean;
+}
+
+/** What a relation other than a table is, by `pg_class.relkind`. */
+const OTHER_KINDS: Readonly<Record<string, string>> = {
+  v: 'a view',
+  m: 'a materialized view',
+  f: 'a foreign table',
+  S: 'a sequence',
+  c: 'a composite type',
+  i: 'an index',
+  I: 'an index',
+  t: 'a TOAST table',
+};
+
+function faultsOf(expected: ExpectedTable, facts: TableFacts): Fault[] {
+  const { kind, role, withoutPolicy } = facts;
+  const otherKind = OTHER_KINDS[kind];
+  if (otherKind !== undefined) return [{ text: `it is ${otherKind}, not a table` }];
+  const faults = [
+    ...ownColumnFaults(expected, facts),
+    ...otherColumnFaults(expected, facts),
+    ...keyFaults(expected, facts),
+  ];
+  if (facts.hasRules) faults.push({ text: 'it has rules' });
+  if (withoutPolicy.length > 0) {
+    faults.push({
+      text: `row-level security has no policy that lets the role ${role} ${listed(withoutPolicy)}`,
+    });
+  }
+  const denied = deniedCommands(expected, facts);
+  if (denied.length > 0) {
+    faults.push({
+      text:
+        `the role ${role} has no permission to ${listed(denied)} ` +
+        `(grant ${denied.join(', ').toLowerCase()} on ${expected.label})`,
+      isPermission: true,
+    });
+  }
+  return faults;
+}
+
+/** Faults of the columns that the store reads and writes, except that they are missing. */
+function ownColumnFaults(expected: ExpectedTable, { columns, userType }: TableFacts): Fault[] {
+  const { view, withUser, userIdNullable } = expected;
+  const found = new Map(columns.map((column) => [column.name, column]));
+  return ownColumns(view).flatMap((own): Fault[] => {
+    const column = found.get(own.name);
+    if (column === undefined) return [];
+    const texts: string[] = [];
+    const isUser = own === view.userId;
+    const isGenerated = own.generated !== undefined;
+    const type = own.getSQLType();
+    const hasOtherType = !isUser && column.type !== type;
+    if (hasOtherType) texts.push(`is ${column.type} instead of ${type}`);
+    if (isUser && withUser && userType !== null && !isComparable(column, userType)) {
+      texts.push(`is ${column.type}, but the store expects ${userType.name}`);
+    }
+    if (column.isGenerated !== isGenerated) {
+      texts.push(isGenerated ? 'is not a generated column' : 'is a generated column');
+    } else if (own.hasDefault && !column.hasDefault) {
+      texts.push('has no default');
+    }
+    const mayBeNull = isUser ? userIdNullable : !own.notNull && !isGenerated;
+    if (column.notNull && mayBeNull) texts.push('is NOT NULL');
+    else if (isUser && !withUser && column.notNull && !column.hasDefault) {
+      texts.push('is NOT NULL, but the store has no option userId');
+    }
+    const isOlder = hasOtherType && own === view.version;
+    return texts.map((text) => ({ text: `the column ${own.name} ${text}`, isOlder }));
+  });
+}
+
+/** Faults of the columns that the store does not know. */
+function otherColumnFaults({ view }: ExpectedTable, { columns }: TableFacts): Fault[] {
+  const own = new Set(ownColumns(view).map(({ name }) => name));
+  return columns
+    .filter(({ name, notNull, hasDefault }) => !own.has(name) && notNull && !hasDefault)
+    .map(({ name }) => ({ text: `the column ${name} is NOT NULL and has no default` }));
+}
+
+function keyFaults({ view }: ExpectedTable, { columns, hasKey }: TableFacts): Fault[] {
+  const { name } = view.id;
+  if (hasKey || !columns.some((column) => column.name === name)) return [];
+  return [
+    {
+      text: `the column ${name} is no primary key and has no other unique index that is valid, not deferrable and not partial`,
+    },
+  ];
+}
+
+function deniedCommands({ view, withUser }: ExpectedTable, facts: TableFacts): string[] {
+  const { id, data, userId, expiresAt } = view;
+  const inserted = [id, data, expiresAt, ...(withUser ? [userId] : [])];
+  const updated = ownColumns(view).filter((own) => own !== id && own.generated === undefined);
+  const mayOn = (privilege: 'mayInsert' | 'mayUpdate', own: readonly { name: string }[]) =>
+    facts.columns.every(
+      (column) => column[privilege] || own.every(({ name }) => name !== column.name),
+    );
+  return [
+    ...(facts.maySelect ? [] : ['SELECT']),
+    ...(mayOn('mayInsert', inserted) ? [] : ['INSERT']),
+    ...(mayOn('mayUpdate', updated) ? [] : ['UPDATE']),
+    ...(facts.mayDelete ? [] : ['DELETE']),
+  ];
+}
+
+/** Whether Postgres compares and stores user ids of one type as the other. */
+function isComparable(column: ColumnFacts, cast: { name: string; category: string }): boolean {
+  if (column.type === cast.name) return true;
+  return column.category === cast.category && ['N', 'S'].includes(cast.category);
+}
+
+function ownColumns(view: SessionView['view']) {
+  return Object.values(getTableColumns(view));
+}
+
+function lacks(missing: readonly string[]): string {
+  return `it lacks the column${missing.length === 1 ? '' : 's'} ${listed(missing)}`;
+}
+
+function listed(words: readonly string[]): string {
+  const last = words.at(-1) ?? '';
+  return words.length < 2 ? last : `${words.slice(0, -1).join(', ')} and ${last}`;
+}

@@ -1,0 +1,147 @@
+/**
+ * Reads what the catalog says about the session table: one query, one round trip.
+ *
+ * @module
+ */
+import { sqlState } from '../errors.js';
+
+/** Runs a query with `$1`, `$2` … and returns its rows as objects. */
+export type Run = (text: string, values: readonly string[]) => Promise<readonly unknown[]>;
+
+export interface ColumnFacts {
+  readonly name: string;
+  /** The SQL type without a length; of a domain, its base type. */
+  readonly type: string;
+  /** `pg_type.typcategory`: `N` for numbers, `S` for strings, and others. */
+  readonly category: string;
+  readonly notNull: boolean;
+  /** Whether the column has a default, an identity, or an expression that generates it. */
+  readonly hasDefault: boolean;
+  readonly isGenerated: boolean;
+  readonly mayInsert: boolean;
+  readonly mayUpdate: boolean;
+}
+
+export interface TableFacts {
+  /** `pg_class.relkind`. */
+  readonly kind: string;
+  readonly role: string;
+  readonly columns: readonly ColumnFacts[];
+  /** Whether `on conflict (id)` finds a unique index. */
+  readonly hasKey: boolean;
+  readonly hasRules: boolean;
+  /** The commands that row-level security lets the role run on no row, because no policy allows them. */
+  readonly withoutPolicy: readonly string[];
+  readonly maySelect: boolean;
+  readonly mayDelete: boolean;
+  /** The SQL type that the store casts user ids to; null if Postgres does not know it by that name. */
+  readonly userType: { readonly name: string; readonly category: string } | null;
+}
+
+/** There is no such table, or the role may not use the schema that holds it. */
+export interface NoTable {
+  readonly kind: null;
+  readonly role: string;
+  readonly deniedSchema: string | null;
+}
+
+/**
+ * Returns one row with one column of JSON text, so that an app's type parsers do not matter.
+ * `$1`: the quoted name, `$2`: the id column, `$3`: the type of user ids or an empty string.
+ */
+const QUERY = `
+with recursive found as (
+  select to_regclass($1::text)::oid as id
+), attributes as (
+  select attnum, attname, atttypid, attnotnull, attgenerated <> '' as is_generated,
+    atthasdef or attidentity <> '' as has_default
+  from pg_attribute, found where attrelid = found.id and attnum > 0 and not attisdropped
+), types as (
+  select a.attnum, t.oid, t.typtype, t.typbasetype, t.typcategory, t.typnotnull, t.typdefault
+  from attributes as a join pg_type as t on t.oid = a.atttypid
+  union all
+  select d.attnum, t.oid, t.typtype, t.typbasetype, t.typcategory, t.typnotnull, t.typdefault
+  from types as d join pg_type as t on t.oid = d.typbasetype where d.typtype = 'd'
+), columns as (
+  select attnum, attname, is_generated, attnotnull or bool_or(typnotnull) as not_null,
+    has_default or bool_or(typdefault is not null) as has_default,
+    max(format_type(oid, null)) filter (where typtype <> 'd') as type,
+    max(typcategory::text) filter (where typtype <> 'd') as category
+  from attributes join types using (attnum)
+  group by attnum, attname, is_generated, attnotnull, has_default
+)
+select case when c.oid is null then json_build_object(
+  'kind', null,
+  'role', current_user,
+  'deniedSchema', (select nspname from pg_namespace
+    where current_schema() is null and not has_schema_privilege(oid, 'usage') and nspname = any(
+      string_to_array(regexp_replace(current_setting('search_path'), '[" ]', '', 'g'), ',')) limit 1)
+) else json_build_object(
+  'kind', c.relkind,
+  'role', current_user,
+  'columns', (select coalesce(json_agg(json_build_object(
+      'name', attname, 'type', type, 'category', category, 'notNull', not_null, 'hasDefault', has_default,
+      'isGenerated', is_generated, 'mayInsert', has_column_privilege(c.oid, attnum, 'insert'),
+      'mayUpdate', has_column_privilege(c.oid, attnum, 'update')) order by attnum), '[]')
+    from columns),
+  'hasKey', exists (select from pg_index join columns on attnum = indkey[0]
+    where indrelid = c.oid and attname = $2::text and indnkeyatts = 1 and indisunique and indisvalid
+      and indimmediate and indpred is null and indexprs is null),
+  'hasRules', exists (select from pg_rewrite where ev_class = c.oid and rulename <> '_RETURN'),
+  'withoutPolicy', (select coalesce(json_agg(command), '[]')
+    from (values ('SELECT', 'r'), ('INSERT', 'a'), ('UPDATE', 'w'), ('DELETE', 'd')) as needed (command, code)
+    where row_security_active(c.oid) and not exists (select from pg_policy
+      where polrelid = c.oid and polpermissive and polcmd::text in ('*', code) and exists (
+        select from unnest(polroles) as role
+        where case when role = 0 then true else pg_has_role(role, 'usage') end))),
+  'maySelect', has_table_privilege(c.oid, 'select'),
+  'mayDelete', has_table_privilege(c.oid, 'delete'),
+  'userType', (select json_build_object('name', format_type(oid, null), 'category', typcategory)
+    from pg_type where oid = to_regtype(nullif($3::text, '')) and typtype <> 'd')
+) end::text as facts
+from found left join pg_class as c on c.oid = found.id`;
+
+const INSUFFICIENT_PRIVILEGE = '42501';
+
+export interface Asked {
+  readonly schemaName: string | undefined;
+  readonly tableName: string;
+  readonly idName: string;
+  readonly userIdType: string;
+}
+
+/** Reads the facts about a table. */
+export async function readFacts(run: Run, asked: Asked): Promise<TableFacts | NoTable> {
+  const { schemaName, tableName, idName, userIdType } = asked;
+  const name = [schemaName, tableName].filter((part) => part !== undefined).map(quoted);
+  // Before Postgres 16, `to_regtype` raises a syntax error for anything but a type's name.
+  const userType = /^\w+( \w+)*$/.test(userIdType) ? userIdType : '';
+  let rows: readonly unknown[];
+  try {
+    rows = await run(QUERY, [name.join('.'), idName, userType]);
+  } catch (error) {
+    // `to_regclass` raises this for a schema that the role may not use.
+    if (sqlState(error) !== INSUFFICIENT_PRIVILEGE || schemaName === undefined) throw error;
+    return { kind: null, role: '', deniedSchema: schemaName };
+  }
+  const [row] = rows;
+  const text = isObject(row) ? row.facts : undefined;
+  const facts: unknown = typeof text === 'string' ? JSON.parse(text) : undefined;
+  if (!isFacts(facts))
+    throw new TypeError('The driver did not return the result of the table check');
+  return facts;
+}
+
+/** Quotes an identifier. */
+export function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** The shape is the query's; this only tells it from what a driver may have made of it. */
+function isFacts(value: unknown): value is TableFacts | NoTable {
+  return isObject(value) && (value.kind === null || Array.isArray(value.columns));
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
