@@ -412,30 +412,47 @@ describe('what it loads', () => {
   });
 });
 
-test('an app that is bundled into one file still makes its table', async () => {
-  await using db = await freshDatabase();
-  await using app = await linkedApp(packed, '0.45');
-  await app.write(
-    'app.mjs',
+test.each([
+  [
+    'an ES module',
+    'esm',
     `import { DrizzleStore, idOf } from 'connect-drizzle';
-     import { sessions } from 'connect-drizzle/schema';\n${useStore}`,
-  );
-  await build({
-    absWorkingDir: app.folder,
-    entryPoints: ['app.mjs'],
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    outfile: join(app.folder, 'bundle/app.mjs'),
-    external: ['pg', 'postgres', '@electric-sql/pglite'],
-    banner: {
-      js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`,
-    },
-    logLevel: 'error',
-  });
-  await app.run('rm', ['-r', 'node_modules/connect-drizzle', 'node_modules/drizzle-orm']);
-  expect(await app.node(['bundle/app.mjs', db.url])).toBe('views 1 function object\n');
-});
+     import { sessions } from 'connect-drizzle/schema';`,
+  ],
+  [
+    'a CommonJS module',
+    'cjs',
+    `const { DrizzleStore, idOf } = require('connect-drizzle');
+     const { sessions } = require('connect-drizzle/schema');`,
+  ],
+] as const)(
+  'an app that is bundled into one file, %s, still makes its table',
+  async (_, format, load) => {
+    await using db = await freshDatabase();
+    await using app = await linkedApp(packed, '0.45');
+    const [entry, output] =
+      format === 'esm' ? ['app.mjs', 'bundle.mjs'] : ['app.cjs', 'bundle.cjs'];
+    await app.write(entry, `${load}\n${useStore}`);
+    await build({
+      absWorkingDir: app.folder,
+      entryPoints: [entry],
+      bundle: true,
+      platform: 'node',
+      format,
+      outfile: join(app.folder, output),
+      external: ['pg', 'postgres', '@electric-sql/pglite'],
+      banner:
+        format === 'esm'
+          ? {
+              js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`,
+            }
+          : {},
+      logLevel: 'error',
+    });
+    await app.run('rm', ['-r', 'node_modules/connect-drizzle', 'node_modules/drizzle-orm']);
+    expect(await app.node([output, db.url])).toBe('views 1 function object\n');
+  },
+);
 
 async function sizeOf(folder: string): Promise<number> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
