@@ -100,6 +100,27 @@ async function buildWithEsbuild(app: ScratchApp): Promise<void> {
   await esbuild(app, { entryPoints: ['main.js'], outdir: 'site' });
 }
 
+/** Runs webpack in the app's folder. A warning is an error. */
+async function buildWithWebpack(app: ScratchApp, config: object): Promise<void> {
+  // Most of the time of webpack is that of the minifier, and a large page is fine here.
+  const options = {
+    mode: 'production',
+    optimization: { minimize: false },
+    performance: false,
+    ...config,
+  };
+  await app.write(
+    'build.js',
+    `import webpack from 'webpack';
+     webpack(${JSON.stringify(options)}, (error, stats) => {
+       if (!error && !stats.hasErrors() && !stats.hasWarnings()) return;
+       console.error(error ?? stats.toString('errors-warnings'));
+       process.exitCode = 1;
+     });`,
+  );
+  await app.node(['build.js']);
+}
+
 /** Each builds the app into its folder `site`. */
 const bundlers: Record<
   string,
@@ -114,28 +135,11 @@ const bundlers: Record<
   webpack: {
     async build(app) {
       await app.write('site/index.html', html('./main.js'));
-      await app.write(
-        'build.js',
-        `import { fileURLToPath } from 'node:url';
-           import webpack from 'webpack';
-           const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-           webpack(
-             {
-               mode: 'production',
-               // Most of its time is that of the minifier.
-               optimization: { minimize: false },
-               target: 'web',
-               entry: './main.js',
-               output: { path: here('site') },
-             },
-             (error, stats) => {
-               if (!error && !stats.hasErrors()) return;
-               console.error(error ?? stats.toString('errors-only'));
-               process.exitCode = 1;
-             },
-           );`,
-      );
-      await app.node(['build.js']);
+      await buildWithWebpack(app, {
+        target: 'web',
+        entry: './main.js',
+        output: { path: join(app.folder, 'site') },
+      });
     },
   },
   esbuild: { build: buildWithEsbuild },
@@ -170,6 +174,36 @@ async function textOf(browser: Browser, site: string): Promise<unknown> {
     await tab.close();
   }
 }
+
+test.each([
+  ['imports', 'server.mjs', `import { DrizzleStore } from 'connect-drizzle';`],
+  ['requires', 'server.cjs', `const { DrizzleStore } = require('connect-drizzle');`],
+])(
+  'webpack leaves the drivers of a server that %s the package to Node, without a warning',
+  async (_, entry, load) => {
+    const app = await browserApp();
+    await app.write(
+      entry,
+      `${load}
+       const store = new DrizzleStore('postgres://nobody@127.0.0.1:1/none', { errorLog() {} });
+       store.get('a sid').catch((error) => console.log(error.code)).then(() => store.close());`,
+    );
+    const drivers = ['pg', 'postgres', '@electric-sql/pglite'];
+    await buildWithWebpack(app, {
+      target: 'node',
+      entry: `./${entry}`,
+      output: { path: join(app.folder, 'built'), filename: 'server.cjs' },
+      // For the imports in Drizzle.
+      externals: Object.fromEntries(drivers.map((name) => [name, `commonjs ${name}`])),
+      // A condition that webpack has for a server would lead to the ES module.
+      resolve: {
+        conditionNames: [entry.endsWith('.mjs') ? 'import' : 'require', 'node', 'default'],
+      },
+    });
+    expect(await app.node(['built/server.cjs'])).toBe('ERR_CONNECTION\n');
+  },
+  240_000,
+);
 
 test('the schema imports nothing but drizzle-orm', async () => {
   const app = await browserApp();
