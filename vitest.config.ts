@@ -9,6 +9,8 @@ const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
  */
 const onceOnly = [
   'package',
+  'bundles',
+  'jest',
   'migrations',
   'examples',
   'examples-browser',

@@ -1,19 +1,91 @@
-// Gives what is built its CommonJS side: an entry for `require` that gives the same module, and each
-// declaration a second time, as a CommonJS module's. Drizzle has other declarations for `require` than for
-// `import`, and a table of the one kind is none of the other: a CommonJS app and this package must meet in
-// the same ones.
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+// Adds the CommonJS build to dist/, beside the ES modules that tsc has made: one file for each entry,
+// without a single import(), which fails under Jest. Each declaration is written a second time, as a
+// CommonJS module's: Drizzle has other declarations for `require` than for `import`, and its two kinds of
+// tables are not assignable to each other, so a CommonJS app and this package must use the same kind.
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
 
-const dist = new URL('../dist/', import.meta.url);
-const ENTRIES = ['index', 'schema'];
+const root = fileURLToPath(new URL('../', import.meta.url));
+const dist = resolve(root, 'dist');
+const src = resolve(root, 'src');
 
-for (const name of ENTRIES) {
-  writeFileSync(new URL(`${name}.cjs`, dist), `module.exports = require('./${name}.js');\n`);
+const RELATIVE_IMPORT = /(['"])(\.{1,2}\/[^'"]+)\.js\1/g;
+
+/** Modules that the CommonJS build replaces. */
+const replacements = new Map([[resolve(src, 'drivers/load.js'), resolve(src, 'drivers/load.cts')]]);
+
+/** Both entries are to share one schema: what imports it requires the other entry. */
+const otherEntries = new Map([[resolve(src, 'schema.js'), './schema.cjs']]);
+
+const resolveModules = {
+  name: 'resolve-modules',
+  setup({ onResolve }) {
+    onResolve({ filter: /^\./ }, ({ path, resolveDir, kind }) => {
+      if (kind === 'entry-point') return undefined;
+      const module = resolve(resolveDir, path);
+      const entry = otherEntries.get(module);
+      if (entry !== undefined) return { path: entry, external: true };
+      const replacement = replacements.get(module);
+      return replacement === undefined ? undefined : { path: replacement };
+    });
+  },
+};
+
+await build({
+  absWorkingDir: root,
+  entryPoints: { index: 'src/index.ts', schema: 'src/schema.ts' },
+  outdir: 'dist',
+  outExtension: { '.js': '.cjs' },
+  bundle: true,
+  format: 'cjs',
+  platform: 'node',
+  target: 'node20.19',
+  packages: 'external',
+  // Turns the import() of a package into a require.
+  supported: { 'dynamic-import': false },
+  sourcemap: true,
+  // The tarball holds src/.
+  sourcesContent: false,
+  plugins: [resolveModules],
+  logLevel: 'warning',
+});
+
+const declarations = reachableFrom(['index.d.ts', 'schema.d.ts']);
+for (const path of readdirSync(dist, { recursive: true })) {
+  const file = resolve(dist, path);
+  // No app can see what its entries do not lead to.
+  if (/\.d\.ts(\.map)?$/.test(path) && !declarations.has(file.replace(/\.map$/, ''))) rmSync(file);
+}
+for (const file of declarations) {
+  writeDeclaration(file);
+  writeMap(`${file}.map`);
 }
 
-for (const path of readdirSync(dist, { recursive: true })) {
-  if (!path.endsWith('.d.ts')) continue;
-  const text = readFileSync(new URL(path, dist), 'utf8');
-  const asCommonJs = text.replaceAll(/(['"])(\.{1,2}\/[^'"]+)\.js\1/g, '$1$2.cjs$1');
-  writeFileSync(new URL(path.replace(/\.d\.ts$/, '.d.cts'), dist), asCommonJs);
+/** Returns the declaration files that the types of these files lead to, they themselves included. */
+function reachableFrom(entries) {
+  const found = new Set();
+  const add = (file) => {
+    if (found.has(file)) return;
+    found.add(file);
+    for (const [, , path] of readFileSync(file, 'utf8').matchAll(RELATIVE_IMPORT)) {
+      add(resolve(dirname(file), `${path}.d.ts`));
+    }
+  };
+  for (const entry of entries) add(resolve(dist, entry));
+  return found;
+}
+
+function writeDeclaration(file) {
+  const text = readFileSync(file, 'utf8')
+    .replaceAll(RELATIVE_IMPORT, '$1$2.cjs$1')
+    .replace(/^(\/\/# sourceMappingURL=.+)\.d\.ts\.map$/m, '$1.d.cts.map');
+  writeFileSync(file.replace(/\.d\.ts$/, '.d.cts'), text);
+}
+
+function writeMap(file) {
+  const map = JSON.parse(readFileSync(file, 'utf8'));
+  map.file = map.file.replace(/\.d\.ts$/, '.d.cts');
+  writeFileSync(file.replace(/\.d\.ts\.map$/, '.d.cts.map'), JSON.stringify(map));
 }

@@ -236,9 +236,12 @@ export function storeError(error: unknown, table: string): Error {
   return new StatementError(error);
 }
 
-/** The package that an import did not find: pg, postgres or PGlite. */
+/**
+ * Returns the package that an import or a require did not find: pg, postgres or PGlite. Under Jest the
+ * error comes from another realm, so it is no instance of this one's `Error`.
+ */
 function missingPackage(error: unknown): string | undefined {
-  const message = error instanceof Error ? error.message : '';
+  const message = isRecord(error) ? String(error.message) : '';
   return /Cannot find (?:package|module) '([^']+)'/.exec(message)?.[1];
 }
 

@@ -1,9 +1,9 @@
 /**
- * The identifiers of the session table.
+ * The identifiers of the session table. Part of the schema, which browsers load as well: uses no Node
+ * module and no Node global.
  *
  * @module
  */
-import { createHash } from 'node:crypto';
 
 /** The table that the package's own migrations make. */
 export const DEFAULT_TABLE_NAME = 'sessions';
@@ -26,17 +26,39 @@ export type ColumnNames = Readonly<typeof COLUMN_NAMES>;
 /** Postgres cuts longer identifiers off without an error (NAMEDATALEN - 1). */
 export const MAX_IDENTIFIER_BYTES = 63;
 
-/** The name of an index of the session table, `sessions_user_id_index`: within 63 bytes whatever the table's. */
+/**
+ * Returns the name of an index of the session table, such as `sessions_user_id_index`. A name that is too
+ * long for Postgres is shortened; a hash keeps the indexes of similarly named tables apart.
+ */
 export function indexName(tableName: string, column: 'user_id' | 'expires_hour'): string {
   const name = `${tableName}_${column}_index`;
-  if (Buffer.byteLength(name) <= MAX_IDENTIFIER_BYTES) return name;
-  const hash = createHash('sha256').update(tableName).digest('hex').slice(0, 8);
+  if (utf8(name).length <= MAX_IDENTIFIER_BYTES) return name;
+  const hash = fnv1a(utf8(tableName)).toString(16).padStart(8, '0');
   return `${cut(tableName, 30)}_${hash}_${column}_index`;
 }
 
-/** The start of a text, of at most so many bytes of UTF-8, no character torn apart. */
-function cut(text: string, bytes: number): string {
-  let end = text.length;
-  while (Buffer.byteLength(text.slice(0, end)) > bytes) end -= 1;
-  return text.slice(0, end);
+/** Cuts a string to at most so many bytes of UTF-8, at the end of a code point. */
+function cut(text: string, maxBytes: number): string {
+  let kept = '';
+  let bytes = 0;
+  for (const character of text) {
+    bytes += utf8(character).length;
+    if (bytes > maxBytes) break;
+    kept += character;
+  }
+  return kept;
+}
+
+function utf8(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+/**
+ * Returns the 32-bit FNV-1a hash. It need not resist attacks, it only tells apart names that begin alike,
+ * and names of one length that differ in a single byte never collide.
+ */
+function fnv1a(bytes: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (const byte of bytes) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash >>> 0;
 }

@@ -3,7 +3,8 @@
  *
  * An app re-exports `sessions` from its own schema (`export * from 'connect-drizzle/schema'`), makes
  * one under another name with {@link sessionTable}, or spreads {@link sessionColumns} and
- * {@link sessionIndexes} into a table of its own.
+ * {@link sessionIndexes} into a table of its own. Imports nothing but `drizzle-orm`, so that the app can
+ * share its schema file with a browser.
  *
  * @module
  */
@@ -130,7 +131,11 @@ type PlainSessionTable = ReturnType<typeof pgTable<string, SessionColumns>>;
 type QualifiedSessionTable = ReturnType<typeof tableInSchema<string, SessionColumns>>;
 
 /** The session table under its default name. */
-export const sessions: PlainSessionTable = sessionTable();
+// Not sessionTable(): its PgSchema brings Drizzle's query builder with it, 30 kB of a browser bundle.
+export const sessions: PlainSessionTable = /* @__PURE__ */ plainTable(
+  DEFAULT_TABLE_NAME,
+  COLUMN_NAMES,
+);
 
 /** A session table that {@link sessionTable} made. */
 export type SessionTable = PlainSessionTable | QualifiedSessionTable;

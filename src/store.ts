@@ -96,7 +96,8 @@ export class DrizzleStore extends session.Store {
 
   static {
     // express-session assigns `store.generate`: what it generates must be known as a request's own.
-    Object.defineProperty(DrizzleStore.prototype, 'generate', {
+    // biome-ignore lint/complexity/noThisInStatic: esbuild renames a class that refers to itself by its name.
+    Object.defineProperty(this.prototype, 'generate', {
       configurable: true,
       get(this: DrizzleStore) {
         return this.#generate;

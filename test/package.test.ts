@@ -1,5 +1,5 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { access, readdir, readFile, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -26,8 +26,10 @@ test('the tarball holds what a user needs and nothing else', () => {
     /^(README|CHANGELOG)\.md$/,
     /^LICENSE$/,
     /^package\.json$/,
-    /^dist\/[\w-]+(\/[\w-]+)?\.(js|d\.c?ts)$/,
-    /^dist\/(index|schema)\.cjs$/,
+    /^dist\/[\w-]+(\/[\w-]+)?\.(js|d\.c?ts)(\.map)?$/,
+    /^dist\/(index|schema)\.cjs(\.map)?$/,
+    // What the maps lead to.
+    /^src\/[\w-]+(\/[\w-]+)?\.c?ts$/,
     /^drizzle\/\d+_\w+\.sql$/,
     /^drizzle\/meta\/_journal\.json$/,
     /^drizzle\/v1\/\d+_\w+\/migration\.sql$/,
@@ -37,6 +39,44 @@ test('the tarball holds what a user needs and nothing else', () => {
   const missing = expected.filter((pattern) => !packed.files.some((path) => pattern.test(path)));
   expect(missing).toEqual([]);
   console.log(`tarball: ${kilobytes(packed.size)}, unpacked ${kilobytes(packed.unpackedSize)}`);
+});
+
+test('every map leads to sources that are in the tarball', async () => {
+  await using app = await linkedApp(packed, '0.45');
+  const own = join(app.folder, 'node_modules/connect-drizzle');
+  const mapped = packed.files.filter((path) => /^dist\/.*\.(c?js|d\.c?ts)$/.test(path));
+  expect(mapped.length).toBeGreaterThan(50);
+  for (const path of mapped) {
+    const file = join(own, path);
+    const [, name] = /^\/\/# sourceMappingURL=(.+)$/m.exec(await readFile(file, 'utf8')) ?? [];
+    expect(name, path).toBe(`${basename(path)}.map`);
+    const map: { file?: string; sources: string[] } = JSON.parse(
+      await readFile(`${file}.map`, 'utf8'),
+    );
+    // esbuild leaves `file` out.
+    if (map.file !== undefined) expect(map.file).toBe(basename(path));
+    expect(map.sources.length).toBeGreaterThan(0);
+    for (const source of map.sources) await access(join(dirname(file), source));
+  }
+});
+
+test.each([
+  ['import', `import { DrizzleStore } from 'connect-drizzle';`, []],
+  [
+    'require',
+    `import { createRequire } from 'node:module';
+     const { DrizzleStore } = createRequire(import.meta.url)('connect-drizzle');`,
+    ['--no-experimental-require-module'],
+  ],
+])('a stack trace names the sources of what %s gives', async (_, load, flags) => {
+  await using app = await linkedApp(packed, '0.45');
+  await app.write(
+    'app.mjs',
+    `${load}\ntry { new DrizzleStore(7); } catch (error) { console.log(error.stack); }`,
+  );
+  const stack = await app.node(['--enable-source-maps', ...flags, 'app.mjs']);
+  expect(stack).toMatch(/connect-drizzle\/src\/drivers\/\w+\.ts:\d+:\d+/);
+  expect(stack).not.toMatch(/connect-drizzle\/dist\//);
 });
 
 const useStore = `
@@ -65,6 +105,18 @@ describe('installed by npm into an empty app', () => {
   }, 180_000);
   afterAll(async () => {
     await app[Symbol.asyncDispose]();
+  });
+
+  test('the CommonJS build works by itself, with the database’s own driver', async () => {
+    await using db = await freshDatabase();
+    await app.write(
+      'commonjs.cjs',
+      `const { DrizzleStore, idOf } = require('connect-drizzle');
+       const { sessions } = require('connect-drizzle/schema');\n${useStore}`,
+    );
+    expect(await app.node(['--no-experimental-require-module', 'commonjs.cjs', db.url])).toBe(
+      'views 1 function object\n',
+    );
   });
 
   test('an ES module imports it', async () => {
@@ -105,21 +157,61 @@ describe('installed by npm into an empty app', () => {
     );
   });
 
-  test('an embedded database says which package is missing', async () => {
+  test.each([
+    ['the ES module', []],
+    ['the CommonJS build', ['--no-experimental-require-module']],
+  ])('an embedded database says which package is missing, with %s', async (_, flags) => {
     await app.write(
-      'embedded.mjs',
-      `import { DrizzleStore } from 'connect-drizzle';
+      'embedded.cjs',
+      `const { DrizzleStore } = require('connect-drizzle');
        const store = new DrizzleStore('memory://');
-       await store.get('a sid').then(() => console.log('works'), (error) => console.log(error.message));
-       await store.close();`,
+       store.get('a sid')
+         .then(() => console.log('works'), (error) => console.log(error.code, error.message))
+         .then(() => store.close());`,
     );
-    expect(await app.node(['embedded.mjs'])).toMatch(/@electric-sql\/pglite/);
+    expect(await app.node([...flags, 'embedded.cjs'])).toBe(
+      'ERR_DRIVER_MISSING This source needs the package @electric-sql/pglite, which is not installed: ' +
+        'npm install @electric-sql/pglite\n',
+    );
   });
 });
 
-describe('its types', () => {
-  const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
+describe('its CommonJS build', () => {
+  test('has no import(), which fails under Jest', async () => {
+    await using app = await linkedApp(packed, '0.45');
+    for (const name of ['index', 'schema']) {
+      const file = join(app.folder, `node_modules/connect-drizzle/dist/${name}.cjs`);
+      expect(await readFile(file, 'utf8')).not.toMatch(/\bimport\s*\(/);
+    }
+  });
 
+  test('exports what the ES module does, and one sessions', async () => {
+    await using app = await linkedApp(packed, '0.45');
+    await app.write(
+      'app.mjs',
+      `import assert from 'node:assert/strict';
+       import { createRequire } from 'node:module';
+       import * as esm from 'connect-drizzle';
+       import * as esmSchema from 'connect-drizzle/schema';
+       const require = createRequire(import.meta.url);
+       const cjs = require('connect-drizzle');
+       const cjsSchema = require('connect-drizzle/schema');
+       assert.notEqual(cjs.DrizzleStore, esm.DrizzleStore);
+       assert.deepEqual(Object.keys(cjs).sort(), Object.keys(esm).sort());
+       assert.deepEqual(Object.keys(cjsSchema).sort(), Object.keys(esmSchema).sort());
+       for (const [name, value] of Object.entries(esm)) {
+         if (typeof value === 'function') assert.equal(cjs[name].name, value.name);
+       }
+       assert.equal(cjs.sessions, cjsSchema.sessions);
+       console.log('the same');`,
+    );
+    expect(await app.node(['--no-experimental-require-module', 'app.mjs'])).toBe('the same\n');
+  });
+});
+
+const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
+
+describe('its types', () => {
   const source = `
     import session from 'express-session';
     import { DrizzleStore, idOf, type SessionTable, sessions } from 'connect-drizzle';
@@ -235,6 +327,30 @@ describe('its types', () => {
   );
 });
 
+test('the types of the schema need nothing of Node', async () => {
+  await using app = await linkedApp(packed, '0.45');
+  await app.write(
+    'app.ts',
+    `import { sessions } from 'connect-drizzle/schema';
+     export const id: string = (document.title as typeof sessions.$inferSelect.id);`,
+  );
+  const compilerOptions = {
+    target: 'ES2023',
+    lib: ['ES2023', 'DOM'],
+    module: 'ESNext',
+    moduleResolution: 'Bundler',
+    strict: true,
+    noEmit: true,
+    types: [],
+  };
+  await app.write('tsconfig.json', JSON.stringify({ compilerOptions, files: ['app.ts'] }));
+  // Drizzle's own declarations do not hold.
+  const output = await app.node([tsc, '-p', '.']).catch((error: Error) => error.message);
+  expect(output.split('\n').filter((line) => /connect-drizzle\/dist|^app\.ts/.test(line))).toEqual(
+    [],
+  );
+});
+
 describe('what it loads', () => {
   /** Where each script came from that Node compiled while the app ran. */
   async function loadedBy(app: ScratchApp, code: string, ...args: string[]): Promise<string[]> {
@@ -296,30 +412,47 @@ describe('what it loads', () => {
   });
 });
 
-test('an app that is bundled into one file still makes its table', async () => {
-  await using db = await freshDatabase();
-  await using app = await linkedApp(packed, '0.45');
-  await app.write(
-    'app.mjs',
+test.each([
+  [
+    'an ES module',
+    'esm',
     `import { DrizzleStore, idOf } from 'connect-drizzle';
-     import { sessions } from 'connect-drizzle/schema';\n${useStore}`,
-  );
-  await build({
-    absWorkingDir: app.folder,
-    entryPoints: ['app.mjs'],
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    outfile: join(app.folder, 'bundle/app.mjs'),
-    external: ['pg', 'postgres', '@electric-sql/pglite'],
-    banner: {
-      js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`,
-    },
-    logLevel: 'error',
-  });
-  await app.run('rm', ['-r', 'node_modules/connect-drizzle', 'node_modules/drizzle-orm']);
-  expect(await app.node(['bundle/app.mjs', db.url])).toBe('views 1 function object\n');
-});
+     import { sessions } from 'connect-drizzle/schema';`,
+  ],
+  [
+    'a CommonJS module',
+    'cjs',
+    `const { DrizzleStore, idOf } = require('connect-drizzle');
+     const { sessions } = require('connect-drizzle/schema');`,
+  ],
+] as const)(
+  'an app that is bundled into one file, %s, still makes its table',
+  async (_, format, load) => {
+    await using db = await freshDatabase();
+    await using app = await linkedApp(packed, '0.45');
+    const [entry, output] =
+      format === 'esm' ? ['app.mjs', 'bundle.mjs'] : ['app.cjs', 'bundle.cjs'];
+    await app.write(entry, `${load}\n${useStore}`);
+    await build({
+      absWorkingDir: app.folder,
+      entryPoints: [entry],
+      bundle: true,
+      platform: 'node',
+      format,
+      outfile: join(app.folder, output),
+      external: ['pg', 'postgres', '@electric-sql/pglite'],
+      banner:
+        format === 'esm'
+          ? {
+              js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`,
+            }
+          : {},
+      logLevel: 'error',
+    });
+    await app.run('rm', ['-r', 'node_modules/connect-drizzle', 'node_modules/drizzle-orm']);
+    expect(await app.node([output, db.url])).toBe('views 1 function object\n');
+  },
+);
 
 async function sizeOf(folder: string): Promise<number> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });

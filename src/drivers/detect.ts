@@ -13,6 +13,7 @@ import type { Database } from '../queries/fragments.js';
 import type { Listen } from '../sync/channel.js';
 import { describe } from '../util/check.js';
 import { lockFolder, realFolder } from './folder-lock.js';
+import { loadDriver } from './load.js';
 import { listenNodePostgres } from './node-postgres.js';
 import { listenPglite } from './pglite.js';
 import { createInFolder } from './pglite-folder.js';
@@ -191,7 +192,7 @@ function urlOpener(url: string): Opener {
     embedded: false,
     drizzle: undefined,
     open: async ({ timeout, onIdleError }) => {
-      const { default: pg } = await import('pg');
+      const pg = await loadDriver('pg');
       // What hangs is closed, so that it does not fill the pool: soon after its callers have had their errors.
       const limitMs = timeout * 1000 + 100;
       const pool = new pg.Pool({
@@ -265,7 +266,7 @@ function pgliteOpener(target: string | object | undefined, drizzle?: object): Op
       const unlock = folder === undefined ? undefined : await lockFolder(folder);
       try {
         const [{ PGlite }, { drizzle: build }] = await Promise.all([
-          import('@electric-sql/pglite'),
+          loadDriver('@electric-sql/pglite'),
           import('drizzle-orm/pglite'),
         ]);
         const client = given

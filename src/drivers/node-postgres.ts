@@ -4,10 +4,11 @@
  * @module
  */
 import type { Listen } from '../sync/channel.js';
+import { loadDriver } from './load.js';
 
 export function listenNodePostgres(poolOptions: object): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
-    const { default: pg } = await import('pg');
+    const pg = await loadDriver('pg');
     signal.throwIfAborted();
     const options = connectionString === undefined ? allOf(poolOptions) : { connectionString };
     const client = new pg.Client({ ...options, keepAlive: true });

@@ -6,10 +6,11 @@
  */
 import { connect, type Socket } from 'node:net';
 import type { Listen } from '../sync/channel.js';
+import { loadDriver } from './load.js';
 
 export function listenPostgresJs(appOptions: object): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
-    const { default: postgres } = await import('postgres');
+    const postgres = await loadDriver('postgres');
     signal.throwIfAborted();
     let over = false;
     let socket: Socket | undefined;

@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -44,6 +44,18 @@ export async function packPackage(): Promise<Package> {
 
 const linked = ['lru-cache', 'express-session', 'pg', 'postgres', '@electric-sql/pglite', 'tsx'];
 
+/**
+ * The packages in a folder of the repository that has a package.json of its own, such as `test/apps/jest`,
+ * for `links`: its dependencies by name, each with the path where it is installed.
+ */
+export async function packagesOf(folder: string): Promise<Map<string, string>> {
+  const modules = join(installIn(folder), 'node_modules');
+  const manifest: { dependencies: Record<string, string> } = JSON.parse(
+    await readFile(join(root, folder, 'package.json'), 'utf8'),
+  );
+  return new Map(Object.keys(manifest.dependencies).map((name) => [name, join(modules, name)]));
+}
+
 export type DrizzleVersion = '0.45' | '1.0';
 
 /** An app in a temporary folder that uses the packed package. */
@@ -63,8 +75,8 @@ export interface ScratchApp {
 export interface ScratchOptions {
   /** Fields of its package.json. */
   readonly manifest?: object;
-  /** More packages that a linked app has. */
-  readonly links?: string[];
+  /** More packages that a linked app has: names in the repository's node_modules, or names and paths. */
+  readonly links?: string[] | ReadonlyMap<string, string>;
 }
 
 /** An app whose `node_modules` is empty: `npm install` is the test's own affair. */
@@ -103,13 +115,15 @@ export async function linkedApp(
   const own = join(modules, 'connect-drizzle');
   await mkdir(own, { recursive: true });
   await execute('tar', ['-xzf', tarball, '-C', own, '--strip-components=1'], app.folder);
-  const links = new Map(
-    [...linked, ...(options.links ?? [])].map((name) => [name, join(root, 'node_modules', name)]),
-  );
+  const { links: more = [] } = options;
+  const installed = (name: string): [string, string] => [name, join(root, 'node_modules', name)];
+  const links = new Map(linked.map(installed));
   const drizzleFolder = drizzle === '1.0' ? installIn('test/drizzle-v1') : root;
   for (const name of ['drizzle-orm', 'drizzle-kit']) {
     links.set(name, join(drizzleFolder, 'node_modules', name));
   }
+  for (const [name, path] of Array.isArray(more) ? more.map(installed) : more)
+    links.set(name, path);
   for (const [name, target] of links) {
     await mkdir(dirname(join(modules, name)), { recursive: true });
     await symlink(await realpath(target), join(modules, name), 'dir');

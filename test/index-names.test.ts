@@ -1,0 +1,42 @@
+import { getTableConfig } from 'drizzle-orm/pg-core';
+import { expect, test } from 'vitest';
+import { sessionTable } from '../src/schema.js';
+
+/** The names that a session table gives its indexes. */
+function indexNames(tableName: string): (string | undefined)[] {
+  return getTableConfig(sessionTable({ tableName })).indexes.map((index) => index.config.name);
+}
+
+test('indexes are named after their table and column', () => {
+  expect(indexNames('sessions')).toEqual(['sessions_user_id_index', 'sessions_expires_hour_index']);
+  const longest = 's'.repeat(44);
+  expect(indexNames(longest)[1]).toBe(`${longest}_expires_hour_index`);
+});
+
+test('the names that a longer table name leads to stay the same from release to release', () => {
+  expect(indexNames('s'.repeat(50))).toEqual([
+    `${'s'.repeat(30)}_a0493773_user_id_index`,
+    `${'s'.repeat(30)}_a0493773_expires_hour_index`,
+  ]);
+  expect(indexNames('é'.repeat(31))[0]).toBe(`${'é'.repeat(15)}_fe591359_user_id_index`);
+});
+
+test('long table names that begin alike have indexes of different names', () => {
+  const tables = Array.from({ length: 1000 }, (_, number) => `${'s'.repeat(50)}_${number}`);
+  expect(new Set(tables.flatMap(indexNames)).size).toBe(2000);
+});
+
+test.each([
+  ['one-byte characters', 's'],
+  ['two-byte characters', 'é'],
+  ['three-byte characters', '表'],
+  ['four-byte characters', '😀'],
+])('an index name fits into 63 bytes and tears no character apart, with %s', (_, character) => {
+  for (let start = 0; start < 4; start += 1) {
+    const tableName = `${'_'.repeat(start)}${character.repeat(63)}`;
+    for (const name of indexNames(tableName)) {
+      expect(name?.isWellFormed()).toBe(true);
+      expect(Buffer.byteLength(name ?? '')).toBeLessThanOrEqual(63);
+    }
+  }
+});
