@@ -28,6 +28,9 @@ export type Shape = 'one' | 'many';
 /** How long a tombstone stays, for late writers to run into. */
 const TOMBSTONE = sql.raw(`interval '1 hour'`);
 
+/** The bytes of a session's id. */
+const ID_BYTES = sql.raw('43');
+
 /** Ids in one notification: 44 bytes each, of the 8,000 that Postgres takes. */
 const IDS_PER_NOTIFICATION = 150;
 
@@ -102,7 +105,10 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
   const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
   const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
 
-  /** Announces what `changed` holds, in as few notifications as fit, in the same transaction. */
+  /**
+   * Announces the ids in `changed` in the same transaction, in as few notifications as fit. A row that was
+   * inserted by hand can have an id of any length. It is left out: no store could read or cache it.
+   */
   const announcement = (kind: 'c' | 'd', changed: string) =>
     announce &&
     cte(
@@ -110,7 +116,7 @@ export function fragmentsOf(db: Database, settings: StatementSettings) {
       sql`select pg_notify(${sql.raw(literal(announce.channel))},
           ${sql.raw(literal(kind + announce.sender))} || string_agg(id, ','))
         from (select id, (row_number() over () - 1) / ${sql.raw(String(IDS_PER_NOTIFICATION))} as page
-          from ${sql.raw(changed)}) as pages
+          from ${sql.raw(changed)} where octet_length(id) = ${ID_BYTES}) as pages
         group by page`,
     );
   /** A CTE that nothing refers to is never run. */
