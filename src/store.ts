@@ -8,7 +8,7 @@ import session, { type Session, type SessionData } from 'express-session';
 import type { Rows } from './batching/rows.js';
 import { nameIn, openerFor, type Source } from './drivers/detect.js';
 import { ConflictError, InvalidArgumentError, InvalidSidError, MigrationError } from './errors.js';
-import { Engine, type Opened } from './lifecycle/runtime.js';
+import { type Opened, Runtime } from './lifecycle/runtime.js';
 import { type DrizzleStoreOptions, type Settings, settingsFrom, type UserId } from './options.js';
 import type { ListedRow, StoredRow } from './queries/answers.js';
 import { viewOf } from './queries/view.js';
@@ -90,7 +90,7 @@ export class DrizzleStore extends session.Store {
   readonly #settings: Settings;
   readonly #codec: Codec;
   readonly #saver: Saver;
-  readonly #engine: Engine;
+  readonly #engine: Runtime;
   readonly #loader: Loader;
   #generate: GenerateSession | undefined;
 
@@ -125,7 +125,7 @@ export class DrizzleStore extends session.Store {
     this.#settings = settings;
     this.#codec = new Codec(settings.serializer, settings.encryptionKeys);
     this.#saver = new Saver(this.#codec, settings);
-    this.#engine = new Engine({
+    this.#engine = new Runtime({
       opener,
       settings,
       table: viewOf(named, nameIn(opener.drizzle)),
@@ -424,7 +424,7 @@ export class DrizzleStore extends session.Store {
     return created;
   }
 
-  /** Runs a call (see {@link Engine.perform}), and answers its callback or gives a promise. */
+  /** Runs a call (see {@link Runtime.perform}), and answers its callback or gives a promise. */
   #call<T>(
     callback: Callback<T> | undefined,
     begin: () => (opened: Opened) => Promise<T>,

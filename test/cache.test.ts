@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { Socket } from 'node:net';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -27,7 +29,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   vi.useRealTimers();
-  vi.restoreAllMocks();
+  clock.aheadMs = 0;
   statements.release();
   notifications.release();
   for (const end of ends.splice(0).reverse()) await end();
@@ -77,6 +79,42 @@ function poolWithOneProxied(): pg.Pool {
   return database.pool({ Client });
 }
 
+/** Breaks a connection on the client's side: what is held on its way to the server still arrives. */
+function breakOff(client: object): void {
+  const stream: unknown = Reflect.get(Reflect.get(client, 'connection'), 'stream');
+  if (stream instanceof Socket) stream.destroy();
+}
+
+/** A store, and a write of 2 that failed for its caller and is still on its way to the server. */
+async function unknownWrite() {
+  const pool = poolWithOneProxied();
+  const proxied = once(pool, 'connect');
+  const { store, other } = await pair({ pool });
+  const [client] = await proxied;
+  await set(other, 1);
+  await caughtUp(store, other);
+  const held = statements.hold('toServer');
+  const written = set(store, 2);
+  await held;
+  breakOff(client);
+  await expect(written).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
+  return { store, other };
+}
+
+/** Saves while notifications are held, and returns whether it is still cached once they are heard. */
+async function staysCached(
+  { store, other }: { store: DrizzleStore; other: DrizzleStore },
+  count: number,
+): Promise<boolean> {
+  const held = notifications.hold('toClient');
+  await set(store, count);
+  expect(await isHit(store)).toBe(true);
+  await held;
+  notifications.release();
+  await caughtUp(store, other);
+  return isHit(store);
+}
+
 async function visits(store: DrizzleStore, sid = 'sid'): Promise<unknown> {
   return Reflect.get((await store.get(sid)) ?? {}, 'visits');
 }
@@ -103,20 +141,13 @@ async function cached(
   await until(() => isHit(store, sid));
 }
 
-/** Puts the monotonic clock forward, or back again. */
-function shiftClock(): (ms: number) => void {
-  const now = performance.now.bind(performance);
-  let shift = 0;
-  vi.spyOn(performance, 'now').mockImplementation(() => now() + shift);
-  return (ms) => {
-    shift = ms;
-  };
-}
+/** How far the package's clock is ahead of the real one, in milliseconds. */
+const clock = vi.hoisted(() => ({ aheadMs: 0 }));
 
-/** The cache reads the clock once a millisecond. */
-async function untilClockIsRead(): Promise<void> {
-  await database.query('select pg_sleep(0.005)');
-}
+vi.mock(import('../src/util/clock.js'), async (importOriginal) => {
+  const original = await importOriginal();
+  return { ...original, agingMs: () => original.agingMs() + clock.aheadMs };
+});
 
 function setTime(time: number): void {
   vi.useFakeTimers({ toFake: ['Date'], now: time });
@@ -247,12 +278,10 @@ describe('What is cached', () => {
       cache: { maxIdle: 60, maxAge: 600, scavenge: 0.01 },
       sync: { connectionString: notifications.url, heartbeat: 3600 },
     });
-    const shift = shiftClock();
     for (const sid of ['used', 'idle']) await set(store, 1, sid);
-    shift(50_000);
-    await untilClockIsRead();
+    clock.aheadMs = 50_000;
     expect(await isHit(store, 'used')).toBe(true);
-    shift(100_000);
+    clock.aheadMs = 100_000;
     await vi.waitUntil(() => store.stats().cached === 1);
     expect(await isHit(store, 'used')).toBe(true);
     expect(await isHit(store, 'idle')).toBe(false);
@@ -425,19 +454,41 @@ describe('An own write', () => {
     expect(await isHit(store)).toBe(true);
   });
 
-  test('that was given up before it was done is read when it is done', async () => {
-    const { store, other } = await pair({ pool: poolWithOneProxied(), timeout: 0.3 });
-    await set(other, 1);
-    await caughtUp(store, other);
-    const held = statements.hold('toServer');
-    const written = set(store, 2);
-    await held;
-    await expect(written).rejects.toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
+  test('that failed for its caller before it was done is read when it is done', async () => {
+    const { store, other } = await unknownWrite();
     expect([await visits(store), await isHit(store)]).toEqual([1, true]);
     statements.release();
     await until(async () => (await visits(other)) === 2);
     await caughtUp(store, other);
     expect(await visits(store)).toBe(2);
+  });
+
+  test('whose outcome was unknown evicts its session once, when it is announced', async () => {
+    const { store, other } = await unknownWrite();
+    statements.release();
+    await until(async () => (await visits(other)) === 2);
+    await caughtUp(store, other);
+    expect(await staysCached({ store, other }, 3)).toBe(true);
+  });
+
+  test('whose outcome was unknown is read, although later ones were announced before it', async () => {
+    const { store, other } = await unknownWrite();
+    expect(await staysCached({ store, other }, 3)).toBe(true);
+    expect(await visits(store)).toBe(3);
+    statements.release();
+    await until(async () => (await visits(other)) === 2);
+    await caughtUp(store, other);
+    expect(await visits(store)).toBe(2);
+    expect(await staysCached({ store, other }, 4)).toBe(true);
+  });
+
+  test('that failed and was never done evicts nothing later', async () => {
+    const { store, other } = await pair();
+    await set(other, 1);
+    statements.refuse();
+    await expect(set(store, 2)).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
+    statements.accept();
+    expect(await staysCached({ store, other }, 3)).toBe(true);
   });
 
   test('whose answer is lost is read', async () => {
@@ -528,12 +579,11 @@ describe('Two reads', () => {
     if (session === undefined) throw new Error('no session');
     void notifications.hold('toClient');
     await set(other, 2);
-    const shift = shiftClock();
-    shift(6000);
+    clock.aheadMs = 6000;
     const held = statements.hold('toClient');
     const read = visits(store);
     await held;
-    shift(0);
+    clock.aheadMs = 0;
     session.cookie.expires = new Date(Date.now() + 7_200_000);
     const saved = store.set('sid', session);
     statements.release();
@@ -549,12 +599,11 @@ describe('Two reads', () => {
     void notifications.hold('toClient');
     await set(other, 2);
     await other.destroy('logged out');
-    const shift = shiftClock();
-    shift(6000);
+    clock.aheadMs = 6000;
     expect(await visits(store)).toBe(2);
     expect(await store.get('logged out')).toBeUndefined();
     // As if a heartbeat had come back that was sent before the change.
-    shift(0);
+    clock.aheadMs = 0;
     expect(await visits(store)).toBe(2);
     expect(await store.get('logged out')).toBeUndefined();
   });
@@ -653,10 +702,9 @@ describe('A listener that is', () => {
     await cached({ store, other });
     notifications.swallow();
     await set(other, 2);
-    const shift = shiftClock();
     expect(await visits(store)).toBe(1);
     const { hits } = store.stats();
-    shift(5000);
+    clock.aheadMs = 5000;
     const read = visits(store);
     // No timer and no socket has told it anything.
     expect(store.stats()).toMatchObject({ sync: 'up', hits });
@@ -668,8 +716,7 @@ describe('A listener that is', () => {
     await cached({ store, other });
     void notifications.hold('toClient');
     await set(other, 2);
-    // The monotonic clock stands still meanwhile.
-    setTime(Date.now() + 6000);
+    clock.aheadMs = 6000;
     expect(await visits(store)).toBe(2);
   });
 });
@@ -750,37 +797,47 @@ describe('A listener whose announcements never come back', () => {
 });
 
 describe('Time', () => {
+  test('is not that of fake timers, and none of them runs for the cache', async () => {
+    vi.useFakeTimers({ now: Date.now() });
+    const setInterval = vi.spyOn(globalThis, 'setInterval');
+    const { store } = await pair();
+    await set(store, 1);
+    expect(await isHit(store)).toBe(true);
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(await isHit(store)).toBe(true);
+    expect(setInterval).not.toHaveBeenCalled();
+    expect(store.stats().sync).toBe('up');
+  });
+
   const sync = () => ({ connectionString: notifications.url, heartbeat: 3600 });
 
   test('what nobody announces is read after maxAge seconds', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
-    const shift = shiftClock();
     await cached({ store, other });
     await database.query(`update sessions set revoked_at = now(), data = null where id = $1`, [
       idOf('sid'),
     ]);
-    shift(59_000);
+    clock.aheadMs = 59_000;
     expect(await visits(store)).toBe(1);
-    shift(60_100);
+    clock.aheadMs = 60_100;
     expect(await store.get('sid')).toBeUndefined();
   });
 
   test('maxAge is counted from when the database was asked, not from the last use or touch', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
-    const shift = shiftClock();
     await set(other, 1);
     await caughtUp(store, other);
     const held = statements.hold('toClient');
     const read = store.get('sid');
     await held;
-    shift(30_000);
+    clock.aheadMs = 30_000;
     statements.release();
     const session = await read;
     if (session === undefined) throw new Error('no session');
     await store.touch('sid', session);
-    shift(59_000);
+    clock.aheadMs = 59_000;
     expect(await isHit(store)).toBe(true);
-    shift(60_100);
+    clock.aheadMs = 60_100;
     expect(await isHit(store)).toBe(false);
   });
 
