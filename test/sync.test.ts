@@ -358,6 +358,34 @@ test('a pool that was given its password as a field is listened beside with it',
   await up(storeOn(pool));
 });
 
+test('a store whose pool cannot announce says so, and is up once it can', async () => {
+  await storeOn(database.pool()).ready();
+  await using proxy = await startProxy(database.url);
+  proxy.refuse();
+  const store = storeOn(database.pool({ connectionString: proxy.url }), {
+    schemaName: 'public',
+    createTableIfMissing: false,
+    sync: { connectionString: database.url },
+  });
+  while (logged.length === 0) await once(logs, 'line');
+  expect(logged[0]).toEqual([
+    'connect-drizzle: Announcing session changes failed',
+    expect.objectContaining({ code: 'ERR_CONNECTION' }),
+  ]);
+  expect(store.stats().sync).toBe('down');
+  proxy.accept();
+  await up(store);
+});
+
+test('close gives up a store that is just opening on a database that does not answer', async () => {
+  await using proxy = await startProxy(database.url);
+  const held = proxy.hold('toServer', (piece) => piece.includes('to_regclass'));
+  const store = storeOn(database.pool({ connectionString: proxy.url }), { timeout: 3600 });
+  await held;
+  await store.close();
+  expect(logged).toEqual([]);
+});
+
 describe('With several hosts on postgres-js', () => {
   const storeListeningAt = (hosts: string) => {
     const sql = postgres(database.url, { onnotice: () => {} });
@@ -467,6 +495,110 @@ test("a thousand of a user's sessions that end at once are all announced", async
   expect(await one.revokeUser('ann')).toBe(1000);
   await caughtUp(other, one);
   expect(heard.filter(({ name }) => name === 'destroy')).toHaveLength(1000);
+});
+
+test('clear ends rows whose ids were made by hand, of any length, and announces the sessions among them', async () => {
+  const [one, other] = await twoOn(() => database.pool());
+  await one.set('sid', sessionWith());
+  await database.query(`
+    insert into sessions (id, data, expires_at)
+    select id, '{"cookie":{}}', now() + interval '1 hour'
+    from generate_series(1, 300) as i,
+      unnest(array[rpad(i::text, 2600, 'x'), rpad(i::text, 43, 'ü'), i || ',,', '']) as id
+    on conflict do nothing`);
+  const heard = hear(other);
+  await one.clear();
+  await caughtUp(other, one);
+  expect(heard.filter(({ name }) => name === 'destroy')).toEqual([
+    { name: 'destroy', id: idOf('sid'), local: false },
+  ]);
+  expect(logged).toEqual([]);
+});
+
+describe.each(everyDriver)('A table that is found by the search_path, with %s', (_, source) => {
+  /** A URL whose connections look for tables in these schemas. */
+  function searching(...schemas: string[]): string {
+    const url = new URL(database.url);
+    url.searchParams.set('options', `-c search_path=${schemas.join(',')}`);
+    return url.href;
+  }
+
+  async function expectToHearEachOther(one: DrizzleStore, other: DrizzleStore): Promise<void> {
+    await up(one, other);
+    const [byOne, byOther] = [hear(one), hear(other)];
+    await one.set('by one', sessionWith());
+    await other.set('by other', sessionWith());
+    const heard = (events: HeardEvent[], sid: string) => async () => {
+      // A round trip, so that what has arrived can be read.
+      await database.query('select 1');
+      return about(events, sid).some(({ local }) => !local);
+    };
+    await until(heard(byOther, 'by one'));
+    await until(heard(byOne, 'by other'));
+  }
+
+  test('is the one that schemaName names: its stores hear each other', async () => {
+    const named = storeOn(source(database.url), { schemaName: 'app' });
+    await named.ready();
+    const found = storeOn(source(searching('missing', 'app', 'public')));
+    await expectToHearEachOther(named, found);
+  });
+
+  test('is the one that schemaName names where the search_path is that of the role', async () => {
+    const named = storeOn(source(database.url), { schemaName: 'app' });
+    await named.ready();
+    await database.query(
+      `alter role current_user in database ${database.name} set search_path = app`,
+    );
+    await expectToHearEachOther(named, storeOn(source(database.url)));
+  });
+
+  test('is not the one of the same name in another schema', async () => {
+    await database.query('create schema app');
+    const inApp = storeOn(source(searching('app')));
+    await inApp.ready();
+    const [inPublic, other] = await twoOn(() => source(database.url));
+    await up(inApp);
+    const heard = hear(other);
+    await inApp.set('sid', sessionWith());
+    // Notifications keep their order, so that of the other table would have come before.
+    await caughtUp(other, inPublic);
+    expect(about(heard, 'sid')).toEqual([]);
+  });
+
+  test('may be created later, and not in the first schema', async () => {
+    await database.query('create schema app');
+    const early = storeOn(source(searching('app', 'public')), { createTableIfMissing: false });
+    await up(early);
+    await expect(early.get('sid')).rejects.toMatchObject({ code: 'ERR_TABLE_MISSING' });
+    const creating = storeOn(source(database.url));
+    await creating.ready();
+    expect(await early.get('sid')).toBeUndefined();
+    await expectToHearEachOther(early, creating);
+  });
+
+  test('is announced and heard as before when it was swapped for another by renaming', async () => {
+    const before = storeOn(source(database.url));
+    await up(before);
+    await database.query(`begin; create table copied (like sessions including all);
+      alter table sessions rename to former; alter table copied rename to sessions; commit`);
+    await expectToHearEachOther(before, storeOn(source(database.url)));
+  });
+
+  test('may be partitioned', async () => {
+    const created = storeOn(source(database.url));
+    await created.ready();
+    await created.close();
+    await database.query(`
+      create table parted (like sessions including all) partition by hash (id);
+      create table parted_0 partition of parted for values with (modulus 2, remainder 0);
+      create table parted_1 partition of parted for values with (modulus 2, remainder 1);
+      drop table sessions; alter table parted rename to sessions`);
+    await expectToHearEachOther(
+      storeOn(source(searching('public'))),
+      storeOn(source(database.url), { schemaName: 'public' }),
+    );
+  });
 });
 
 describe('A process that does nothing else ends by itself', () => {
