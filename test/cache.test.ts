@@ -3,6 +3,7 @@ import { Socket } from 'node:net';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { OwnWrites } from '../src/sync/own-writes.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { until } from './support/obstacles.js';
 import { pgbouncer, startPgbouncer } from './support/pgbouncer.js';
@@ -483,9 +484,11 @@ describe('An own write', () => {
   });
 
   test('that failed and was never done evicts nothing later', async () => {
-    const { store, other } = await pair();
+    const pool = database.pool({ connectionString: statements.url });
+    const { store, other } = await pair({ pool });
     await set(other, 1);
     statements.refuse();
+    await vi.waitUntil(() => pool.totalCount === 0, { timeout: 20_000 });
     await expect(set(store, 2)).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
     statements.accept();
     expect(await staysCached({ store, other }, 3)).toBe(true);
@@ -503,6 +506,46 @@ describe('An own write', () => {
     await expect(written).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
     statements.release();
     expect(await visits(store)).toBe(2);
+  });
+});
+
+describe('An own announcement is unexplained', () => {
+  const listening = { epoch: 0 };
+  const acknowledged = (writes: OwnWrites, epoch = listening.epoch) => {
+    writes.begin('id');
+    writes.acknowledge('id', epoch);
+    return writes.end('id');
+  };
+
+  test('unless there is one acknowledged write for each, in any order', () => {
+    const writes = new OwnWrites(listening);
+    expect([acknowledged(writes), writes.hear('id'), writes.hear('id')]).toEqual([
+      false,
+      false,
+      true,
+    ]);
+    writes.begin('id');
+    expect(writes.hear('id')).toBe(false);
+    writes.acknowledge('id', listening.epoch);
+    expect(writes.end('id')).toBe(false);
+    expect(writes.hear('another')).toBe(true);
+  });
+
+  test('where it came while a write was in flight that then failed', () => {
+    const writes = new OwnWrites(listening);
+    writes.begin('id');
+    expect(writes.hear('id')).toBe(false);
+    expect(writes.end('id')).toBe(true);
+  });
+
+  test('where the only write it could be of was sent before listening began, or was announced before', () => {
+    const writes = new OwnWrites(listening);
+    acknowledged(writes);
+    const before = listening.epoch;
+    listening.epoch += 1;
+    expect(writes.hear('id')).toBe(true);
+    acknowledged(writes, before);
+    expect(writes.hear('id')).toBe(true);
   });
 });
 
