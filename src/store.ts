@@ -14,6 +14,7 @@ import type { ListedRow, StoredRow } from './queries/answers.js';
 import { viewOf } from './queries/view.js';
 import { sessionTable } from './schema.js';
 import { Codec } from './session/codec.js';
+import { isUsableCookie } from './session/cookie.js';
 import { idOf, isId } from './session/id.js';
 import { Loader } from './session/load.js';
 import { type SaveResult, Saver } from './session/save.js';
@@ -143,12 +144,18 @@ export class DrizzleStore extends session.Store {
     }
   }
 
-  /** The session of a sid, or `undefined`. A row that cannot be read is reported to `errorLog`, and is no session. */
+  /**
+   * Reads a session. A row that cannot be read is reported to `errorLog` and is no session.
+   *
+   * Frameworks pass a callback and make a request's session of what they get, which fails without a usable cookie: for
+   * a callback, a row without one is no session and is reported, too. A promise returns it as it is stored.
+   */
   override get(sid: string, callback: (error: unknown, session?: SessionData | null) => void): void;
   override get(sid: string): Promise<SessionData | undefined>;
   override get(sid: string, callback?: Callback<SessionData | undefined>) {
     const id = isSid(sid) ? idOf(sid) : '';
-    const hit = this.#hit(id);
+    const isForRequest = typeof callback === 'function';
+    const hit = this.#hit(id, isForRequest);
     if (hit === undefined) {
       return this.#call(
         callback,
@@ -156,7 +163,7 @@ export class DrizzleStore extends session.Store {
           if (id === '') return async () => undefined;
           return ({ rows }) => traced({ operation: 'get', id }, () => rowOf(id, rows));
         },
-        (row) => row && this.#loader.loaded(row),
+        (row) => row && this.#loader.loaded(row, isForRequest),
         (error) => this.#loader.unreadable(id, error),
       );
     }
@@ -279,6 +286,7 @@ export class DrizzleStore extends session.Store {
   /**
    * Changes a session from what is stored, atomically: two increments of one counter are two. `fn`
    * changes the session that it gets, or gives another; it runs again where another writer was first.
+   * A session without a usable cookie is saved with the stored one.
    * Gives what was saved, or `undefined` where there is no live session.
    *
    * @throws {ConflictError} where other writers were first a thousand times
@@ -466,11 +474,11 @@ export class DrizzleStore extends session.Store {
    * The session that the cache has of an id, `null` where that is none: without a promise, since nothing is waited
    * for. `undefined`: the database has to be asked.
    */
-  #hit(id: string): SessionData | null | undefined {
+  #hit(id: string, isForRequest: boolean): SessionData | null | undefined {
     if (this.#engine.isClosed || tracing.get.hasSubscribers) return undefined;
     const row = this.#engine.opened?.rows.peek(id);
     try {
-      return row && (this.#loader.loaded(row) ?? null);
+      return row && (this.#loader.loaded(row, isForRequest) ?? null);
     } catch {
       // The same again, where there is somebody to tell.
       return undefined;
@@ -548,7 +556,11 @@ export class DrizzleStore extends session.Store {
       const { version, createdAt, expiresAt: seenExpiresAt } = row;
       const session = this.#loader.sessionOf(row);
       if (session === undefined) return undefined;
-      const changed = (await fn(session)) ?? session;
+      const returned = (await fn(session)) ?? session;
+      const changed = isUsableCookie(returned.cookie)
+        ? returned
+        : // The row is read again: `fn` may have changed the cookie that it got.
+          { ...returned, cookie: (this.#loader.sessionOf(row) ?? session).cookie };
       const { text: data, expiresAt, userId } = this.#saver.draft(changed);
       const saved = { id, data, expiresAt, userId, version, createdAt, seenExpiresAt };
       const written = await this.#loader.readable(

@@ -1,12 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import {
-  isPlain,
-  LIFETIME_DRIFT_MS,
-  type MergeSettings,
-  merge,
-  onlyExpiryMoved,
-} from '../src/session/merge.js';
+import { LIFETIME_DRIFT_MS } from '../src/session/cookie.js';
+import { isPlain, type MergeSettings, merge, onlyExpiryMoved } from '../src/session/merge.js';
 
 type Plain = Record<string, unknown>;
 

@@ -5,7 +5,6 @@
  * @module
  */
 import session from 'express-session';
-import { LIFETIME_DRIFT_MS } from './merge.js';
 
 /** A cookie as its JSON has it. */
 export type CookieData = Readonly<Record<string, unknown>>;
@@ -21,6 +20,22 @@ export function cookieExpiry(object: object, now: number): number | undefined {
 
 /** The greatest time of a Date, in milliseconds. */
 const MAX_TIME = 8.64e15;
+
+/**
+ * Whether express-session can make a `Cookie` of a stored cookie and touch it. `createSession` throws for a cookie
+ * that is no object, and the setter of `maxAge` for a lifetime that is no number; a lifetime that ends beyond any
+ * `Date` throws in `Set-Cookie`. It accepts any other value, and `expires` follows the row.
+ */
+export function isUsableCookie(cookie: unknown): cookie is object {
+  if (typeof cookie !== 'object' || cookie === null || Array.isArray(cookie)) return false;
+  return (
+    isLifetime(Reflect.get(cookie, 'originalMaxAge')) && isLifetime(Reflect.get(cookie, 'maxAge'))
+  );
+}
+
+function isLifetime(ms: unknown): boolean {
+  return typeof ms === 'number' ? Math.abs(Date.now() + ms) <= MAX_TIME : !ms;
+}
 
 function timeOf(expires: unknown): number | undefined {
   const isText = typeof expires === 'string' || typeof expires === 'number';
@@ -50,6 +65,12 @@ export function isSameCookie(seen: CookieData, cookie: unknown): boolean {
 
 /** What makes JSON of a `Cookie`: its `data`. An app's own function may make anything. */
 const TO_JSON: unknown = Reflect.get(session.Cookie.prototype, 'toJSON');
+
+/**
+ * express-session sets `originalMaxAge` anew at each touch from two readings of the clock, so it drifts by
+ * a millisecond or, where the process was held up between the two, by more. That is no change.
+ */
+export const LIFETIME_DRIFT_MS = 100;
 
 function isExpiry(key: string): boolean {
   return key === 'expires' || key === 'originalMaxAge';

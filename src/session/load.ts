@@ -6,6 +6,7 @@
 import type { SessionData } from 'express-session';
 import type { ListedRow, StoredRow } from '../queries/answers.js';
 import { type Codec, Unreadable } from './codec.js';
+import { isUsableCookie } from './cookie.js';
 import { asSession, type Saver } from './save.js';
 
 export class Loader {
@@ -29,16 +30,26 @@ export class Loader {
     this.#log = log;
   }
 
-  /** The session of a row, where it is live, to be known again when it is saved. */
-  loaded(row: StoredRow): SessionData | undefined {
+  /**
+   * Returns the session of a live row and remembers its origin. `isForRequest`: a row without a usable cookie is no
+   * session; otherwise it is returned as stored.
+   */
+  loaded(row: StoredRow, isForRequest: boolean): SessionData | undefined {
     if (this.endOf(row) <= Date.now()) return undefined;
-    const session = this.sessionOf(row);
+    const session = isForRequest ? this.sessionOf(row) : this.#stored(row);
     if (session !== undefined) this.#saver.loaded(session, row, session.cookie);
     return session;
   }
 
-  /** The session of a row, its cookie as it was last touched; `undefined` where it cannot be read. */
+  /** Returns the session of a row; reports one that cannot be read or has no usable cookie and returns `undefined`. */
   sessionOf(row: StoredRow): SessionData | undefined {
+    const session = this.#stored(row);
+    if (session === undefined || isUsableCookie(session.cookie)) return session;
+    return this.unreadable(row.id, new Unreadable('it has no cookie that express-session can use'));
+  }
+
+  /** Returns the session of a row as stored, its cookie with the expiry of the row. */
+  #stored(row: StoredRow): SessionData | undefined {
     try {
       const session = this.#codec.parse(row.data);
       const { cookie } = session;

@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { isUsableCookie, LIFETIME_DRIFT_MS } from './cookie.js';
 
 /** Whether two values that are not both plain objects are the same. */
 export type SameValue = (one: unknown, other: unknown) => boolean;
@@ -59,12 +60,6 @@ export function onlyExpiryMoved(
   );
 }
 
-/**
- * express-session sets `originalMaxAge` anew at each touch from two readings of the clock, so it drifts by
- * a millisecond or, where the process was held up between the two, by more. That is no change.
- */
-export const LIFETIME_DRIFT_MS = 100;
-
 function sameLifetimes(before: PlainObject, after: PlainObject): boolean {
   const one = own(before, 'originalMaxAge');
   const other = own(after, 'originalMaxAge');
@@ -80,6 +75,9 @@ function hasExpiry(cookie: PlainObject): boolean {
 
 /** The cookie by its keys, with the later of two expiries that both moved. */
 function mergeCookies(seen: unknown, now: unknown, stored: unknown, same: SameValue): unknown {
+  // A merge keeps the usable one of two cookies: without one, the stored session would be lost.
+  if (isUsableCookie(now) && !isUsableCookie(stored)) return now;
+  if (isUsableCookie(stored) && !isUsableCookie(now)) return stored;
   if (!isPlain(seen) || !isPlain(now) || !isPlain(stored)) {
     return mergeValues(seen, now, stored, same);
   }

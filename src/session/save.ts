@@ -22,6 +22,7 @@ import {
   compareTexts,
   cookieExpiry,
   isSameCookie,
+  isUsableCookie,
   replaceCookie,
 } from './cookie.js';
 import { idOf } from './id.js';
@@ -170,7 +171,7 @@ export class Saver {
       return rows.touch({ id, createdAt: 0, expiresAt, aliveAt }).then(() => UNCHANGED);
     }
     const cookie: unknown = Reflect.get(object, 'cookie');
-    if (this.#isQuickTouch(origin, cookie, expiresAt)) {
+    if (!isUsableCookie(cookie) || this.#isQuickTouch(origin, cookie, expiresAt)) {
       return this.#moveExpiry(origin, expiresAt, aliveAt, rows);
     }
     const draft = this.#withCookie(origin, cookie, expiresAt);
