@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { LIFETIME_DRIFT_MS } from '../src/session/cookie.js';
-import { isPlain, type MergeSettings, merge, onlyExpiryMoved } from '../src/session/merge.js';
+import { type MergeSettings, merge, onlyExpiryMoved } from '../src/session/merge.js';
+import { isPlainObject } from '../src/util/guards.js';
 
 type Plain = Record<string, unknown>;
 
@@ -307,7 +308,7 @@ function structuredCloneJson(value: Plain): Plain {
 }
 
 function* plainObjectsIn(value: unknown): Generator<Plain> {
-  if (!isPlain(value)) return;
+  if (!isPlainObject(value)) return;
   yield value;
   for (const name of Object.keys(value)) yield* plainObjectsIn(value[name]);
 }
@@ -317,7 +318,7 @@ type Path = readonly string[];
 function at(value: unknown, path: Path): unknown {
   let found = value;
   for (const name of path) {
-    if (!isPlain(found) || !Object.hasOwn(found, name)) return undefined;
+    if (!isPlainObject(found) || !Object.hasOwn(found, name)) return undefined;
     found = found[name];
   }
   return found;
@@ -325,7 +326,7 @@ function at(value: unknown, path: Path): unknown {
 
 /** The paths at which two sides differ, as deep as both have objects. */
 function changedPaths(before: unknown, after: unknown, path: Path = []): Path[] {
-  if (!isPlain(before) || !isPlain(after)) {
+  if (!isPlainObject(before) || !isPlainObject(after)) {
     return JSON.stringify(before) === JSON.stringify(after) ? [] : [path];
   }
   return [...new Set([...Object.keys(before), ...Object.keys(after)])].flatMap((name) =>
@@ -334,7 +335,7 @@ function changedPaths(before: unknown, after: unknown, path: Path = []): Path[] 
 }
 
 function leafPaths(value: unknown, path: Path = []): Path[] {
-  if (!isPlain(value)) return [path];
+  if (!isPlainObject(value)) return [path];
   return Object.keys(value).flatMap((name) => leafPaths(value[name], [...path, name]));
 }
 

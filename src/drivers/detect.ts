@@ -11,7 +11,7 @@ import type { Pool } from 'pg';
 import { InvalidArgumentError } from '../errors.js';
 import type { Database } from '../queries/fragments.js';
 import type { Listen } from '../sync/channel.js';
-import { describe } from '../util/check.js';
+import { describe } from '../util/describe.js';
 import { lockFolder, realFolder } from './folder-lock.js';
 import { listenNodePostgres } from './node-postgres.js';
 import { listenPglite } from './pglite.js';

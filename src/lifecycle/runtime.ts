@@ -90,34 +90,34 @@ export class Engine {
   }
 
   /**
-   * Runs a call. `begin` runs at once and takes down its arguments; what it gives runs when the source
-   * is open; `give` and `recover` make the result of what comes of it. Only the promise crosses over: the
-   * caller goes on in its own async context.
+   * Runs a call. `prepare` runs at once and reads the arguments; the function that it returns runs when the source is
+   * open; `onResult` and `onError` create the result from what comes of it. Only the promise crosses over: the caller
+   * continues in its own async context.
    */
   perform<T, Result>(
-    begin: () => (opened: Opened) => Promise<T>,
-    give: (value: T) => Result,
-    recover: (error: unknown) => Result,
+    prepare: () => (opened: Opened) => Promise<T>,
+    onResult: (value: T) => Result,
+    onError: (error: unknown) => Result,
   ): Promise<Result> {
     let running: Promise<T>;
     try {
       if (this.#closed !== undefined) throw new StoreClosedError();
-      const run = begin();
+      const run = prepare();
       // A call that comes when the source is just open does not overtake those that have waited for it.
       const isNext = this.#waitingToOpen === 0;
       running = this.opened !== undefined && isNext ? run(this.opened) : this.#onceOpen(run);
     } catch (error) {
-      return Promise.reject(error).catch(recover);
+      return Promise.reject(error).catch(onError);
     }
     this.#underWay += 1;
     return running.then(
       (value) => {
         this.#ended();
-        return give(value);
+        return onResult(value);
       },
       (error) => {
         this.#ended();
-        return recover(error);
+        return onError(error);
       },
     );
   }

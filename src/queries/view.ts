@@ -9,7 +9,7 @@ import { type AnyPgColumn, getTableConfig, PgTable } from 'drizzle-orm/pg-core';
 import { InvalidArgumentError } from '../errors.js';
 import { COLUMN_NAMES } from '../names.js';
 import { type SessionTable, sessions, sessionTable } from '../schema.js';
-import { describe } from '../util/check.js';
+import { describe } from '../util/describe.js';
 
 /** The app's own table: anything that has the session columns, whatever else it has. */
 export type AppTable = PgTable &
