@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { LIFETIME_DRIFT_MS } from '../src/session/cookie.js';
+import { isSameButExpiry, LIFETIME_DRIFT_MS } from '../src/session/cookie.js';
 import { type MergeSettings, merge, onlyExpiryMoved } from '../src/session/merge.js';
 import { isPlainObject } from '../src/util/guards.js';
 
@@ -258,6 +258,50 @@ test('only an expiry that moved is a touch; anything else of a cookie, or none a
   expect(moved({ ...until(late), a: 1 })).toBe(false);
   expect(moved({})).toBe(false);
   expect(onlyExpiryMoved(until(null), until(early), settings)).toBe(false);
+});
+
+/** As express-session makes the text: the cookie first. */
+const textOf = ({ cookie: fields, ...content }: Plain) => {
+  const rest = JSON.stringify(content).slice(1);
+  return `{"cookie":${JSON.stringify(fields)}${rest === '}' ? '' : ','}${rest}`;
+};
+const quickly = (seen: Plain, now: Plain) =>
+  isSameButExpiry(textOf(seen), textOf(now), JSON.stringify(now.cookie));
+
+test('comparing texts finds the same as comparing sessions', () => {
+  fc.assert(
+    fc.property(threeSides, cookie, ([seen, now], other) => {
+      const pairs: [Plain, Plain][] = [
+        [seen, now],
+        [seen, { ...now, cookie: other }],
+        [seen, { ...seen, cookie: other }],
+        [{ cookie: seen.cookie }, { cookie: other }],
+      ];
+      for (const [before, after] of pairs) {
+        const found = quickly(before, after);
+        if (found === undefined) continue;
+        const [one, two] = [before, after].map((side) => JSON.parse(textOf(side)));
+        expect(found).toBe(onlyExpiryMoved(one, two, settings));
+      }
+    }),
+  );
+});
+
+test('texts are compared without parsing the session where the cookie comes first', () => {
+  const content = { user: 'ada', cart: [1, 2] };
+  expect(quickly({ ...until(early), ...content }, { ...until(late), ...content })).toBe(true);
+  expect(quickly(until(early), until(late))).toBe(true);
+  expect(quickly({ ...until(early), ...content }, { ...until(late), ...content, a: 1 })).toBe(
+    false,
+  );
+  // One that lacks a key may be a session whose key `Session` dropped.
+  expect(quickly({ ...until(early), ...content }, until(late))).toBeUndefined();
+  expect(quickly({ ...until(early), ...content }, { ...until(late, 1), ...content })).toBe(
+    undefined,
+  );
+  const last = JSON.stringify({ a: 1, ...until(early) });
+  expect(isSameButExpiry(last, last, JSON.stringify(until(early).cookie))).toBeUndefined();
+  expect(isSameButExpiry('{"a":1}', '{"a":1}', undefined)).toBeUndefined();
 });
 
 test('a session that is nested a thousand objects deep is merged', () => {

@@ -115,7 +115,8 @@ export function isSameButExpiry(
   const start = `{"cookie":${nowCookie}`;
   if (nowCookie === undefined || !now.startsWith(start)) return undefined;
   const rest = now.slice(start.length);
-  if (!seen.endsWith(rest)) {
+  // Much faster than `endsWith`, which compares character by character.
+  if (seen.slice(-rest.length) !== rest) {
     // A shorter text may only lack the keys that `Session` drops on loading.
     return now.length < seen.length ? undefined : false;
   }
