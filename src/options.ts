@@ -5,12 +5,16 @@
  * @module
  */
 import { createSecretKey, KeyObject } from 'node:crypto';
+import type { AnyPgColumn, PgTable } from 'drizzle-orm/pg-core';
 import type { SessionData } from 'express-session';
 import { InvalidArgumentError, invalidValue } from './errors.js';
 import { DEFAULT_TABLE_NAME } from './names.js';
 import { OptionReader } from './option-reader.js';
-import type { AppTable } from './queries/view.js';
 import { isPlainObject } from './util/guards.js';
+
+/** The app's own table: the session columns, and any others. */
+export type AppTable = PgTable &
+  Readonly<Record<'id' | 'data' | 'userId' | 'expiresAt', AnyPgColumn>>;
 
 /** Converts a session to a string and back, instead of JSON. */
 export interface Serializer {
@@ -60,10 +64,7 @@ export interface DrizzleStoreOptions {
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
   /** Make `touch` do nothing. @default false */
   readonly disableTouch?: boolean | undefined;
-  /**
-   * Write a touch only if it moves the expiry by at least this. In the second half of a session's lifetime, every touch
-   * is written. @default 0
-   */
+  /** Write a touch only if it moves the expiry by this much, or in the second half of a lifetime. @default 0 */
   readonly touchAfter?: number | undefined;
   /** Mean time between two deletions of expired sessions, jittered by half; `false` never deletes. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;

@@ -8,12 +8,9 @@ import { getTableColumns, is } from 'drizzle-orm';
 import { type AnyPgColumn, getTableConfig, PgTable } from 'drizzle-orm/pg-core';
 import { InvalidArgumentError } from '../errors.js';
 import { COLUMN_NAMES } from '../names.js';
+import type { AppTable } from '../options.js';
 import { type SessionTable, sessions, sessionTable } from '../schema.js';
 import { describe } from '../util/describe.js';
-
-/** The app's own table: anything that has the session columns, whatever else it has. */
-export type AppTable = PgTable &
-  Readonly<Record<'id' | 'data' | 'userId' | 'expiresAt', AnyPgColumn>>;
 
 /** The store's own view of an app's table: its columns alone. */
 export interface SessionView {

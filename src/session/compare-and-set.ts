@@ -29,14 +29,15 @@ export async function compareAndSet(
   write: (row: SaveRow) => Promise<Awaited<ReturnType<RowWrites['save']>> | undefined>,
   next: (stored: StoredRow) => SaveRow | undefined | Promise<SaveRow | undefined>,
 ): Promise<Saved | undefined> {
-  let attempt: SaveRow | undefined = row;
-  for (let tries = 1; tries <= MAX_TRIES; tries += 1) {
+  let attempt = row;
+  for (let tries = 1; ; tries += 1) {
     const written = await write(attempt);
     if (written === undefined || written.outcome === 'gone') return undefined;
     if (written.outcome === 'done') return { row: { ...attempt, version: written.version }, tries };
     if (written.stored.createdAt !== attempt.createdAt) return undefined;
-    attempt = await next(written.stored);
-    if (attempt === undefined) return undefined;
+    if (tries === MAX_TRIES) throw new ConflictError(MAX_TRIES);
+    const again = await next(written.stored);
+    if (again === undefined) return undefined;
+    attempt = again;
   }
-  throw new ConflictError(MAX_TRIES);
 }

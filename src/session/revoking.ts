@@ -41,7 +41,7 @@ export class Revoker {
 
   /** Deletes all rows, tombstones included. */
   async clear(opened: Opened): Promise<void> {
-    await this.#endAll(opened.statements.clear, opened);
+    await this.#endAll(() => opened.statements.clear(), opened);
   }
 
   /** Runs {@link limit} after a save if there is a limit. */

@@ -15,6 +15,7 @@ import type { Rows, RowWrites } from '../batching/rows.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { Settings } from '../options.js';
 import type { StoredRow } from '../queries/answers.js';
+import type { SaveRow } from '../queries/columns.js';
 import { describe } from '../util/describe.js';
 import { isPlainObject, property } from '../util/guards.js';
 import type { Codec } from './codec.js';
@@ -215,8 +216,10 @@ export class Saver {
     const userId = stored === seen ? draft.userId : this.#userOfText(data);
     const { expiresAt } = draft;
     const row = { id, data, expiresAt, userId, version, createdAt, seenExpiresAt };
-    const saved = await compareAndSet(row, writes.save, (changed) =>
-      this.#merged(origin, draft, changed),
+    const saved = await compareAndSet(
+      row,
+      (attempt) => writes.save(attempt),
+      (changed) => this.#merged(origin, draft, changed),
     );
     if (saved === undefined) return this.#drop();
     if (saved.tries > 1) this.stats.merges += 1;
@@ -231,7 +234,7 @@ export class Saver {
   }
 
   /** Returns a draft merged with what another request stored; `undefined` if that would mix two users. */
-  #merged(origin: Loaded, draft: Draft, stored: StoredRow) {
+  #merged(origin: Loaded, draft: Draft, stored: StoredRow): SaveRow | undefined {
     // Ask `userId`, not the column: a uuid column returns upper case as lower case.
     const before = this.#userOfText(origin.stored);
     if (mixesUsers(before, draft.userId, this.#userOfText(stored.data))) return undefined;
