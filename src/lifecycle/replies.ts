@@ -10,6 +10,7 @@ import type { Engine, Opened } from './runtime.js';
 /** A Node callback. express-session passes one to every method. */
 export type Callback<T> = (error?: unknown, result?: T) => void;
 
+/** @internal Runs the calls of a store and delivers their results. */
 export class Replies {
   readonly #engine: Engine;
 

@@ -32,6 +32,7 @@ export interface StoreStats {
   readonly cached: number;
 }
 
+/** @internal */
 export function statsOf(engine: Engine, { saver, loader }: Sessions): StoreStats {
   const { batcher, cache } = engine.opened ?? {};
   return {

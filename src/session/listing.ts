@@ -35,7 +35,7 @@ export interface ListOptions {
 
 type List = Statements['list'];
 
-/** Yields live sessions. Leaves out and reports those that cannot be read. */
+/** @internal Yields live sessions. Leaves out and reports those that cannot be read. */
 export async function* listSessions(
   list: List,
   loader: Loader,
@@ -68,7 +68,7 @@ export async function* listSessions(
   }
 }
 
-/** Returns all live sessions by id. Leaves out and reports those that cannot be read. */
+/** @internal Returns all live sessions by id. Leaves out and reports those that cannot be read. */
 export async function allSessions(
   list: List,
   loader: Loader,
@@ -81,7 +81,7 @@ export async function allSessions(
   return all;
 }
 
-/** Returns the ids of all live sessions. */
+/** @internal Returns the ids of all live sessions. */
 export async function allIds(listIds: Statements['listIds']): Promise<string[]> {
   const ids: string[] = [];
   for (;;) {
