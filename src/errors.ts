@@ -1,12 +1,15 @@
 /**
- * Every error that this package raises: a class and a stable `code` each. None of them holds a sid or
- * anything of a session: a `cause` is a copy of the driver's error with its safe fields only, since
- * Drizzle's message holds all parameters and Postgres' `detail` the failing row.
+ * Every error of this package, each a class with a stable `code`, and how a driver's error becomes one of them.
+ *
+ * No error contains a sid or any content of a session. Its `cause` is a copy of the driver's error with the safe fields
+ * only: Drizzle's message contains all parameters, and Postgres' `detail` the failing row.
  *
  * @module
  */
+import { describe } from './util/describe.js';
+import { isRecord } from './util/guards.js';
 
-/** What is kept of a driver's error: no message, no detail, no parameters. */
+/** The fields that are kept of a driver's error: no message, no detail, no parameters. */
 export interface SafeCause {
   readonly code?: string;
   readonly severity?: string;
@@ -27,7 +30,7 @@ const SAFE_FIELDS = [
   'constraint',
 ] as const;
 
-/** What a driver's error tells of itself, whatever the driver calls it. */
+/** What postgres-js calls some of them. */
 const ALIASES: Readonly<Record<string, (typeof SAFE_FIELDS)[number]>> = {
   schema_name: 'schema',
   table_name: 'table',
@@ -35,7 +38,7 @@ const ALIASES: Readonly<Record<string, (typeof SAFE_FIELDS)[number]>> = {
   constraint_name: 'constraint',
 };
 
-/** The base of all errors of this package but {@link InvalidArgumentError}, which is a TypeError. */
+/** The base of all errors of this package except {@link InvalidArgumentError}, which is a `TypeError`. */
 export abstract class SessionStoreError extends Error {
   abstract readonly code: string;
   declare readonly cause?: SafeCause;
@@ -50,15 +53,20 @@ export abstract class SessionStoreError extends Error {
 }
 
 /**
- * An argument or an option that cannot be meant: thrown by `new DrizzleStore()`, and by a method where it gets one, or
- * where an option that is a function gives one (`ttl`).
+ * An invalid argument or option. `new DrizzleStore()` throws it; a method rejects with it if it gets an invalid argument,
+ * or if an option that is a function (`ttl`) returns an invalid value.
  */
 export class InvalidArgumentError extends TypeError {
   readonly code = 'ERR_INVALID_ARGUMENT';
   override readonly name = 'InvalidArgumentError';
 }
 
-/** The store was closed before the call, or while it was waiting. */
+/** Creates the error for a value that is not one of the `accepted` ones. */
+export function invalidValue(name: string, accepted: string, value: unknown): InvalidArgumentError {
+  return new InvalidArgumentError(`${name} must be ${accepted}, but got ${describe(value)}`);
+}
+
+/** The store was closed before the call. */
 export class StoreClosedError extends SessionStoreError {
   readonly code = 'ERR_STORE_CLOSED';
   constructor() {
@@ -66,7 +74,7 @@ export class StoreClosedError extends SessionStoreError {
   }
 }
 
-/** The database did not answer within `timeout` seconds. What was asked may still take effect. */
+/** The database did not answer within `timeout` seconds. A write may still take effect. */
 export class StoreTimeoutError extends SessionStoreError {
   readonly code = 'ERR_STORE_TIMEOUT';
   constructor(seconds: number) {
@@ -74,13 +82,13 @@ export class StoreTimeoutError extends SessionStoreError {
   }
 }
 
-/** The session table is not there. */
+/** The session table does not exist. */
 export class TableMissingError extends SessionStoreError {
   readonly code = 'ERR_TABLE_MISSING';
   constructor(table: string, cause?: unknown) {
     super(
-      `The session table ${table} does not exist. Make it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
-        "where it is no table of the app's own, with `await store.migrate()` or `createTableIfMissing: true`",
+      `The session table ${table} does not exist. Create it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
+        'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`',
       cause,
     );
   }
@@ -106,7 +114,7 @@ export class TableMismatchError extends SessionStoreError {
   }
 }
 
-/** The session cannot be turned into JSON (a BigInt, a cycle, a `toJSON` that throws). */
+/** The session cannot be serialized: it contains a BigInt or a cycle, a `toJSON` throws, or it is no object. */
 export class NotSerializableError extends SessionStoreError {
   readonly code = 'ERR_NOT_SERIALIZABLE';
   constructor(reason: string) {
@@ -114,28 +122,28 @@ export class NotSerializableError extends SessionStoreError {
   }
 }
 
-/** A `set` under a sid that is empty or not a string. Reads of such a sid find nothing. */
+/** `set` got a sid that is empty or not a string. The other methods treat such a sid as unknown. */
 export class InvalidSidError extends SessionStoreError {
   readonly code = 'ERR_INVALID_SID';
-  constructor(received: string) {
-    super(`A session id must be a string that is not empty, but got ${received}`);
+  constructor(sid: unknown) {
+    super(`A session id must be a non-empty string, but got ${describe(sid)}`);
   }
 }
 
-/** `userId` gave something that is no user's id, or a longer one than an index takes. */
+/** `userId` returned a value that is no user id, or one that is too long for an index. */
 export class InvalidUserIdError extends SessionStoreError {
   readonly code = 'ERR_INVALID_USER_ID';
 }
 
-/** A set, a touch or an update met another writer at every try. */
+/** Another writer changed the session before each try of a `set`, `touch` or `update`. */
 export class ConflictError extends SessionStoreError {
   readonly code = 'ERR_CONFLICT';
   constructor(tries: number) {
-    super(`The session was changed by others at each of ${tries} tries`);
+    super(`Other writers changed the session before each of ${tries} tries`);
   }
 }
 
-/** `migrate()` cannot or must not make the table. */
+/** `migrate()` cannot or must not create the table. */
 export class MigrationError extends SessionStoreError {
   readonly code = 'ERR_MIGRATION';
 }
@@ -188,7 +196,7 @@ export class DriverMissingError extends SessionStoreError {
   }
 }
 
-/** The connection to the database was refused or lost. What was asked may have taken effect. */
+/** The connection to the database was refused or lost. A write may have taken effect. */
 export class ConnectionError extends SessionStoreError {
   readonly code = 'ERR_CONNECTION';
   constructor(cause?: unknown) {
@@ -197,7 +205,7 @@ export class ConnectionError extends SessionStoreError {
 }
 
 function reasonOf(state: string | undefined): string {
-  if (state === '3D000') return ': there is no database of that name';
+  if (state === '3D000') return ': the database does not exist';
   return state?.startsWith('28') ? ': the user or the password was refused' : '';
 }
 
@@ -211,8 +219,8 @@ export class StatementError extends SessionStoreError {
 }
 
 /**
- * The SQLSTATE of a driver's error (five characters), or the `code` that Node gave a connection's
- * (`ECONNREFUSED`), however deep Drizzle has wrapped it.
+ * Returns the SQLSTATE of a driver's error (five characters), or Node's `code` of a connection error (`ECONNREFUSED`).
+ * Looks through the errors that Drizzle wraps around it.
  */
 export function sqlState(error: unknown): string | undefined {
   for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
@@ -222,7 +230,11 @@ export function sqlState(error: unknown): string | undefined {
   return undefined;
 }
 
-/** The error of this package that stands for a driver's; a fault of a program stays what it is. */
+/**
+ * Converts a driver's error into one of this package. Returns a bug (a `TypeError` and the like) as it is.
+ *
+ * @param table what the message calls the session table
+ */
 export function storeError(error: unknown, table: string): Error {
   if (error instanceof SessionStoreError || error instanceof InvalidArgumentError) return error;
   const fault = programFault(error);
@@ -245,7 +257,7 @@ function missingPackage(error: unknown): string | undefined {
   return /Cannot find (?:package|module) '([^']+)'/.exec(message)?.[1];
 }
 
-/** The TypeError and the like at the bottom of an error: no database is to blame for it. */
+/** Returns the `TypeError`, `ReferenceError` or `RangeError` that an error wraps: a bug, not a database error. */
 function programFault(error: unknown): Error | undefined {
   for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
     const isFault =
@@ -255,17 +267,17 @@ function programFault(error: unknown): Error | undefined {
   return undefined;
 }
 
-/** What of an error may be logged: this package's own as it is, a driver's as a copy, an app's as it is. */
+/** Returns what may be logged of an error: a driver's error is converted, any other is returned as it is. */
 export function safeError(error: unknown): unknown {
   return sqlState(error) === undefined ? error : storeError(error, '');
 }
 
-/** Whether nobody on this connection can be served: network, log-in, shutdown, resources, internal errors. */
+/** Whether an error concerns the whole connection: network, log-in, shutdown, resources, internal errors. */
 export function isConnectionFailure(state: string): boolean {
   return !isSqlState(state) || /^(08|28|3D|53|57|58|XX)/.test(state);
 }
 
-/** Tells an SQLSTATE (`23505`, `P0001`, `XX000`) from a code of Node's that looks like one (`EPIPE`). */
+/** Whether a code is an SQLSTATE (`23505`, `P0001`, `XX000`) and not one of Node's that looks like it (`EPIPE`). */
 function isSqlState(code: string): boolean {
   return /^([0-9]|F0|HV|P0|XX)[0-9A-Z]+$/.test(code) && code.length === 5;
 }
@@ -279,8 +291,4 @@ function safeCause(error: unknown): SafeCause {
     }
   }
   return safe;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
 }

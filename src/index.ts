@@ -25,6 +25,7 @@ export {
   TableMismatchError,
   TableMissingError,
 } from './errors.js';
+export type { StoreStats } from './lifecycle/stats.js';
 export type {
   CacheOptions,
   DrizzleStoreOptions,
@@ -42,11 +43,8 @@ export {
   type TableName,
 } from './schema.js';
 export { idOf } from './session/id.js';
-export {
-  DrizzleStore,
-  type SessionEvent,
-  type StoredSession,
-  type StoreStats,
-  type Updater,
-} from './store.js';
+export type { StoredSession } from './session/listing.js';
+export type { SessionEvent, StoreEvents } from './session/typed-store.js';
+export type { Updater } from './session/update.js';
+export { DrizzleStore } from './store.js';
 export type { TraceContext } from './util/tracing.js';

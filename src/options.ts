@@ -1,95 +1,100 @@
 /**
- * The options of a store: their types, defaults and bounds. A value that cannot be meant is refused in
- * the constructor with a TypeError that says what came and what is taken.
+ * The options of a store: types, defaults and limits. The constructor throws a `TypeError` for an invalid value, naming
+ * the value it got and the values it accepts.
  *
  * @module
  */
 import { createSecretKey, KeyObject } from 'node:crypto';
+import type { AnyPgColumn, PgTable } from 'drizzle-orm/pg-core';
 import type { SessionData } from 'express-session';
-import { InvalidArgumentError } from './errors.js';
+import { InvalidArgumentError, invalidValue } from './errors.js';
 import { DEFAULT_TABLE_NAME } from './names.js';
-import type { AppTable } from './queries/view.js';
-import { describe, isPlainObject, Reader, wrong } from './util/check.js';
+import { OptionReader } from './option-reader.js';
+import { isPlainObject } from './util/guards.js';
 
-/** Turns a session into text and back, in place of JSON. */
+/** The app's own table: the session columns, and any others. */
+export type AppTable = PgTable &
+  Readonly<Record<'id' | 'data' | 'userId' | 'expiresAt', AnyPgColumn>>;
+
+/** Converts a session to a string and back, instead of JSON. */
 export interface Serializer {
-  /** Gets a plain copy of the session, its cookie through `toJSON`. */
+  /** Gets a shallow copy of the session, its cookie as plain data. */
   stringify(session: object): string;
-  /** Gives what `stringify` got. */
+  /** Returns a plain object equal to the one that `stringify` got. */
   parse(text: string): unknown;
 }
 
-/** Realtime: see `sync`. */
+/** How a store learns of changes in other processes: see `sync`. */
 export interface SyncOptions {
-  /** Where to listen, for an app whose pool goes through a transaction pooler, which LISTEN cannot. */
+  /** Where to listen if the app's pool goes through a transaction pooler, which does not support LISTEN. */
   readonly connectionString?: string;
-  /** Seconds for which a heartbeat that came back lets the cache answer. @default 5 */
+  /** Seconds for which cached sessions are trusted after a heartbeat that came back. @default 5 */
   readonly heartbeat?: number;
 }
 
-/** The cache of session texts in this process: see `cache`. */
+/** The cache of sessions in this process: see `cache`. */
 export interface CacheOptions {
-  /** Entries. @default 10000 */
+  /** Number of entries. @default 10000 */
   readonly max?: number;
-  /** Seconds without a use after which an entry is released. @default 300 */
+  /** Seconds without a read after which an entry is removed. @default 300 */
   readonly maxIdle?: number;
-  /** Seconds between two searches for idle entries. @default 1 */
+  /** Seconds between two removals of idle entries. @default 1 */
   readonly scavenge?: number;
-  /** Seconds after which an entry is read anew, whoever changed the row. @default 60 */
+  /** Seconds after which an entry is read again, whether or not a change was announced. @default 60 */
   readonly maxAge?: number;
 }
 
-/** A key of 32 bytes: as they are, or as hex (64 digits) or base64 text. */
+/** A key of 32 bytes: bytes, a secret `KeyObject`, or a string of 64 hex digits or base64. */
 export type EncryptionKey = Uint8Array | KeyObject | string;
 
-/** What belongs to a user: see `userId`. */
+/** Identifies a user: see `userId`. */
 export type UserId = string | number;
 
 /** The options of `new DrizzleStore(source, options)`. All durations are in seconds. */
 export interface DrizzleStoreOptions {
-  /** The app's own table: `sessionTable(…)`, or a `pgTable` that spreads `sessionColumns()`. */
+  /** The app's own table: `sessionTable(…)`, or a `pgTable` with `sessionColumns()`. */
   readonly table?: AppTable | undefined;
-  /** The table's name, in place of `table`. @default 'sessions' */
+  /** Name of the table (not with `table`). @default 'sessions' */
   readonly tableName?: string | undefined;
-  /** The table's Postgres schema. @default what the connection's search_path finds */
+  /** Postgres schema of the table (not with `table`). @default the first on the search_path that has it */
   readonly schemaName?: string | undefined;
-  /** Makes the table at the first use, but no `table` of the app's. @default false; an embedded database always does */
+  /** Create the table on first use (not with `table`). @default false; true for an embedded database */
   readonly createTableIfMissing?: boolean | undefined;
-  /** How long a session lives whose cookie has no expiry. @default 86400 */
+  /** Lifetime of a session whose cookie has no expiry. @default 86400 */
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
-  /** Makes `touch` do nothing. @default false */
+  /** Make `touch` do nothing. @default false */
   readonly disableTouch?: boolean | undefined;
-  /** How far an expiry must move before a touch is written; written anyway in the second half of a lifetime. @default 0 */
+  /** Write a touch only if it moves the expiry by this much, or in the second half of a lifetime. @default 0 */
   readonly touchAfter?: number | undefined;
-  /** The mean time between two prunings, jittered by half; `false`: none. @default 900 */
+  /** Mean time between two deletions of expired sessions, jittered by half; `false` never deletes. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;
-  /** Gets what failed in the background, and why a promise of a method was rejected. @default console.error */
+  /** Gets errors of background work, and of promises that the caller may not await. @default console.error */
   readonly errorLog?: ((message: string, error?: unknown) => void) | undefined;
   /** @default JSON */
   readonly serializer?: Serializer | undefined;
-  /** Closes the store. */
+  /** Closes the store when it is aborted. */
   readonly signal?: AbortSignal | undefined;
-  /** Statements in flight at most, of reads and of writes each. @default 2, never above half of the pool */
+  /** Maximum number of statements in flight, for reads and for writes each. @default 2, at most half of the pool */
   readonly lanes?: number | undefined;
   /** How long a call waits for the database. @default 30 */
   readonly timeout?: number | undefined;
-  /** `false` behind a transaction pooler that cannot hold prepared statements. @default true */
+  /** Set to `false` behind a transaction pooler that does not support prepared statements. @default true */
   readonly preparedStatements?: boolean | undefined;
-  /** Announces each change to the other processes and listens for theirs. @default false */
+  /** Announce changes to other processes and listen for theirs. @default false */
   readonly sync?: boolean | SyncOptions | undefined;
-  /** Keeps session texts in this process; implies `sync`. @default false */
+  /** Keep sessions in the memory of this process. Turns on `sync`. @default false */
   readonly cache?: boolean | CacheOptions | undefined;
-  /** Whom a session belongs to; fills `user_id`. Null and undefined: nobody. */
+  /** Returns the session's owner for the column `user_id`; null or undefined for an anonymous session. */
   readonly userId?: ((session: SessionData) => UserId | null | undefined) | undefined;
-  /** The end of a session however often it is used (OWASP: absolute timeout). @default none */
+  /** Absolute lifetime; activity does not extend it (OWASP: absolute timeout). @default none */
   readonly maxLifetime?: number | undefined;
-  /** A user's older sessions above so many are revoked at log-in. @default none */
+  /** When a user logs in, revoke the oldest sessions beyond this number. Needs `userId`. @default none */
   readonly maxSessionsPerUser?: number | undefined;
-  /** AES-256-GCM keys: the current one, then older ones that still read. @default none */
+  /** AES-256-GCM keys: the first encrypts, all decrypt. @default none */
   readonly encryptionKeys?: readonly EncryptionKey[] | undefined;
 }
 
-/** The options, checked, with their defaults. Durations are in seconds, as they came. */
+/** The validated options, with their defaults. Durations are in seconds. */
 export interface Settings {
   readonly table: AppTable | undefined;
   readonly tableName: string;
@@ -141,7 +146,7 @@ const OPTIONS = Object.keys({
   encryptionKeys: true,
 } satisfies Record<keyof DrizzleStoreOptions, true>);
 
-/** Where an option of a peer's went, for those who move in. */
+/** What to write instead of the options of other session stores. */
 const MOVED: Readonly<Record<string, string>> = {
   // connect-pg-simple, connect-pg-pool
   pool: 'pass the pool as the first argument: new DrizzleStore(pool, options)',
@@ -150,40 +155,44 @@ const MOVED: Readonly<Record<string, string>> = {
   conObject: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
   pruneSessionRandomizedInterval: 'pruneSessionInterval is always jittered, by half',
   // session-pouchdb-store
-  purge: 'it is called pruneSessionInterval, in seconds',
+  purge: 'use pruneSessionInterval, in seconds',
   maxIdle: 'it is an option of the cache: cache: { maxIdle }, in seconds',
   scavenge: 'it is an option of the cache: cache: { scavenge }, in seconds',
-  commit: 'each save is in the database when it answers',
+  commit: 'each save is in the database when its call returns',
   // connect-redis
   client: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
   db: 'pass the database as the first argument: new DrizzleStore(db, options)',
-  prefix: 'a table of its own does what a prefix did: tableName',
-  disableTTL: 'every session ends: give the cookie a long maxAge',
+  prefix: 'use a table of its own instead: tableName',
+  disableTTL: 'every session expires: give the cookie a long maxAge',
   scanCount: 'sessions are listed in pages by the primary key',
   // connect-mongo
   mongoUrl: 'pass a postgres:// URL as the first argument: new DrizzleStore(url, options)',
   clientPromise: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
   mongoOptions: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
   dbName: 'it is part of the URL',
-  collectionName: 'it is called tableName',
-  autoRemove: 'it is called pruneSessionInterval, in seconds; false: none',
-  autoRemoveInterval: 'it is called pruneSessionInterval, in seconds',
-  stringify: 'a session is stored as JSON, or as serializer makes it',
-  serialize: 'it is serializer: { stringify, parse }',
-  unserialize: 'it is serializer: { stringify, parse }',
-  crypto: 'encryptionKeys does what it did',
-  cryptoAdapter: 'encryptionKeys does what it did',
-  timestamps: 'they are always there: created_at, last_seen_at',
-  transformId: 'what is stored is always a hash of the sid: idOf(sid)',
-  writeOperationOptions: "durability is the server's: synchronous_commit",
+  collectionName: 'use tableName',
+  autoRemove: 'use pruneSessionInterval, in seconds; false never deletes',
+  autoRemoveInterval: 'use pruneSessionInterval, in seconds',
+  stringify: 'a session is stored as JSON, or as serializer converts it',
+  serialize: 'use serializer: { stringify, parse }',
+  unserialize: 'use serializer: { stringify, parse }',
+  crypto: 'use encryptionKeys',
+  cryptoAdapter: 'use encryptionKeys',
+  timestamps: 'the table always has them: created_at, last_seen_at',
+  transformId: 'the table always stores a hash of the sid: idOf(sid)',
+  writeOperationOptions: "use the server's setting synchronous_commit",
 };
 
-/** Checks options and fills in the defaults. */
+/**
+ * Validates options and fills in the defaults.
+ *
+ * @throws {InvalidArgumentError}
+ */
 export function settingsFrom(options: DrizzleStoreOptions): Settings {
-  if (!isPlainObject(options)) {
-    throw new InvalidArgumentError(`options must be an object, but got ${describe(options)}`);
+  if (!isOptions(options)) {
+    throw invalidValue('options', 'an object', options);
   }
-  const read = new Reader(options, '');
+  const read = new OptionReader(options, '');
   read.only(OPTIONS, MOVED);
   const {
     table,
@@ -198,7 +207,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
   }
   if (table !== undefined && options.createTableIfMissing === true) {
     throw new InvalidArgumentError(
-      "createTableIfMissing cannot make the app's own table: make it with drizzle-kit",
+      "createTableIfMissing cannot create the app's own table: create it with drizzle-kit",
     );
   }
   const cache = cacheFrom(options.cache);
@@ -209,7 +218,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
       : read.integer('maxSessionsPerUser', options.maxSessionsPerUser, 1, 1_000_000);
   if (maxSessionsPerUser !== undefined && userId === undefined) {
     throw new InvalidArgumentError(
-      'maxSessionsPerUser needs userId, a function that tells whose a session is',
+      'maxSessionsPerUser needs userId, a function that returns the user of a session',
     );
   }
   return {
@@ -242,6 +251,11 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
   };
 }
 
+/** Returns a plain boolean, so that the compiler keeps the type of the options. */
+function isOptions(value: unknown): boolean {
+  return isPlainObject(value);
+}
+
 function logToConsole(message: string, error?: unknown): void {
   if (error === undefined) console.error(message);
   else console.error(message, error);
@@ -250,8 +264,8 @@ function logToConsole(message: string, error?: unknown): void {
 function cacheFrom(cache: DrizzleStoreOptions['cache']): Required<CacheOptions> | undefined {
   if (cache === undefined || cache === false) return undefined;
   const options = cache === true ? {} : cache;
-  if (!isPlainObject(options)) throw wrong('cache', 'true, false or an object', cache);
-  const read = new Reader(options, 'cache.');
+  if (!isOptions(options)) throw invalidValue('cache', 'true, false or an object', cache);
+  const read = new OptionReader(options, 'cache.');
   read.only(['max', 'maxIdle', 'scavenge', 'maxAge']);
   const { max = 10_000, maxIdle = 300, scavenge = 1, maxAge = 60 } = options;
   return {
@@ -265,17 +279,17 @@ function cacheFrom(cache: DrizzleStoreOptions['cache']): Required<CacheOptions> 
 function syncFrom(sync: DrizzleStoreOptions['sync'], implied: boolean): Settings['sync'] {
   if (sync === false && implied) {
     throw new InvalidArgumentError(
-      'a cache needs sync, but sync is false: its entries would go stale',
+      'cache needs sync, but sync is false: cached sessions would become stale',
     );
   }
   if ((sync === undefined && !implied) || sync === false) return undefined;
   const options = sync === undefined || sync === true ? {} : sync;
-  if (!isPlainObject(options)) throw wrong('sync', 'true, false or an object', sync);
-  const read = new Reader(options, 'sync.');
+  if (!isOptions(options)) throw invalidValue('sync', 'true, false or an object', sync);
+  const read = new OptionReader(options, 'sync.');
   read.only(['connectionString', 'heartbeat']);
   const { connectionString, heartbeat = 5 } = options;
   if (connectionString !== undefined && !isPostgresUrl(connectionString)) {
-    throw wrong(
+    throw invalidValue(
       'sync.connectionString',
       "a URL 'postgres://…' or 'postgresql://…'",
       connectionString,
@@ -291,14 +305,18 @@ function isPostgresUrl(value: unknown): boolean {
 function serializerFrom(serializer: Serializer | undefined): Serializer | undefined {
   if (serializer === undefined) return undefined;
   if (typeof serializer?.stringify !== 'function' || typeof serializer.parse !== 'function') {
-    throw wrong('serializer', 'an object with the functions stringify and parse', serializer);
+    throw invalidValue(
+      'serializer',
+      'an object with the functions stringify and parse',
+      serializer,
+    );
   }
   return serializer;
 }
 
 function signalFrom(signal: AbortSignal | undefined): AbortSignal | undefined {
   if (signal !== undefined && !(signal instanceof AbortSignal))
-    throw wrong('signal', 'an AbortSignal', signal);
+    throw invalidValue('signal', 'an AbortSignal', signal);
   return signal;
 }
 
@@ -306,13 +324,13 @@ function keysFrom(keys: readonly EncryptionKey[] | undefined): readonly KeyObjec
   if (keys === undefined) return [];
   if (!Array.isArray(keys) || keys.length === 0) {
     throw new InvalidArgumentError(
-      'encryptionKeys must be an array with the current key first, but got something else or an empty one',
+      'encryptionKeys must be an array with the current key first, and not empty',
     );
   }
   return keys.map((key: EncryptionKey, at) => keyFrom(key, at));
 }
 
-/** A key's value is never part of a message. */
+/** Never puts a key into an error message. */
 function keyFrom(key: unknown, at: number): KeyObject {
   const bytes = keyBytes(key);
   if (bytes?.byteLength === 32) return createSecretKey(bytes);

@@ -1,6 +1,9 @@
+import { once } from 'node:events';
+import { Socket } from 'node:net';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { OwnWrites } from '../src/sync/own-writes.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { until } from './support/obstacles.js';
 import { pgbouncer, startPgbouncer } from './support/pgbouncer.js';
@@ -27,7 +30,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   vi.useRealTimers();
-  vi.restoreAllMocks();
+  clock.aheadMs = 0;
   statements.release();
   notifications.release();
   for (const end of ends.splice(0).reverse()) await end();
@@ -70,11 +73,57 @@ function poolWithOneProxied(): pg.Pool {
   let made = 0;
   class Client extends pg.Client {
     constructor(config: pg.ClientConfig = {}) {
-      made += 1;
-      super({ ...config, connectionString: made === 1 ? statements.url : database.url });
+      // The store makes its listener of the same class.
+      const isPooled = config.connectionString === database.url;
+      if (isPooled) made += 1;
+      super(isPooled && made === 1 ? { ...config, connectionString: statements.url } : config);
     }
   }
   return database.pool({ Client });
+}
+
+/** Closes the other connections of a pool, so that the next call takes this one. */
+async function keepOnly(pool: pg.Pool, client: object): Promise<void> {
+  const idle: pg.PoolClient[] = [];
+  while (pool.idleCount > 0) idle.push(await pool.connect());
+  for (const each of idle) each.release(each !== client);
+}
+
+/** Breaks a connection on the client's side: what is held on its way to the server still arrives. */
+function breakOff(client: object): void {
+  const stream: unknown = Reflect.get(Reflect.get(client, 'connection'), 'stream');
+  if (stream instanceof Socket) stream.destroy();
+}
+
+/** A store, and a write of 2 that failed for its caller and is still on its way to the server. */
+async function unknownWrite() {
+  const pool = poolWithOneProxied();
+  const proxied = once(pool, 'connect');
+  const { store, other } = await pair({ pool });
+  const [client] = await proxied;
+  await set(other, 1);
+  await caughtUp(store, other);
+  await keepOnly(pool, client);
+  const held = statements.hold('toServer');
+  const written = set(store, 2);
+  await held;
+  breakOff(client);
+  await expect(written).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
+  return { store, other };
+}
+
+/** Saves while notifications are held, and returns whether it is still cached once they are heard. */
+async function staysCached(
+  { store, other }: { store: DrizzleStore; other: DrizzleStore },
+  count: number,
+): Promise<boolean> {
+  const held = notifications.hold('toClient');
+  await set(store, count);
+  expect(await isHit(store)).toBe(true);
+  await held;
+  notifications.release();
+  await caughtUp(store, other);
+  return isHit(store);
 }
 
 async function visits(store: DrizzleStore, sid = 'sid'): Promise<unknown> {
@@ -103,20 +152,13 @@ async function cached(
   await until(() => isHit(store, sid));
 }
 
-/** Puts the monotonic clock forward, or back again. */
-function shiftClock(): (ms: number) => void {
-  const now = performance.now.bind(performance);
-  let shift = 0;
-  vi.spyOn(performance, 'now').mockImplementation(() => now() + shift);
-  return (ms) => {
-    shift = ms;
-  };
-}
+/** How far the package's clock is ahead of the real one, in milliseconds. */
+const clock = vi.hoisted(() => ({ aheadMs: 0 }));
 
-/** The cache reads the clock once a millisecond. */
-async function untilClockIsRead(): Promise<void> {
-  await database.query('select pg_sleep(0.005)');
-}
+vi.mock(import('../src/util/clock.js'), async (importOriginal) => {
+  const original = await importOriginal();
+  return { ...original, agingMs: () => original.agingMs() + clock.aheadMs };
+});
 
 function setTime(time: number): void {
   vi.useFakeTimers({ toFake: ['Date'], now: time });
@@ -247,12 +289,10 @@ describe('What is cached', () => {
       cache: { maxIdle: 60, maxAge: 600, scavenge: 0.01 },
       sync: { connectionString: notifications.url, heartbeat: 3600 },
     });
-    const shift = shiftClock();
     for (const sid of ['used', 'idle']) await set(store, 1, sid);
-    shift(50_000);
-    await untilClockIsRead();
+    clock.aheadMs = 50_000;
     expect(await isHit(store, 'used')).toBe(true);
-    shift(100_000);
+    clock.aheadMs = 100_000;
     await vi.waitUntil(() => store.stats().cached === 1);
     expect(await isHit(store, 'used')).toBe(true);
     expect(await isHit(store, 'idle')).toBe(false);
@@ -425,19 +465,43 @@ describe('An own write', () => {
     expect(await isHit(store)).toBe(true);
   });
 
-  test('that was given up before it was done is read when it is done', async () => {
-    const { store, other } = await pair({ pool: poolWithOneProxied(), timeout: 0.3 });
-    await set(other, 1);
-    await caughtUp(store, other);
-    const held = statements.hold('toServer');
-    const written = set(store, 2);
-    await held;
-    await expect(written).rejects.toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
+  test('that failed for its caller before it was done is read when it is done', async () => {
+    const { store, other } = await unknownWrite();
     expect([await visits(store), await isHit(store)]).toEqual([1, true]);
     statements.release();
     await until(async () => (await visits(other)) === 2);
     await caughtUp(store, other);
     expect(await visits(store)).toBe(2);
+  });
+
+  test('whose outcome was unknown evicts its session once, when it is announced', async () => {
+    const { store, other } = await unknownWrite();
+    statements.release();
+    await until(async () => (await visits(other)) === 2);
+    await caughtUp(store, other);
+    expect(await staysCached({ store, other }, 3)).toBe(true);
+  });
+
+  test('whose outcome was unknown is read, although later ones were announced before it', async () => {
+    const { store, other } = await unknownWrite();
+    expect(await staysCached({ store, other }, 3)).toBe(true);
+    expect(await visits(store)).toBe(3);
+    statements.release();
+    await until(async () => (await visits(other)) === 2);
+    await caughtUp(store, other);
+    expect(await visits(store)).toBe(2);
+    expect(await staysCached({ store, other }, 4)).toBe(true);
+  });
+
+  test('that failed and was never done evicts nothing later', async () => {
+    const pool = database.pool({ connectionString: statements.url });
+    const { store, other } = await pair({ pool });
+    await set(other, 1);
+    statements.refuse();
+    await vi.waitUntil(() => pool.totalCount === 0, { timeout: 20_000 });
+    await expect(set(store, 2)).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
+    statements.accept();
+    expect(await staysCached({ store, other }, 3)).toBe(true);
   });
 
   test('whose answer is lost is read', async () => {
@@ -452,6 +516,46 @@ describe('An own write', () => {
     await expect(written).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
     statements.release();
     expect(await visits(store)).toBe(2);
+  });
+});
+
+describe('An own announcement is unexplained', () => {
+  const listening = { epoch: 0 };
+  const acknowledged = (writes: OwnWrites, epoch = listening.epoch) => {
+    writes.begin('id');
+    writes.acknowledge('id', epoch);
+    return writes.end('id');
+  };
+
+  test('unless there is one acknowledged write for each, in any order', () => {
+    const writes = new OwnWrites(listening);
+    expect([acknowledged(writes), writes.hear('id'), writes.hear('id')]).toEqual([
+      false,
+      false,
+      true,
+    ]);
+    writes.begin('id');
+    expect(writes.hear('id')).toBe(false);
+    writes.acknowledge('id', listening.epoch);
+    expect(writes.end('id')).toBe(false);
+    expect(writes.hear('another')).toBe(true);
+  });
+
+  test('where it came while a write was in flight that then failed', () => {
+    const writes = new OwnWrites(listening);
+    writes.begin('id');
+    expect(writes.hear('id')).toBe(false);
+    expect(writes.end('id')).toBe(true);
+  });
+
+  test('where the only write it could be of was sent before listening began, or was announced before', () => {
+    const writes = new OwnWrites(listening);
+    acknowledged(writes);
+    const before = listening.epoch;
+    listening.epoch += 1;
+    expect(writes.hear('id')).toBe(true);
+    acknowledged(writes, before);
+    expect(writes.hear('id')).toBe(true);
   });
 });
 
@@ -528,12 +632,11 @@ describe('Two reads', () => {
     if (session === undefined) throw new Error('no session');
     void notifications.hold('toClient');
     await set(other, 2);
-    const shift = shiftClock();
-    shift(6000);
+    clock.aheadMs = 6000;
     const held = statements.hold('toClient');
     const read = visits(store);
     await held;
-    shift(0);
+    clock.aheadMs = 0;
     session.cookie.expires = new Date(Date.now() + 7_200_000);
     const saved = store.set('sid', session);
     statements.release();
@@ -549,12 +652,11 @@ describe('Two reads', () => {
     void notifications.hold('toClient');
     await set(other, 2);
     await other.destroy('logged out');
-    const shift = shiftClock();
-    shift(6000);
+    clock.aheadMs = 6000;
     expect(await visits(store)).toBe(2);
     expect(await store.get('logged out')).toBeUndefined();
     // As if a heartbeat had come back that was sent before the change.
-    shift(0);
+    clock.aheadMs = 0;
     expect(await visits(store)).toBe(2);
     expect(await store.get('logged out')).toBeUndefined();
   });
@@ -599,10 +701,14 @@ describe('Before the first heartbeat has come back', () => {
 
 describe('A listener that is', () => {
   test('lost empties the cache, and what was asked for before does not fill it again', async () => {
-    const { store, other } = await pair({ pool: poolWithOneProxied() });
+    const pool = poolWithOneProxied();
+    const proxied = once(pool, 'connect');
+    const { store, other } = await pair({ pool });
+    const [client] = await proxied;
     await cached({ store, other });
     await set(other, 1, 'asked for');
     await caughtUp(store, other);
+    await keepOnly(pool, client);
     const held = statements.hold('toClient');
     const read = visits(store, 'asked for');
     await held;
@@ -653,10 +759,9 @@ describe('A listener that is', () => {
     await cached({ store, other });
     notifications.swallow();
     await set(other, 2);
-    const shift = shiftClock();
     expect(await visits(store)).toBe(1);
     const { hits } = store.stats();
-    shift(5000);
+    clock.aheadMs = 5000;
     const read = visits(store);
     // No timer and no socket has told it anything.
     expect(store.stats()).toMatchObject({ sync: 'up', hits });
@@ -668,8 +773,7 @@ describe('A listener that is', () => {
     await cached({ store, other });
     void notifications.hold('toClient');
     await set(other, 2);
-    // The monotonic clock stands still meanwhile.
-    setTime(Date.now() + 6000);
+    clock.aheadMs = 6000;
     expect(await visits(store)).toBe(2);
   });
 });
@@ -750,37 +854,47 @@ describe('A listener whose announcements never come back', () => {
 });
 
 describe('Time', () => {
+  test('is not that of fake timers, and none of them runs for the cache', async () => {
+    vi.useFakeTimers({ now: Date.now() });
+    const setInterval = vi.spyOn(globalThis, 'setInterval');
+    const { store } = await pair();
+    await set(store, 1);
+    expect(await isHit(store)).toBe(true);
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(await isHit(store)).toBe(true);
+    expect(setInterval).not.toHaveBeenCalled();
+    expect(store.stats().sync).toBe('up');
+  });
+
   const sync = () => ({ connectionString: notifications.url, heartbeat: 3600 });
 
   test('what nobody announces is read after maxAge seconds', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
-    const shift = shiftClock();
     await cached({ store, other });
     await database.query(`update sessions set revoked_at = now(), data = null where id = $1`, [
       idOf('sid'),
     ]);
-    shift(59_000);
+    clock.aheadMs = 59_000;
     expect(await visits(store)).toBe(1);
-    shift(60_100);
+    clock.aheadMs = 60_100;
     expect(await store.get('sid')).toBeUndefined();
   });
 
   test('maxAge is counted from when the database was asked, not from the last use or touch', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
-    const shift = shiftClock();
     await set(other, 1);
     await caughtUp(store, other);
     const held = statements.hold('toClient');
     const read = store.get('sid');
     await held;
-    shift(30_000);
+    clock.aheadMs = 30_000;
     statements.release();
     const session = await read;
     if (session === undefined) throw new Error('no session');
     await store.touch('sid', session);
-    shift(59_000);
+    clock.aheadMs = 59_000;
     expect(await isHit(store)).toBe(true);
-    shift(60_100);
+    clock.aheadMs = 60_100;
     expect(await isHit(store)).toBe(false);
   });
 

@@ -219,11 +219,11 @@ describe('a row that cannot be read', () => {
     [
       'a session that is not encrypted',
       () => sessionWith({ user: 'admin' }),
-      'it is not as this store',
+      'this store did not write it',
     ],
     ['the text of one', () => JSON.stringify(sessionWith({ user: 'admin' })), 'it is under no key'],
-    ['a number', () => 7, 'it is not as this store'],
-    ['null', () => null, 'it is not as this store'],
+    ['a number', () => 7, 'this store did not write it'],
+    ['null', () => null, 'this store did not write it'],
   ];
 
   test.each(damages)(
@@ -276,10 +276,10 @@ describe('a row that cannot be read', () => {
     expect(await encrypting.get('plain')).toBeUndefined();
     expect(await plain.get('encrypted')).toBeUndefined();
     expect(logged).toEqual([
-      unreadable('plain', 'it is not as this store writes it'),
+      unreadable('plain', 'this store did not write it'),
       unreadable(
         'encrypted',
-        'its text is not of an object, but may be encrypted, or of another serializer',
+        'it is not an object; it may be encrypted, or from another serializer',
       ),
     ]);
   });

@@ -258,14 +258,14 @@ describe('an option that cannot be meant', () => {
     [
       'prefix, of connect-redis',
       { prefix: 'sess:' },
-      'unknown option prefix: a table of its own does what a prefix did: tableName',
+      'unknown option prefix: use a table of its own instead: tableName',
     ],
     [
       'crypto, of connect-mongo',
       { crypto: { secret: 'secret' } },
-      'unknown option crypto: encryptionKeys does what it did',
+      'unknown option crypto: use encryptionKeys',
     ],
-    ['purge', { purge: 60 }, 'unknown option purge: it is called pruneSessionInterval, in seconds'],
+    ['purge', { purge: 60 }, 'unknown option purge: use pruneSessionInterval, in seconds'],
     [
       'maxIdle in the wrong place',
       { maxIdle: 60 },
@@ -395,7 +395,7 @@ describe('an option that cannot be meant', () => {
     [
       'createTableIfMissing with a table of the app’s own',
       { table: sessionTable({ tableName: 'own' }), createTableIfMissing: true },
-      "createTableIfMissing cannot make the app's own table: make it with drizzle-kit",
+      "createTableIfMissing cannot create the app's own table: create it with drizzle-kit",
     ],
     [
       'an errorLog that is none',
@@ -453,7 +453,7 @@ describe('an option that cannot be meant', () => {
     [
       'a cache without sync',
       { cache: true, sync: false },
-      'a cache needs sync, but sync is false: its entries would go stale',
+      'cache needs sync, but sync is false: cached sessions would become stale',
     ],
     [
       'a cache as a number',
@@ -496,17 +496,17 @@ describe('an option that cannot be meant', () => {
     [
       'maxSessionsPerUser without users',
       { maxSessionsPerUser: 5 },
-      'maxSessionsPerUser needs userId, a function that tells whose a session is',
+      'maxSessionsPerUser needs userId, a function that returns the user of a session',
     ],
     [
       'one key that is no array',
       { encryptionKeys: key },
-      'encryptionKeys must be an array with the current key first, but got something else or an empty one',
+      'encryptionKeys must be an array with the current key first, and not empty',
     ],
     [
       'no key',
       { encryptionKeys: [] },
-      'encryptionKeys must be an array with the current key first, but got something else or an empty one',
+      'encryptionKeys must be an array with the current key first, and not empty',
     ],
     [
       'a short key',
@@ -594,7 +594,11 @@ describe('a session that cannot be serialized', () => {
     ['an array', [sessionWith()], 'it is not an object'],
     ['a function', () => sessionWith(), 'it is not an object'],
     ['one that is no object as JSON', { toJSON: () => 'a secret' }, 'it is not an object'],
-    ['one that is nothing as JSON', { toJSON: () => undefined }, 'it has no text'],
+    [
+      'one that is nothing as JSON',
+      { toJSON: () => undefined },
+      'its serialization is not a string',
+    ],
   ];
 
   test.each(wrong)('fails its own call alone: %s', async (_what, value, reason) => {
@@ -663,7 +667,7 @@ describe('a sid', () => {
       expect(error).toBeInstanceOf(InvalidSidError);
       expect(error).toMatchObject({
         code: 'ERR_INVALID_SID',
-        message: `A session id must be a string that is not empty, but got ${name}`,
+        message: `A session id must be a non-empty string, but got ${name}`,
       });
       await expect(callbacksOf(store).set(sid as string, sessionWith())).rejects.toThrow(
         InvalidSidError,
@@ -790,7 +794,7 @@ describe('the data of a session', () => {
         const errorLog = () => {};
         await using own = new DrizzleStore(source, { createTableIfMissing: true, errorLog });
         await own.ready();
-        const statement = vi.spyOn(source, 'query');
+        const statement = vi.spyOn(source, 'connect');
         const all = await Promise.allSettled([
           own.set('good 1', sessionWith({ name: 'one' })),
           own.set('deep', sessionWith(nested(2500))),
@@ -928,7 +932,7 @@ describe("a cookie's expiry", () => {
         status: 'rejected',
         reason: {
           code: 'ERR_INVALID_ARGUMENT',
-          message: `ttl(session) must give seconds above 0, but gave ${name}`,
+          message: `ttl(session) must return seconds above 0, but returned ${name}`,
         },
       });
       expect(all[1]?.status).toBe('fulfilled');
@@ -951,8 +955,8 @@ describe("a cookie's expiry", () => {
 
 describe('a missing table', () => {
   const missing = (name: string) =>
-    `The session table ${name} does not exist. Make it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
-    "where it is no table of the app's own, with `await store.migrate()` or `createTableIfMissing: true`";
+    `The session table ${name} does not exist. Create it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
+    'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`';
 
   test.each([
     ['sessions', {}],
@@ -1057,7 +1061,7 @@ describe('an error of the database', () => {
       name: 'a database that is not there',
       change: (url: URL) => (url.pathname = '/nowhere'),
       code: '3D000',
-      says: 'there is no database of that name',
+      says: 'the database does not exist',
     },
     {
       name: 'a user who is not there',

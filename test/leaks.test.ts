@@ -424,7 +424,7 @@ test.each(
     const listener = await database.pool().connect();
     undo.push(() => listener.release(true));
     listener.on('error', () => {});
-    const channel = channelOf(undefined, 'sessions');
+    const channel = channelOf('public', 'sessions');
     listener.on('notification', (message) => heard.add('notifications', message));
     await listener.query(`listen "${channel}"`);
 
@@ -464,7 +464,7 @@ test.each(modes)(
     const client = await PGlite.create();
     undo.push(() => client.close());
     const query: Scene['query'] = async (text, values) => (await client.query(text, values)).rows;
-    await client.listen(channelOf(undefined, 'sessions'), (payload) =>
+    await client.listen(channelOf('public', 'sessions'), (payload) =>
       heard.add('notifications', payload),
     );
     await misfortunes({ heard, query, open: await opener(heard, () => client, options) });

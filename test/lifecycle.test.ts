@@ -257,6 +257,26 @@ describe('close', () => {
     expect(pool.totalCount).toBe(0);
   });
 
+  test('is what one signal does to many stores, with one listener and without a warning', async () => {
+    const warnings: string[] = [];
+    const warn = ({ name, message }: Error) => warnings.push(`${name}: ${message}`);
+    process.on('warning', warn);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const pool = database.pool();
+    const stores = Array.from({ length: 30 }, () => new DrizzleStore(pool, { ...silent, signal }));
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    await stores[0]?.close();
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    controller.abort();
+    for (const store of stores) await expect(store.ready()).rejects.toThrow(StoreClosedError);
+    await Promise.all(stores.map((store) => store.close()));
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+    await settled();
+    process.off('warning', warn);
+    expect(warnings).toEqual([]);
+  });
+
   test('lets go of the signal', async () => {
     const { signal } = new AbortController();
     for (let made = 0; made < 3; made += 1) {
@@ -417,6 +437,37 @@ test('migrate leaves nothing on a connection of the app', async () => {
   await using store = new DrizzleStore(pool, silent);
   for (const _ of [1, 2]) await store.migrate();
   expect(await listeners()).toBe(before);
+});
+
+describe('migrate', () => {
+  test.each([undefined, 'app', 'public'])(
+    'raises no notice (schemaName: %s)',
+    async (schemaName) => {
+      const notices: unknown[] = [];
+      await using fresh = await freshDatabase();
+      const sql = postgres(fresh.url, { onnotice: (notice) => notices.push(notice) });
+      for (const tableName of ['sessions', 'sessions', 'others']) {
+        await using store = new DrizzleStore(sql, { ...silent, schemaName, tableName });
+        await store.ready();
+        await store.migrate();
+        await store.migrate();
+      }
+      await sql.end();
+      expect(notices).toEqual([]);
+    },
+  );
+
+  test('keeps its record beside the table that the search_path finds', async () => {
+    await using fresh = await freshDatabase();
+    await using owner = new DrizzleStore(fresh.pool(), silent);
+    await owner.ready();
+    await fresh.query('create schema app');
+    const pool = fresh.pool({ options: '-c search_path=app,public' });
+    await using store = new DrizzleStore(pool, silent);
+    await store.migrate();
+    expect(await fresh.query(`select from pg_tables where schemaname = 'app'`)).toEqual([]);
+    expect(await fresh.query('select from __connect_drizzle_store')).toHaveLength(1);
+  });
 });
 
 test('a store that cannot make its table while another process does closes, listening or not', async () => {

@@ -248,6 +248,9 @@ describe('its types', () => {
       const views: number | undefined = read?.views;
       store.get('a sid', (error, data) => console.log(error, data?.views));
       await store.update('a sid', (data) => { data.views += 1; });
+      store.on('destroy', ({ id, local }) => console.log(id.length, local === true));
+      // @ts-expect-error the event is an object
+      store.on('destroy', (id: string) => console.log(id));
       for await (const { data, expiresAt } of store.sessions({ userId: 1 })) {
         console.log(data.views, expiresAt.getTime());
       }

@@ -4,9 +4,9 @@ import { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, type DrizzleStoreOptions, idOf, type Source } from 'connect-drizzle';
 import pg from 'pg';
 import postgres from 'postgres';
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { channelOf } from '../src/sync/channel.js';
-import { backoffMs } from '../src/sync/realtime.js';
+import { backoffMs } from '../src/util/backoff.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { holdingTable, refuseByContent, until } from './support/obstacles.js';
 import { startProxy } from './support/proxy.js';
@@ -28,6 +28,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.restoreAllMocks();
   for (const end of ends.reverse()) await end();
 });
 
@@ -87,7 +88,7 @@ async function twoOn(source: () => Source, options?: DrizzleStoreOptions) {
 async function listeners(at = database): Promise<{ pid: number; application_name: string }[]> {
   return at.query(
     `select pid, application_name from pg_stat_activity
-     where datname = current_database() and (query like 'listen%' or query like 'select pg_notify($1%')
+     where datname = current_database() and (query like 'listen%' or query like 'select pg_notify($1, %')
        and pid <> pg_backend_pid()`,
   );
 }
@@ -165,7 +166,7 @@ describe.each(everySource)('On %s', (_, open) => {
     const [one, other] = await twoOn(source);
     const heard = hear(other);
     const client = source();
-    const channel = channelOf(undefined, 'sessions');
+    const channel = channelOf('public', 'sessions');
     const texts = ['', 'x', 'c', 'csender12', 'csender12not-an-id', 'hsender121', '{"kind":"c"}'];
     for (const text of texts) {
       if (client instanceof PGlite) await client.query('select pg_notify($1, $2)', [channel, text]);
@@ -322,13 +323,15 @@ test('a transaction of the app on PGlite does not keep a listening store from cl
   await client.transaction(() => store.close());
 });
 
-test('pauses between tries double up to a quarter of a minute, half of each by chance', () => {
-  expect([1, 2, 3, 4].map((failures) => backoffMs(failures, 0.5))).toEqual([100, 200, 400, 800]);
-  expect(backoffMs(20, 0.5)).toBe(15_000);
-  expect(backoffMs(1000, 0.5)).toBe(15_000);
-  expect([0, 1].map((random) => backoffMs(1, random))).toEqual([50, 150]);
-  const by = Array.from({ length: 20 }, () => backoffMs(1));
-  expect(new Set(by).size).toBeGreaterThan(1);
+test('pauses between tries double up to a limit, with a jitter of half', () => {
+  const backoff = { firstMs: 100, longestMs: 15_000 };
+  const random = vi.spyOn(Math, 'random').mockReturnValue(0.5);
+  expect([0, 1, 2, 3].map((tries) => backoffMs(tries, backoff))).toEqual([100, 200, 400, 800]);
+  expect([20, 2000].map((tries) => backoffMs(tries, backoff))).toEqual([15_000, 15_000]);
+  random.mockReturnValue(0);
+  expect(backoffMs(0, backoff)).toBe(50);
+  random.mockReturnValue(1);
+  expect(backoffMs(0, backoff)).toBe(150);
 });
 
 test('a store that was made while its database was away begins to listen when it is there', async () => {
@@ -353,6 +356,36 @@ test('a pool that was given its password as a field is listened beside with it',
   pool.on('error', () => {});
   expect(Object.keys(pool.options)).not.toContain('password');
   await up(storeOn(pool));
+});
+
+test('a store whose pool cannot announce says so, and is up once it can', async () => {
+  await storeOn(database.pool()).ready();
+  await using proxy = await startProxy(database.url);
+  const announced = proxy.hold('toServer', (piece) => piece.includes('pg_notify'));
+  const store = storeOn(database.pool({ connectionString: proxy.url }), {
+    createTableIfMissing: false,
+    sync: { connectionString: database.url },
+  });
+  await announced;
+  proxy.refuse();
+  proxy.lose();
+  while (logged.length === 0) await once(logs, 'line');
+  expect(logged[0]).toEqual([
+    'connect-drizzle: Announcing session changes failed',
+    expect.objectContaining({ code: 'ERR_CONNECTION' }),
+  ]);
+  expect(store.stats().sync).toBe('down');
+  proxy.accept();
+  await up(store);
+});
+
+test('close gives up a store that is just opening on a database that does not answer', async () => {
+  await using proxy = await startProxy(database.url);
+  const held = proxy.hold('toServer', (piece) => piece.includes('to_regclass'));
+  const store = storeOn(database.pool({ connectionString: proxy.url }), { timeout: 3600 });
+  await held;
+  await store.close();
+  expect(logged).toEqual([]);
 });
 
 describe('With several hosts on postgres-js', () => {
@@ -464,6 +497,110 @@ test("a thousand of a user's sessions that end at once are all announced", async
   expect(await one.revokeUser('ann')).toBe(1000);
   await caughtUp(other, one);
   expect(heard.filter(({ name }) => name === 'destroy')).toHaveLength(1000);
+});
+
+test('clear ends rows whose ids were made by hand, of any length, and announces the sessions among them', async () => {
+  const [one, other] = await twoOn(() => database.pool());
+  await one.set('sid', sessionWith());
+  await database.query(`
+    insert into sessions (id, data, expires_at)
+    select id, '{"cookie":{}}', now() + interval '1 hour'
+    from generate_series(1, 300) as i,
+      unnest(array[rpad(i::text, 2600, 'x'), rpad(i::text, 43, 'ü'), i || ',,', '']) as id
+    on conflict do nothing`);
+  const heard = hear(other);
+  await one.clear();
+  await caughtUp(other, one);
+  expect(heard.filter(({ name }) => name === 'destroy')).toEqual([
+    { name: 'destroy', id: idOf('sid'), local: false },
+  ]);
+  expect(logged).toEqual([]);
+});
+
+describe.each(everyDriver)('A table that is found by the search_path, with %s', (_, source) => {
+  /** A URL whose connections look for tables in these schemas. */
+  function searching(...schemas: string[]): string {
+    const url = new URL(database.url);
+    url.searchParams.set('options', `-c search_path=${schemas.join(',')}`);
+    return url.href;
+  }
+
+  async function expectToHearEachOther(one: DrizzleStore, other: DrizzleStore): Promise<void> {
+    await up(one, other);
+    const [byOne, byOther] = [hear(one), hear(other)];
+    await one.set('by one', sessionWith());
+    await other.set('by other', sessionWith());
+    const heard = (events: HeardEvent[], sid: string) => async () => {
+      // A round trip, so that what has arrived can be read.
+      await database.query('select 1');
+      return about(events, sid).some(({ local }) => !local);
+    };
+    await until(heard(byOther, 'by one'));
+    await until(heard(byOne, 'by other'));
+  }
+
+  test('is the one that schemaName names: its stores hear each other', async () => {
+    const named = storeOn(source(database.url), { schemaName: 'app' });
+    await named.ready();
+    const found = storeOn(source(searching('missing', 'app', 'public')));
+    await expectToHearEachOther(named, found);
+  });
+
+  test('is the one that schemaName names where the search_path is that of the role', async () => {
+    const named = storeOn(source(database.url), { schemaName: 'app' });
+    await named.ready();
+    await database.query(
+      `alter role current_user in database ${database.name} set search_path = app`,
+    );
+    await expectToHearEachOther(named, storeOn(source(database.url)));
+  });
+
+  test('is not the one of the same name in another schema', async () => {
+    await database.query('create schema app');
+    const inApp = storeOn(source(searching('app')));
+    await inApp.ready();
+    const [inPublic, other] = await twoOn(() => source(database.url));
+    await up(inApp);
+    const heard = hear(other);
+    await inApp.set('sid', sessionWith());
+    // Notifications keep their order, so that of the other table would have come before.
+    await caughtUp(other, inPublic);
+    expect(about(heard, 'sid')).toEqual([]);
+  });
+
+  test('may be created later, and not in the first schema', async () => {
+    await database.query('create schema app');
+    const early = storeOn(source(searching('app', 'public')), { createTableIfMissing: false });
+    await up(early);
+    await expect(early.get('sid')).rejects.toMatchObject({ code: 'ERR_TABLE_MISSING' });
+    const creating = storeOn(source(database.url));
+    await creating.ready();
+    expect(await early.get('sid')).toBeUndefined();
+    await expectToHearEachOther(early, creating);
+  });
+
+  test('is announced and heard as before when it was swapped for another by renaming', async () => {
+    const before = storeOn(source(database.url));
+    await up(before);
+    await database.query(`begin; create table copied (like sessions including all);
+      alter table sessions rename to former; alter table copied rename to sessions; commit`);
+    await expectToHearEachOther(before, storeOn(source(database.url)));
+  });
+
+  test('may be partitioned', async () => {
+    const created = storeOn(source(database.url));
+    await created.ready();
+    await created.close();
+    await database.query(`
+      create table parted (like sessions including all) partition by hash (id);
+      create table parted_0 partition of parted for values with (modulus 2, remainder 0);
+      create table parted_1 partition of parted for values with (modulus 2, remainder 1);
+      drop table sessions; alter table parted rename to sessions`);
+    await expectToHearEachOther(
+      storeOn(source(searching('public'))),
+      storeOn(source(database.url), { schemaName: 'public' }),
+    );
+  });
 });
 
 describe('A process that does nothing else ends by itself', () => {

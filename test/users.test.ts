@@ -225,8 +225,8 @@ describe('whose a session is', () => {
     ['NaN', Number.NaN, 'must be within 2^53'],
     ['a number that stands for several', 2 ** 53, 'must be within 2^53'],
     ['1,001 bytes', `${'é'.repeat(500)}x`, 'at most 1000 bytes'],
-    ['U+0000', 'told\0', 'well-formed text without U+0000'],
-    ['half a character', 'told\ud800', 'well-formed text without U+0000'],
+    ['U+0000', 'told\0', 'well-formed string without U+0000'],
+    ['half a character', 'told\ud800', 'well-formed string without U+0000'],
   ])('cannot be %s: the call fails before anything is sent', async (_, user, message) => {
     // What an app without types can do.
     const store = await open({ userId: () => user as string });

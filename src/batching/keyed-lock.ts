@@ -1,74 +1,59 @@
 /**
- * The order of calls on one id: they take effect in the order in which they came. Reads of an id may
- * run side by side; a write runs alone. Ids do not wait for each other.
+ * A lock per session id: calls of one id take effect in the order they were made. Reads of an id may run
+ * side by side, a write runs alone. Ids do not wait for each other.
  *
  * @module
  */
+import type { StoreTimeoutError } from '../errors.js';
+import type { Deadline, Holder } from './deadlines.js';
 
-// The function itself: an app's tests may have put a clock of their own into the place of the global one.
-import { performance } from 'node:perf_hooks';
-import { StoreTimeoutError } from '../errors.js';
-
-interface Waiting {
-  readonly exclusive: boolean;
-  readonly start: () => void;
-}
-
+/** The calls of one id. */
 interface Line {
   running: number;
-  exclusive: boolean;
+  isExclusive: boolean;
   waiting: Waiting[] | undefined;
 }
 
-export class Turns {
+class Waiting implements Holder {
+  isOver = false;
+
+  constructor(
+    readonly isExclusive: boolean,
+    readonly resolve: () => void,
+    readonly reject: (error: unknown) => void,
+  ) {}
+
+  giveUp(error: StoreTimeoutError): void {
+    this.isOver = true;
+    this.reject(error);
+  }
+}
+
+export class KeyedLock {
   readonly #lines = new Map<string, Line>();
-  readonly #timeout: number;
-
-  /** `timeout`: how many seconds a call waits for its turn. */
-  constructor(timeout: number) {
-    this.#timeout = timeout;
-  }
-
-  /** Runs `work` once everything earlier of this id has ended. */
-  exclusive<T>(id: string, work: () => Promise<T>): Promise<T> {
-    const turn = this.enter(id, true);
-    const leave = () => this.leave(id);
-    const run = () => {
-      const result = started(work);
-      result.then(leave, leave);
-      return result;
-    };
-    return turn === undefined ? run() : turn.then(run);
-  }
 
   /**
-   * Takes a place, to be left once; `undefined` where it is one's turn at once, else when it is. A turn that comes too
-   * late is given up: what waits behind what hangs does not hang for as long again.
+   * Enters the line of an id; whoever entered leaves once. Returns `undefined` if the turn has come at once,
+   * else a promise of it.
    *
-   * @throws {StoreTimeoutError} by the promise; there is then nothing to leave
+   * @throws {StoreTimeoutError} through the promise, at the deadline; there is nothing to leave then
    */
-  enter(id: string, exclusive: boolean): Promise<void> | undefined {
+  enter(id: string, isExclusive: boolean, deadline: Deadline): Promise<void> | undefined {
     const line = this.#lines.get(id);
     if (line === undefined) {
-      this.#lines.set(id, { running: 1, exclusive, waiting: undefined });
+      this.#lines.set(id, { running: 1, isExclusive, waiting: undefined });
       return undefined;
     }
-    if (!exclusive && !line.exclusive && !line.waiting?.length) {
+    if (!isExclusive && !line.isExclusive && !line.waiting?.length) {
       line.running += 1;
       return undefined;
     }
-    const deadline = performance.now() + this.#timeout * 1000;
     return new Promise((resolve, reject) => {
-      const start = () => {
-        if (performance.now() < deadline) {
-          resolve();
-          return;
-        }
-        reject(new StoreTimeoutError(this.#timeout));
-        queueMicrotask(() => this.leave(id));
-      };
+      if (deadline.error !== undefined) return reject(deadline.error);
+      const waiting = new Waiting(isExclusive, resolve, reject);
+      deadline.holder = waiting;
       line.waiting ??= [];
-      line.waiting.push({ exclusive, start });
+      line.waiting.push(waiting);
     });
   }
 
@@ -77,26 +62,27 @@ export class Turns {
     if (line === undefined) return;
     line.running -= 1;
     if (line.running > 0) return;
-    let next = line.waiting?.shift();
+    let next = this.#next(line);
     if (next === undefined) {
       this.#lines.delete(id);
       return;
     }
-    line.exclusive = next.exclusive;
+    line.isExclusive = next.isExclusive;
     while (next !== undefined) {
       line.running += 1;
-      next.start();
-      const following: Waiting | undefined = line.waiting?.[0];
-      next = !line.exclusive && following?.exclusive === false ? line.waiting?.shift() : undefined;
+      next.resolve();
+      next = line.isExclusive ? undefined : this.#next(line, false);
     }
   }
-}
 
-/** What fails before its first wait must give its place back as well. */
-function started<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return work();
-  } catch (error) {
-    return Promise.reject(error);
+  /** Takes the next call that still waits; with `isExclusive`, only if it is of that kind. */
+  #next({ waiting }: Line, isExclusive?: boolean): Waiting | undefined {
+    while (waiting?.[0]?.isOver) waiting.shift();
+    const next = waiting?.[0];
+    if (next === undefined || (isExclusive !== undefined && next.isExclusive !== isExclusive)) {
+      return undefined;
+    }
+    waiting?.shift();
+    return next;
   }
 }

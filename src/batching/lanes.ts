@@ -1,95 +1,112 @@
 /**
- * When statements leave, and which.
+ * When statements are sent, and which.
  *
- * A lane is one connection's worth of statements in flight; there are few, and reads and writes have
- * their own, so that a burst of sessions can take neither the app's connections nor each other's.
- * A call that finds a lane idle leaves with what else comes in the same turn of the event loop, be it
- * from many sockets: it waits for no other and for no timer. (Sent one by one, the calls of 64 connections
- * cost an Express app a tenth more of its time: measured.) While statements are under way, calls gather,
- * and the lane that is free next takes the oldest; a second lane is opened for as many as are worth it.
- * So the batches grow with the load and vanish without it.
+ * A lane is one connection's worth of statements in flight. There are few, and reads and writes have
+ * their own, so that a burst of sessions takes neither the app's connections nor each other's. A lane
+ * first acquires its connection, then takes the calls that wait: a call that gives up while it waits was
+ * never sent.
+ *
+ * An idle lane sends what one turn of the event loop brings, from however many sockets; no call waits for
+ * a timer. (Sent one by one, the calls of 64 connections took a tenth more of an Express app's time.)
+ * While statements are in flight, calls gather, and the next free lane takes the oldest. So batches grow
+ * with the load and vanish without it.
  *
  * @module
  */
-import { AsyncResource } from 'node:async_hooks';
-// The functions themselves: an app's tests may have put a clock of their own into the place of the global ones.
-import { setImmediate, setTimeout } from 'node:timers';
 
-/**
- * Lanes that are free at the same time share what waits, so that the server works on one half while
- * this process has the other. Fewer rows than this are not worth a statement of their own.
- */
+import { AsyncResource } from 'node:async_hooks';
+import type { Connection, Driver } from '../drivers/driver.js';
+import { StoreTimeoutError } from '../errors.js';
+import { setImmediate, setTimeout } from '../util/clock.js';
+import type { Deadlines } from './deadlines.js';
+
+/** Free lanes share what waits, so that server and client work at the same time. Fewer rows are not worth a statement. */
 const MIN_SHARE = 8;
 
 /**
- * While statements are under way, another lane is opened for half as many rows, or after a short while:
- * fewer are better off in the next statement of a lane that is busy. (Else the callers fall out of
- * step, and the batches of writes shrink to a third: measured.)
+ * While statements are in flight, another lane starts for half as many rows, or after a short while. Fewer
+ * rows are better off in the next statement of a busy lane: else the callers fall out of step, and batches
+ * of writes shrink to a third (measured).
  */
 const WORTH_A_LANE = 2;
 const HOLD_MS = 2;
 
-/** A statement with its waiting calls, as the lanes see it: whatever its rows are. */
-export interface Kind {
-  /** The number of the oldest waiting call; infinite where none waits. */
-  readonly head: number;
-  /** Takes what fits into one statement and runs it. */
-  run(): Promise<void>;
+/** A statement and the calls that wait for it. */
+export interface CallQueue {
+  /** How many calls wait. */
+  readonly size: number;
+  /** The number of the oldest waiting call, counted over all queues. */
+  readonly oldest: number;
+  /** Takes up to `most` calls and sends them; resolves when they have been answered. */
+  run(on: Connection, most: number): Promise<void>;
+  /** Fails all waiting calls. */
+  fail(error: unknown): Promise<void>;
 }
 
-/** The lanes of reads, of writes or of others (one connection's may serve all), and what waits for them. */
+/** The lanes of reads, of writes, or of other statements; a single connection serves all three. */
 export class Lanes {
-  readonly kinds: Kind[] = [];
-  /** Rows that wait, and rows in the statements under way. */
-  waiting = 0;
+  readonly queues: CallQueue[] = [];
+  /** Rows in flight. */
   inFlight = 0;
+  readonly #driver: Driver;
+  readonly #deadlines: Deadlines;
+  /** Lanes without a connection, lanes that are acquiring one, and lanes that have one. */
   #free: number;
+  #acquiring = 0;
+  #running = 0;
   #isFlushing = false;
   #holding: NodeJS.Timeout | undefined;
   /** Connections that a statement opens belong to the store, not to the request that came first. */
   readonly #context = new AsyncResource('connect-drizzle');
 
-  constructor(count: number) {
+  constructor(count: number, driver: Driver, deadlines: Deadlines) {
     this.#free = count;
-  }
-
-  /** How many of so many rows that wait for one statement it takes at most, while it runs on a lane of its own. */
-  share(rows: number): number {
-    return Math.max(Math.ceil(rows / (this.#free + 1)), MIN_SHARE);
+    this.#driver = driver;
+    this.#deadlines = deadlines;
   }
 
   /** Sends what waits, together with what else comes in this turn of the event loop. */
   flushSoon(): void {
     if (this.#isFlushing || this.#free === 0) return;
     this.#isFlushing = true;
-    const flush = () => {
-      this.#isFlushing = false;
-      this.#context.runInAsyncScope(() => this.#flush());
-    };
-    // Callers that were answered together come back together: they need not wait for those who read other sockets.
-    queueMicrotask(() => {
-      if (this.waiting < MIN_SHARE) setImmediate(flush);
-      else flush();
-    });
+    // Callers that were answered together come back together: they need not wait for other sockets.
+    queueMicrotask(this.#decide);
   }
 
-  #flush(held = false): void {
-    while (this.#free > 0) {
-      const kind = this.#oldest();
-      if (kind === undefined) return;
-      if (!held && this.waiting * WORTH_A_LANE < this.inFlight) {
+  readonly #decide = () => {
+    if (this.#waiting >= MIN_SHARE) this.#flushNow();
+    else setImmediate(this.#flushNow);
+  };
+
+  readonly #flushNow = () => {
+    this.#isFlushing = false;
+    this.#context.runInAsyncScope(this.#flush, this, false);
+  };
+
+  get #waiting(): number {
+    let waiting = 0;
+    for (const queue of this.queues) waiting += queue.size;
+    return waiting;
+  }
+
+  #flush(isHeld: boolean): void {
+    while (this.#free > 0 && this.#lanesWanted > this.#acquiring) {
+      if (!isHeld && this.#waiting * WORTH_A_LANE < this.inFlight) {
         this.#hold();
         return;
       }
-      this.#free -= 1;
-      kind.run().finally(() => {
-        this.#free += 1;
-        this.flushSoon();
-      });
+      this.#start();
     }
   }
 
-  /** Lets a few calls wait for the statement that is under way, or for no longer than a short while. */
+  /** How many lanes the waiting calls are worth. */
+  get #lanesWanted(): number {
+    let lanes = 0;
+    for (const { size } of this.queues) lanes += Math.ceil(size / MIN_SHARE);
+    return lanes;
+  }
+
+  /** Leaves a few calls to the statements in flight, for a short while. */
   #hold(): void {
     this.#holding ??= setTimeout(() => {
       this.#holding = undefined;
@@ -97,11 +114,60 @@ export class Lanes {
     }, HOLD_MS);
   }
 
-  /** Of the statements with waiting calls, that of the oldest. */
-  #oldest(): Kind | undefined {
-    let oldest: Kind | undefined;
-    for (const kind of this.kinds) {
-      if (kind.head < (oldest?.head ?? Number.POSITIVE_INFINITY)) oldest = kind;
+  #start(): void {
+    this.#free -= 1;
+    this.#acquiring += 1;
+    const deadline = this.#deadlines.nowPlusTimeout();
+    this.#driver.acquire(deadline).then(
+      (connection) => {
+        this.#acquiring -= 1;
+        this.#run(connection);
+      },
+      (error) => {
+        this.#acquiring -= 1;
+        this.#free += 1;
+        this.#notAcquired(error);
+      },
+    );
+  }
+
+  /** Calls give up at their own deadlines; any other failure is theirs, unless another lane can serve them. */
+  #notAcquired(error: unknown): void {
+    const isLast = this.#acquiring === 0 && this.#running === 0;
+    if (isLast && !(error instanceof StoreTimeoutError)) {
+      for (const queue of this.queues) void queue.fail(error);
+    }
+    if (this.#waiting > 0) this.flushSoon();
+  }
+
+  #run(connection: Connection): void {
+    const queue = this.#oldest();
+    if (queue === undefined) {
+      connection.release();
+      this.#free += 1;
+      return;
+    }
+    this.#running += 1;
+    // A statement has its time from the moment it is sent. Then its connection is closed: what has been
+    // silent for so long may stay so.
+    const limit = this.#deadlines.start();
+    limit.holder = { giveUp: () => connection.destroy() };
+    const share = Math.ceil(queue.size / (this.#free + this.#acquiring + 1));
+    queue.run(connection, Math.max(share, MIN_SHARE)).then(() => {
+      this.#deadlines.end(limit);
+      connection.release();
+      this.#running -= 1;
+      this.#free += 1;
+      if (this.#waiting > 0) this.flushSoon();
+    });
+  }
+
+  #oldest(): CallQueue | undefined {
+    let oldest: CallQueue | undefined;
+    for (const queue of this.queues) {
+      if (queue.size > 0 && queue.oldest < (oldest?.oldest ?? Number.POSITIVE_INFINITY)) {
+        oldest = queue;
+      }
     }
     return oldest;
   }

@@ -1,154 +1,286 @@
 /**
- * The rows of the session table, one by one, with their texts: what the store reads and writes
- * through. Behind it, calls of one id are put in order, calls of many are put into one statement, and
- * texts are turned into what is stored. The cache is another implementation of the same contract, around
- * this one.
+ * The rows of the session table, one at a time: what the store reads and writes through. Behind it, calls
+ * of one id are put in order, calls of many ids share a statement, and texts are turned into what is
+ * stored. The cache implements the same contract around this one.
  *
  * @module
  */
-import type { Outcome, StoredRow, Written } from '../queries/answers.js';
-import type { SaveRow, TouchRow, WriteRow } from '../queries/columns.js';
-import type { Statement, Statements } from '../queries/statements.js';
-import type { Codec } from '../session/codec.js';
-import type { Batcher, Send } from './batcher.js';
-import { Turns } from './keyed-lock.js';
 
-/** What became of a write, once no other transaction held its row. */
+import type { StoreTimeoutError } from '../errors.js';
+import type { RowStatement, RowStatements } from '../queries/statements.js';
+import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from '../queries/wire.js';
+import type { Batcher } from './batcher.js';
+import type { Send } from './calls.js';
+import type { Deadline, Holder } from './deadlines.js';
+import { KeyedLock } from './keyed-lock.js';
+
+/** The outcome of a write, once no other transaction held its row. */
 export type Settled = Exclude<Written, { readonly outcome: 'busy' }>;
 
-/** The same of a touch or an end. */
+/** The outcome of a touch or an end. */
 export type Decided = Exclude<Outcome, 'busy'>;
 
-/** Moves an expiry. `onDone` is called before any later call of the id begins. */
-export type Touch = (row: TouchRow, onDone?: OnDone) => Promise<Decided>;
 type OnDone = (outcome: Decided) => void;
 
-/** The writes that a caller may send while it is its turn. */
+/** What a caller can write while it has its turn. */
 export interface RowWrites {
   save(row: SaveRow): Promise<Settled>;
   create(row: WriteRow): Promise<Settled>;
   put(row: WriteRow): Promise<Settled>;
-  touch: Touch;
+  touch(row: TouchRow, onDone?: OnDone): Promise<Decided>;
   end(id: string): Promise<Decided>;
 }
 
+/** Every call rejects with a {@link StoreTimeoutError} at its deadline. */
 export interface Rows {
-  /** What is known of a live row without asking the database. */
+  /** The live row of an id, if it is known without asking the database. */
   peek(id: string): StoredRow | undefined;
-  /**
-   * The live or expired row of an id, as all earlier calls of this process have left it.
-   *
-   * @throws {Unreadable} where its stored form cannot be read
-   */
-  read(id: string): Promise<StoredRow | undefined>;
-  /** Runs `work` when all earlier calls of this id have ended, before any later one. */
-  write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T>;
-  /** Waiting touches of one id become one. */
-  touch: Touch;
-  /** Tells that other rows have ended than those that were written by id. */
+  /** Reads the live or expired row of an id, as all earlier calls of this process have left it. */
+  read(id: string, deadline: Deadline): Promise<StoredRow | undefined>;
+  /** Runs `work` when all earlier calls of the id have ended, and before any later one. */
+  write<T>(id: string, deadline: Deadline, work: (writes: RowWrites) => Promise<T>): Promise<T>;
+  /** Moves an expiry. Waiting touches of one id become one. `onDone` runs before any later call of the id. */
+  touch(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided>;
+  /** Says that rows have ended other than by {@link write}. */
   ended(ids: readonly string[]): void;
 }
 
-interface WaitingTouch {
-  row: TouchRow;
-  readonly onDone: (OnDone | undefined)[];
-  readonly outcome: Promise<Decided>;
+/** Turns the text of a session into what is stored, and back. */
+export interface Sealing {
+  /** Whether a text is stored as it is. */
+  readonly isPlain: boolean;
+  seal(id: string, text: string): string;
+  unseal(id: string, stored: string): string;
+}
+
+/** One function for each statement of a row. */
+interface Sends {
+  readonly read: Send<string, StoredRow | undefined>;
+  readonly touch: Send<TouchRow, Decided>;
+  readonly save: Send<SaveRow, Settled>;
+  readonly create: Send<WriteRow, Settled>;
+  readonly put: Send<WriteRow, Settled>;
+  readonly end: Send<string, Decided>;
 }
 
 export class BatchedRows implements Rows {
-  readonly #turns: Turns;
-  /** Waiting touches, which later ones of their id may join. */
+  readonly #lock = new KeyedLock();
+  /** Waiting touches, which later ones of their id can join. */
   readonly #touches = new Map<string, WaitingTouch>();
-  readonly #read: Send<string, StoredRow | undefined>;
-  readonly #touch: Send<TouchRow, Decided>;
-  readonly #writes: RowWrites;
+  readonly #send: Sends;
 
-  /** `timeout` is in seconds. */
-  constructor(statements: Statements, batcher: Batcher, codec: Codec, timeout: number) {
-    this.#turns = new Turns(timeout);
-    const unseal = (row: StoredRow): StoredRow => ({
-      ...row,
-      data: codec.unseal(row.id, row.data),
-    });
-    const write = <Row extends WriteRow>(name: string, statement: Statement<Row, Written>) => {
-      const send = batcher.batched(name, 'write', statement, {
-        bytesOf: (row) => Buffer.byteLength(row.data),
-        isSettled,
-      });
-      if (codec.isPlain) return (row: Row) => send(row);
-      return async (row: Row): Promise<Settled> => {
-        const written = await send({ ...row, data: codec.seal(row.id, row.data) });
-        return written.outcome === 'conflict'
-          ? { outcome: 'conflict', stored: unseal(written.stored) }
-          : written;
-      };
-    };
-    const end = batcher.batched('end', 'write', statements.end, { isSettled: isDecided });
-    const read = batcher.batched('read', 'read', statements.read, { isShared: true });
-    this.#read = codec.isPlain
-      ? read
-      : (id, onEnd) => read(id, onEnd).then((row) => row && unseal(row));
-    this.#touch = batcher.batched('touch', 'write', statements.touch, { isSettled: isDecided });
-    this.#writes = {
-      save: write('save', statements.save),
-      create: write('create', statements.create),
-      put: write('put', statements.put),
-      touch: (row, onDone) => this.#touch(row, (outcome) => outcome && onDone?.(outcome)),
-      end: (id) => end(id),
-    };
+  constructor(statements: RowStatements, batcher: Batcher, sealing: Sealing) {
+    this.#send = sendsOf(statements, batcher, sealing);
   }
 
   peek(): undefined {
     return undefined;
   }
 
-  read(id: string): Promise<StoredRow | undefined> {
+  read(id: string, deadline: Deadline): Promise<StoredRow | undefined> {
     this.#touches.delete(id);
-    const turn = this.#turns.enter(id, false);
-    const send = () => this.#read(id, () => this.#turns.leave(id));
+    const turn = this.#lock.enter(id, false, deadline);
+    const send = () => this.#send.read(id, deadline, () => this.#lock.leave(id));
     return turn === undefined ? send() : turn.then(send);
   }
 
-  write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {
+  write<T>(id: string, deadline: Deadline, work: (writes: RowWrites) => Promise<T>): Promise<T> {
     this.#touches.delete(id);
-    return this.#turns.exclusive(id, () => work(this.#writes));
+    const turn = this.#lock.enter(id, true, deadline);
+    const run = () => {
+      const writing = new Writing(this.#send, deadline, () => this.#lock.leave(id));
+      const result = started(work, writing);
+      result.then(writing.finish, writing.finish);
+      return result;
+    };
+    return turn === undefined ? run() : turn.then(run);
   }
 
-  touch(row: TouchRow, onDone?: OnDone): Promise<Decided> {
+  touch(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided> {
     const { id } = row;
     const waiting = this.#touches.get(id);
-    if (waiting !== undefined && waiting.row.createdAt === row.createdAt) {
-      // As if both had been sent: the session was alive at the first, and stays until the later expiry.
-      const { aliveAt, expiresAt } = waiting.row;
-      const later = row.createdAt === 0 ? row.expiresAt : Math.max(row.expiresAt, expiresAt);
-      waiting.row = { ...row, aliveAt, expiresAt: later };
-      waiting.onDone.push(onDone);
-      return waiting.outcome;
+    if (waiting?.row.createdAt === row.createdAt) return waiting.join(row, deadline, onDone);
+    const turn = this.#lock.enter(id, true, deadline);
+    if (turn === undefined) {
+      return this.#send.touch(row, deadline, (outcome) => {
+        if (outcome !== undefined) onDone?.(outcome);
+        this.#lock.leave(id);
+      });
     }
-    const everybody = [onDone];
-    const end = (outcome?: Decided) => {
-      if (outcome !== undefined) for (const each of everybody) each?.(outcome);
-      this.#turns.leave(id);
-    };
-    const turn = this.#turns.enter(id, true);
-    if (turn === undefined) return this.#touch(row, end);
-    const noMore = () => {
-      if (this.#touches.get(id) === touch) this.#touches.delete(id);
-    };
-    const send = () => {
-      noMore();
-      return this.#touch(touch.row, end);
-    };
-    const outcome = turn.then(send, (error) => {
-      noMore();
-      throw error;
-    });
-    const touch: WaitingTouch = { row, onDone: everybody, outcome };
+    const touch = new WaitingTouch(row);
+    const outcome = touch.join(row, deadline, onDone);
     this.#touches.set(id, touch);
+    void turn.then(() => {
+      if (this.#touches.get(id) === touch) this.#touches.delete(id);
+      const { latest } = touch;
+      if (latest === undefined) return this.#lock.leave(id);
+      return this.#send
+        .touch(touch.row, latest, (outcome) => {
+          if (outcome !== undefined) touch.done(outcome);
+          this.#lock.leave(id);
+        })
+        .then(touch.resolve, touch.reject);
+    });
     return outcome;
   }
 
   ended(): void {}
+}
+
+/** A turn to write: over when its work has ended, and so has every statement that it sent. */
+class Writing implements RowWrites {
+  readonly #send: Sends;
+  readonly #deadline: Deadline;
+  readonly #leave: () => void;
+  /** The work, and statements in flight. */
+  #running = 1;
+
+  constructor(send: Sends, deadline: Deadline, leave: () => void) {
+    this.#send = send;
+    this.#deadline = deadline;
+    this.#leave = leave;
+  }
+
+  readonly finish = () => {
+    this.#running -= 1;
+    if (this.#running === 0) this.#leave();
+  };
+
+  save(row: SaveRow): Promise<Settled> {
+    this.#running += 1;
+    return this.#send.save(row, this.#deadline, this.finish);
+  }
+
+  create(row: WriteRow): Promise<Settled> {
+    this.#running += 1;
+    return this.#send.create(row, this.#deadline, this.finish);
+  }
+
+  put(row: WriteRow): Promise<Settled> {
+    this.#running += 1;
+    return this.#send.put(row, this.#deadline, this.finish);
+  }
+
+  touch(row: TouchRow, onDone?: OnDone): Promise<Decided> {
+    this.#running += 1;
+    return this.#send.touch(row, this.#deadline, (outcome) => {
+      if (outcome !== undefined) onDone?.(outcome);
+      this.finish();
+    });
+  }
+
+  end(id: string): Promise<Decided> {
+    this.#running += 1;
+    return this.#send.end(id, this.#deadline, this.finish);
+  }
+}
+
+/** Touches of one id that wait for their turn together. */
+class WaitingTouch {
+  row: TouchRow;
+  readonly #members: Member[] = [];
+
+  constructor(row: TouchRow) {
+    this.row = row;
+  }
+
+  /** As if both had been sent: the session was alive at the first, and stays until the later expiry. */
+  join(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided> {
+    const { aliveAt, expiresAt } = this.row;
+    const later = row.createdAt === 0 ? row.expiresAt : Math.max(row.expiresAt, expiresAt);
+    this.row = { ...row, aliveAt, expiresAt: later };
+    return new Promise((resolve, reject) => {
+      if (deadline.error !== undefined) return reject(deadline.error);
+      const member = new Member(deadline, resolve, reject, onDone);
+      deadline.holder = member;
+      this.#members.push(member);
+    });
+  }
+
+  /** The latest deadline of those that have not given up. */
+  get latest(): Deadline | undefined {
+    return this.#members.findLast((member) => !member.isOver)?.deadline;
+  }
+
+  done(outcome: Decided): void {
+    for (const member of this.#members) member.onDone?.(outcome);
+  }
+
+  readonly resolve = (outcome: Decided) => {
+    for (const member of this.#members) member.resolve(outcome);
+  };
+
+  readonly reject = (error: unknown) => {
+    for (const member of this.#members) member.reject(error);
+  };
+}
+
+class Member implements Holder {
+  isOver = false;
+
+  constructor(
+    readonly deadline: Deadline,
+    readonly resolve: (outcome: Decided) => void,
+    readonly reject: (error: unknown) => void,
+    readonly onDone: OnDone | undefined,
+  ) {}
+
+  giveUp(error: StoreTimeoutError): void {
+    this.isOver = true;
+    this.reject(error);
+  }
+}
+
+/** What fails before it first waits must give its turn back, too. */
+async function started<T>(work: (writes: RowWrites) => Promise<T>, writing: Writing): Promise<T> {
+  return work(writing);
+}
+
+function sendsOf(statements: RowStatements, batcher: Batcher, sealing: Sealing): Sends {
+  const unsealed = (row: StoredRow): StoredRow => ({
+    ...row,
+    data: sealing.unseal(row.id, row.data),
+  });
+
+  const sealed = <Row extends WriteRow>(row: Row, onEnd?: () => void): Row => {
+    try {
+      return { ...row, data: sealing.seal(row.id, row.data) };
+    } catch (error) {
+      onEnd?.();
+      throw error;
+    }
+  };
+
+  const read = batcher.batched('read', 'read', statements.read, { isShared: true });
+
+  const write = <Row extends WriteRow>(
+    name: string,
+    statement: RowStatement<Row, Written>,
+  ): Send<Row, Settled> => {
+    const send = batcher.batched(name, 'write', statement, {
+      bytesOf: (row) => Buffer.byteLength(row.data),
+      isSettled,
+    });
+    if (sealing.isPlain) return send;
+    return async (row, deadline, onEnd) => {
+      const written = await send(sealed(row, onEnd), deadline, onEnd);
+      return written.outcome === 'conflict'
+        ? { outcome: 'conflict', stored: unsealed(written.stored) }
+        : written;
+    };
+  };
+
+  return {
+    read: sealing.isPlain
+      ? read
+      : (id, deadline, onEnd) =>
+          read(id, deadline, onEnd && (() => onEnd())).then((row) => row && unsealed(row)),
+    touch: batcher.batched('touch', 'write', statements.touch, { isSettled: isDecided }),
+    save: write('save', statements.save),
+    create: write('create', statements.create),
+    put: write('put', statements.put),
+    end: batcher.batched('end', 'write', statements.end, { isSettled: isDecided }),
+  };
 }
 
 function isDecided(outcome: Outcome): outcome is Decided {

@@ -7,18 +7,17 @@
  */
 import { isAbsolute, resolve } from 'node:path';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
-import type { Pool } from 'pg';
 import { InvalidArgumentError } from '../errors.js';
-import type { Database } from '../queries/fragments.js';
-import type { Listen } from '../sync/channel.js';
-import { describe } from '../util/check.js';
+import { describe } from '../util/describe.js';
+import { isObject, property } from '../util/guards.js';
+import type { Driver } from './driver.js';
 import { lockFolder, realFolder } from './folder-lock.js';
 import { loadDriver } from './load.js';
-import { listenNodePostgres } from './node-postgres.js';
-import { listenPglite } from './pglite.js';
+import { isPool, nodePostgres, type PgPool } from './node-postgres.js';
+import { isPglite, type Pglite, pglite } from './pglite.js';
 import { createInFolder } from './pglite-folder.js';
-import { guardPool, withClient } from './pool-errors.js';
-import { listenPostgresJs } from './postgres-js.js';
+import { guardPool } from './pool-errors.js';
+import { isPostgresJs, type PostgresJs, postgresJs } from './postgres-js.js';
 
 /** A Drizzle database on node-postgres, postgres-js or PGlite, of Drizzle 0.45 or 1.0. */
 export interface DrizzleSource {
@@ -48,18 +47,6 @@ export interface PostgresJsSource {
 /** What a store can be opened on: see the README's table of sources. */
 export type Source = DrizzleSource | PoolSource | PGliteSource | PostgresJsSource | string;
 
-/** @internal An open source. */
-export interface Connection {
-  readonly db: Database;
-  /** Runs what is more than a statement on a connection of its own, where the driver has several. */
-  readonly alone: <T>(work: (db: Database) => Promise<T>) => Promise<T>;
-  /** How many statements it can run at once. */
-  readonly connections: number;
-  readonly listen: Listen;
-  /** Closes what the store itself opened. */
-  close(): Promise<void>;
-}
-
 /** @internal What concerns a pool of the store's own. */
 export interface OwnPool {
   /** Seconds after which a connection that does not answer is given up. */
@@ -76,9 +63,9 @@ export interface Opener {
   readonly embedded: boolean;
   /** The app's Drizzle database, which knows how it cases names. */
   readonly drizzle: object | undefined;
-  /** Keeps idle connections that break from ending the process, until the returned function is called. */
-  guard?(report: (error: unknown) => void): () => void;
-  open(settings: OwnPool): Promise<Connection>;
+  /** Keeps a broken connection of the app's pool from ending the process, until the returned function is called. */
+  readonly guard?: (report: (error: unknown) => void) => () => void;
+  open(settings: OwnPool): Promise<Driver>;
 }
 
 const TAKEN =
@@ -94,7 +81,7 @@ export function openerFor(source: unknown): Opener {
     );
   }
   if (typeof source !== 'object' && typeof source !== 'function') throw refused(describe(source));
-  if (has(source, '$client')) return openerForDrizzle(source);
+  if ('$client' in source) return openerForDrizzle(source);
   const opener = openerForClient(source, undefined);
   if (opener !== undefined) return opener;
   throw refused(describe(source));
@@ -128,7 +115,7 @@ function openerForText(text: string): Opener {
 
 /** A Drizzle database: the store builds its own on the client, so that the app's logger, cache, casing and replicas do not apply. */
 function openerForDrizzle(source: object): Opener {
-  const database = prop(source, '$primary') ?? source;
+  const database = property(source, '$primary') ?? source;
   if (typeof database !== 'object') throw refused(describe(source));
   const kinds = entityKinds(database);
   if (kinds.some((kind) => kind.includes('Transaction'))) {
@@ -136,7 +123,7 @@ function openerForDrizzle(source: object): Opener {
       'a transaction: its ROLLBACK would undo what the store has acknowledged; pass the database itself',
     );
   }
-  const client = prop(database, '$client');
+  const client = property(database, '$client');
   const opener =
     (typeof client === 'object' && client !== null) || typeof client === 'function'
       ? openerForClient(client, database)
@@ -149,25 +136,23 @@ function openerForDrizzle(source: object): Opener {
   return opener;
 }
 
-/** Drivers are told by their shape: an app's copy of a driver need not be the store's. */
+/** Drivers are told apart by shape: the app may load another copy of a driver than the store would. */
 function openerForClient(client: object, drizzle: object | undefined): Opener | undefined {
   if (typeof client === 'function') {
-    if (!has(client, 'unsafe')) return undefined;
-    if (has(client, 'savepoint') || has(client, 'release')) {
+    if (!('unsafe' in client)) return undefined;
+    if ('savepoint' in client || 'release' in client) {
       throw refused('a transaction or a reserved connection of postgres-js; pass sql itself');
     }
-    return has(client, 'options') ? postgresJsOpener(client, drizzle) : undefined;
+    return isPostgresJs(client) ? postgresJsOpener(client, drizzle) : undefined;
   }
-  if (has(client, 'dumpDataDir') && has(client, 'waitReady')) {
-    return pgliteOpener(client, drizzle);
-  }
-  if (has(client, 'rollback')) {
+  if (isPglite(client)) return pgliteOpener(client, drizzle);
+  if ('rollback' in client) {
     throw refused(
       'a transaction: its ROLLBACK would undo what the store has acknowledged; pass the database itself',
     );
   }
-  if (has(client, 'connect') && has(client, 'query')) {
-    if (has(client, 'totalCount') && has(client, 'idleCount')) return poolOpener(client, drizzle);
+  if (isPool(client)) return poolOpener(client, drizzle);
+  if ('connect' in client && 'query' in client) {
     throw refused(
       "a single pg client: the app's ROLLBACK would undo what the store has acknowledged; pass a pg.Pool",
     );
@@ -175,13 +160,13 @@ function openerForClient(client: object, drizzle: object | undefined): Opener | 
   return undefined;
 }
 
-function poolOpener(pool: object, drizzle: object | undefined): Opener {
+function poolOpener(pool: PgPool, drizzle: object | undefined): Opener {
   return {
     inMemory: false,
     embedded: false,
     drizzle,
     guard: (report) => guardPool(pool, report),
-    open: () => nodePostgres(pool, async () => {}),
+    open: async () => nodePostgres(pool, async () => {}),
   };
 }
 
@@ -193,14 +178,11 @@ function urlOpener(url: string): Opener {
     drizzle: undefined,
     open: async ({ timeout, onIdleError }) => {
       const pg = await loadDriver('pg');
-      // What hangs is closed, so that it does not fill the pool: soon after its callers have had their errors.
-      const limitMs = timeout * 1000 + 100;
       const pool = new pg.Pool({
         connectionString: url,
         allowExitOnIdle: true,
         keepAlive: true,
-        connectionTimeoutMillis: limitMs,
-        query_timeout: limitMs,
+        connectionTimeoutMillis: timeout * 1000 + 100,
       });
       pool.on('error', onIdleError);
       return nodePostgres(pool, () => pool.end());
@@ -208,83 +190,37 @@ function urlOpener(url: string): Opener {
   };
 }
 
-async function nodePostgres(pool: object, close: () => Promise<void>): Promise<Connection> {
-  const { drizzle } = await import('drizzle-orm/node-postgres');
-  const options = prop(pool, 'options');
-  const on = (client: object) => drizzle({ client: client as never }) as unknown as Database;
-  return {
-    db: on(pool),
-    alone: (work) => withClient(pool as Pool, (client) => work(on(client))),
-    connections: maxOf(options),
-    listen: listenNodePostgres(isObject(options) ? options : {}),
-    close,
-  };
-}
-
-function postgresJsOpener(client: object, drizzle: object | undefined): Opener {
+function postgresJsOpener(client: PostgresJs, drizzle: object | undefined): Opener {
   return {
     inMemory: false,
     embedded: false,
     drizzle,
-    open: async () => {
-      const { drizzle: build } = await import('drizzle-orm/postgres-js');
-      const options = prop(client, 'options');
-      const db = keepingParsers(options, () => build({ client: client as never }));
-      const database = db as unknown as Database;
-      return {
-        db: database,
-        alone: (work) => work(database),
-        connections: maxOf(options),
-        listen: listenPostgresJs(isObject(options) ? options : {}),
-        close: async () => {},
-      };
-    },
+    open: async () =>
+      postgresJs(client, async () => {
+        const make = await loadDriver('postgres');
+        return (...args) => Reflect.apply(make, undefined, args);
+      }),
   };
 }
 
-/** Drizzle turns a postgres-js client's parsing of dates off when it is put upon it: the app's own queries keep theirs. */
-function keepingParsers<T>(options: unknown, build: () => T): T {
-  const tables = [prop(options, 'parsers'), prop(options, 'serializers')].filter(isObject);
-  const before = tables.map((table) => ({ ...table }));
-  const built = build();
-  for (const [at, table] of tables.entries()) {
-    for (const key of Object.keys(table))
-      if (!(key in (before[at] ?? {}))) Reflect.deleteProperty(table, key);
-    Object.assign(table, before[at]);
-  }
-  return built;
-}
-
-function pgliteOpener(target: string | object | undefined, drizzle?: object): Opener {
-  const given = typeof target === 'object';
+function pgliteOpener(target: string | Pglite | undefined, drizzle?: object): Opener {
   return {
     inMemory: target === undefined,
     embedded: true,
     drizzle,
     open: async () => {
-      const folder = typeof target === 'string' ? await realFolder(target) : undefined;
+      if (typeof target === 'object') return pglite(target, async () => {});
+      const folder = target === undefined ? undefined : await realFolder(target);
       const unlock = folder === undefined ? undefined : await lockFolder(folder);
       try {
-        const [{ PGlite }, { drizzle: build }] = await Promise.all([
-          loadDriver('@electric-sql/pglite'),
-          import('drizzle-orm/pglite'),
-        ]);
-        const client = given
-          ? target
-          : await (folder === undefined
-              ? PGlite.create({})
-              : createInFolder(folder, (options) => PGlite.create(options)));
-        const database = build({ client: client as never }) as unknown as Database;
-        return {
-          db: database,
-          alone: (work) => work(database),
-          connections: 1,
-          listen: listenPglite(client),
-          close: async () => {
-            if (client instanceof PGlite && !given) await client.close();
-            await unlock?.();
-          },
-        };
+        const { PGlite } = await loadDriver('@electric-sql/pglite');
+        const client = await (folder === undefined
+          ? PGlite.create({})
+          : createInFolder(folder, (options) => PGlite.create(options)));
+        return pglite(client, async () => {
+          await client.close();
+          await unlock?.();
+        });
       } catch (error) {
         await unlock?.();
         throw error;
@@ -295,18 +231,13 @@ function pgliteOpener(target: string | object | undefined, drizzle?: object): Op
 
 /** How a Drizzle database names a column: as it is named, or by its `casing` where it has no name. */
 export function nameIn(database: object | undefined): (column: AnyPgColumn) => string {
-  const casing = prop(prop(database, 'dialect'), 'casing');
-  const byCasing = prop(casing, 'getColumnCasing');
+  const casing = property(property(database, 'dialect'), 'casing');
+  const byCasing = property(casing, 'getColumnCasing');
   return (column) => {
     const name: unknown =
       typeof byCasing === 'function' ? byCasing.call(casing, column) : column.name;
     return typeof name === 'string' ? name : column.name;
   };
-}
-
-function maxOf(options: unknown): number {
-  const max = prop(options, 'max');
-  return typeof max === 'number' && max >= 1 ? max : 10;
 }
 
 /** The names by which Drizzle tells its classes apart, of the object's own class first. */
@@ -317,20 +248,8 @@ function entityKinds(value: object): string[] {
     isObject(at);
     at = Object.getPrototypeOf(at)
   ) {
-    const kind = prop(prop(at, 'constructor'), Symbol.for('drizzle:entityKind'));
+    const kind = property(property(at, 'constructor'), Symbol.for('drizzle:entityKind'));
     if (typeof kind === 'string') kinds.push(kind);
   }
   return kinds;
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null;
-}
-
-function has(value: object, key: string): boolean {
-  return key in value;
-}
-
-function prop(value: unknown, key: string | symbol): unknown {
-  return isObject(value) || typeof value === 'function' ? Reflect.get(value, key) : undefined;
 }

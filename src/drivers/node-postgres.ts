@@ -1,42 +1,175 @@
 /**
- * LISTEN through node-postgres: a client of its own with the pool's settings.
+ * node-postgres: pools of `pg` and of what is built like it.
  *
  * @module
  */
-import type { Listen } from '../sync/channel.js';
-import { loadDriver } from './load.js';
+import { monotonicMs } from '../util/clock.js';
+import { hasMethod, isObject, property } from '../util/guards.js';
+import type { Connection, Driver, Listen, Query, Value } from './driver.js';
+import { transactionOn } from './transaction.js';
 
-export function listenNodePostgres(poolOptions: object): Listen {
+type Callback<T> = (error: Error | null | undefined, result: T) => void;
+
+/** What the store uses of a client. */
+export interface PgClient {
+  query(config: object, done: Callback<{ rows: Value[][] }>): unknown;
+  on(event: string, listener: (...args: never[]) => void): unknown;
+  off(event: string, listener: (...args: never[]) => void): unknown;
+}
+
+/** What the store uses of a pool. */
+export interface PgPool {
+  readonly options: object;
+  readonly totalCount: number;
+  readonly idleCount: number;
+  readonly waitingCount: number;
+  connect(
+    done: (
+      error: Error | undefined,
+      client: PgClient | undefined,
+      release: (error?: Error | boolean) => void,
+    ) => void,
+  ): void;
+}
+
+/** Results come as the server sends them, whatever type parsers the app has set. */
+const AS_TEXT = { getTypeParser: () => (value: string) => value };
+
+export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
+  const acquire = (deadlineMs: number) => acquired(pool, deadlineMs);
+  const { max } = pool.options as { max?: unknown };
+  return {
+    connections: typeof max === 'number' && max >= 1 ? max : 10,
+    acquire,
+    listen: listenOn(pool),
+    transaction: async (work) => transactionOn(await acquire(Number.POSITIVE_INFINITY), work),
+    close,
+  };
+}
+
+/** The callers give up first, with an error that says so. */
+const PATIENCE_MS = 100;
+
+/** Pools whose own options set no limit, and how many acquires are waiting on each. */
+const limited = new WeakMap<object, number>();
+
+/**
+ * A pool's connect cannot be given up, and a client that never finishes connecting takes its place in the pool
+ * for good. So while the store waits for a connection, a pool without a `connectionTimeoutMillis` gets one. The
+ * pool may read it at any time until then: when another client is removed, it connects a new one.
+ */
+function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
+  const isIdle = pool.idleCount > pool.waitingCount;
+  const stopLimiting = isIdle ? undefined : limitConnecting(pool.options, deadlineMs);
+  return new Promise((resolve, reject) => {
+    pool.connect((error, client, release) => {
+      stopLimiting?.();
+      if (client === undefined) reject(error);
+      else resolve(new PgConnection(client, release));
+    });
+  });
+}
+
+function limitConnecting(
+  options: { connectionTimeoutMillis?: number | undefined },
+  deadlineMs: number,
+): (() => void) | undefined {
+  const waiting = limited.get(options) ?? 0;
+  const isAppsOwn = waiting === 0 && Boolean(options.connectionTimeoutMillis);
+  if (isAppsOwn || !Number.isFinite(deadlineMs)) return undefined;
+  if (waiting === 0) {
+    const leftMs = Math.max(Math.ceil(deadlineMs - monotonicMs()), 0);
+    options.connectionTimeoutMillis = leftMs + PATIENCE_MS;
+  }
+  limited.set(options, waiting + 1);
+  return () => {
+    const left = (limited.get(options) ?? 1) - 1;
+    if (left > 0) limited.set(options, left);
+    else {
+      limited.delete(options);
+      options.connectionTimeoutMillis = undefined;
+    }
+  };
+}
+
+class PgConnection implements Connection {
+  readonly #client: PgClient;
+  #release: ((error?: Error | boolean) => void) | undefined;
+
+  constructor(client: PgClient, release: (error?: Error | boolean) => void) {
+    this.#client = client;
+    this.#release = release;
+    // The statement fails, too. Without a listener, a connection that breaks would end the process.
+    client.on('error', ignore);
+  }
+
+  run({ text, name }: Query, values: readonly Value[]): Promise<Value[][]> {
+    return new Promise((resolve, reject) => {
+      const config = { text, name, values, rowMode: 'array', types: AS_TEXT };
+      this.#client.query(config, (error, result) => {
+        if (error) reject(error);
+        else resolve(result.rows);
+      });
+    });
+  }
+
+  release(): void {
+    const release = this.#release;
+    if (release === undefined) return;
+    this.#release = undefined;
+    this.#client.off('error', ignore);
+    release();
+  }
+
+  destroy(): void {
+    const release = this.#release;
+    if (release === undefined) return;
+    this.#release = undefined;
+    // The listener stays: the socket may still report an error.
+    release(true);
+    destroySocket(this.#client);
+  }
+}
+
+function ignore(): void {}
+
+/** Closes a connection without waiting for the server, which may never answer. */
+function destroySocket(client: object): void {
+  const stream = property(property(client, 'connection'), 'stream');
+  if (hasMethod(stream, 'destroy')) stream.destroy();
+}
+
+/** LISTEN on a client of its own, of the pool's own class and with its settings. */
+function listenOn(pool: PgPool): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
-    const pg = await loadDriver('pg');
     signal.throwIfAborted();
-    const options = connectionString === undefined ? allOf(poolOptions) : { connectionString };
-    const client = new pg.Client({ ...options, keepAlive: true });
-    let over = false;
+    const options = connectionString === undefined ? allOf(pool.options) : { connectionString };
+    const client = newClient(pool, { ...options, keepAlive: true });
+    let isOver = false;
     const lost = () => {
-      if (over) return;
-      over = true;
-      destroy(client);
+      if (isOver) return;
+      isOver = true;
+      destroySocket(client);
       onLost();
     };
-    const giveUp = () => destroy(client);
+    const giveUp = () => destroySocket(client);
     client.on('error', lost);
     client.on('end', lost);
-    client.on('notification', (message) => {
-      if (!over && message.channel === channel) onMessage(message.payload ?? '');
+    client.on('notification', (message: { channel: string; payload?: string }) => {
+      if (!isOver && message.channel === channel) onMessage(message.payload ?? '');
     });
     signal.addEventListener('abort', giveUp, { once: true });
     try {
       const connecting = client.connect();
-      // Neither waiting for a server that does not answer nor listening keeps the process alive.
+      // Neither connecting nor listening keeps the process alive.
       unref(client);
       await connecting;
       // TLS has made it another socket.
       unref(client);
       await client.query(`listen "${channel}"`);
     } catch (error) {
-      over = true;
-      destroy(client);
+      isOver = true;
+      destroySocket(client);
       throw error;
     } finally {
       signal.removeEventListener('abort', giveUp);
@@ -46,31 +179,42 @@ export function listenNodePostgres(poolOptions: object): Listen {
         await client.query('select pg_notify($1, $2)', [channel, payload]);
       },
       close: async () => {
-        over = true;
-        destroy(client);
+        isOver = true;
+        destroySocket(client);
       },
     };
   };
 }
 
+interface ListeningClient {
+  connect(): Promise<unknown>;
+  query(text: string, values?: readonly string[]): Promise<unknown>;
+  on(event: string, listener: (message: never) => void): unknown;
+}
+
+function newClient(pool: PgPool, options: object): ListeningClient {
+  const Client = property(pool, 'Client');
+  if (typeof Client !== 'function') throw new TypeError('This pool has no class of clients');
+  return Reflect.construct(Client, [options]);
+}
+
 /** A copy with the password, which pg-pool makes a property that a spread leaves out. */
 function allOf(options: object): object {
   const copy: Record<string, unknown> = {};
-  for (const key of Object.getOwnPropertyNames(options)) copy[key] = Reflect.get(options, key);
+  for (const key of Object.getOwnPropertyNames(options)) copy[key] = property(options, key);
   return copy;
 }
 
-/** Ends a connection without waiting for the other side, which may never answer. */
-function destroy(client: object): void {
-  const stream: unknown = Reflect.get(Reflect.get(client, 'connection') ?? {}, 'stream');
-  if (isDestroyable(stream)) stream.destroy();
-}
-
 function unref(client: object): void {
-  const method: unknown = Reflect.get(client, 'unref');
-  if (typeof method === 'function') method.call(client);
+  if (hasMethod(client, 'unref')) client.unref();
 }
 
-function isDestroyable(value: unknown): value is { destroy(): void } {
-  return typeof value === 'object' && value !== null && 'destroy' in value;
+export function isPool(client: object): client is PgPool {
+  return (
+    hasMethod(client, 'connect') &&
+    hasMethod(client, 'query') &&
+    'totalCount' in client &&
+    'idleCount' in client &&
+    isObject(property(client, 'options'))
+  );
 }

@@ -1,32 +1,68 @@
 /**
- * LISTEN through PGlite, whose one connection is in this process.
+ * PGlite: Postgres inside this process, with a single connection.
  *
  * @module
  */
-import type { Listen } from '../sync/channel.js';
+import { unlessAborted } from '../util/abort.js';
+import { hasMethod } from '../util/guards.js';
+import type { Connection, Driver, Listen, Query, Value } from './driver.js';
 
-interface PGliteListening {
-  listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>;
-  query(text: string, values: unknown[]): Promise<unknown>;
+interface QueryOptions {
+  readonly rowMode: 'array';
+  readonly parsers: Record<number, (value: string) => string>;
 }
 
-export function listenPglite(client: object): Listen {
+interface PgliteQueries {
+  query<Row>(text: string, values: Value[], options: QueryOptions): Promise<{ rows: Row[] }>;
+}
+
+/** What the store uses of a PGlite. */
+export interface Pglite extends PgliteQueries {
+  transaction<T>(work: (tx: PgliteQueries) => Promise<T>): Promise<T>;
+  listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>;
+}
+
+/** All columns are selected as text; an app may have given that type a parser of its own. */
+const TEXT_OID = 25;
+const AS_TEXT: QueryOptions = { rowMode: 'array', parsers: { [TEXT_OID]: (value) => value } };
+
+export function pglite(client: Pglite, close: () => Promise<void>): Driver {
+  const connection = connectionOf(client);
+  return {
+    connections: 1,
+    // PGlite queues statements itself.
+    acquire: async () => connection,
+    listen: listenOn(client),
+    transaction: (work) => client.transaction((tx) => work(connectionOf(tx))),
+    close,
+  };
+}
+
+/** Nothing can be cancelled: what was sent stays in PGlite's queue and will be run. */
+function connectionOf(client: PgliteQueries): Connection {
+  return {
+    run: async ({ text }: Query, values) =>
+      (await client.query<Value[]>(text, [...values], AS_TEXT)).rows,
+    release: () => {},
+    destroy: () => {},
+  };
+}
+
+function listenOn(client: Pglite): Listen {
   return async (channel, _connectionString, { onMessage, signal }) => {
-    if (!canListen(client)) throw new TypeError('This PGlite cannot listen');
-    // A transaction of the app's may keep it waiting; then the wait is given up, not the LISTEN.
     let isOver = false;
     const listening = client.listen(channel, (payload) => {
       if (!isOver) onMessage(payload);
     });
+    // The app may be in a transaction: the wait for it can be given up, the LISTEN cannot.
     const unlisten = await unlessAborted(listening, signal).catch((error) => {
       listening.then((stop) => stop()).catch(() => {});
       throw error;
     });
     return {
       send: async (payload) => {
-        await client.query('select pg_notify($1, $2)', [channel, payload]);
+        await client.query('select pg_notify($1, $2)', [channel, payload], AS_TEXT);
       },
-      // Nor does a transaction of the app's keep this one waiting: it is unheard from now on, and ends after it.
       close: async () => {
         isOver = true;
         unlisten().catch(() => {});
@@ -35,15 +71,6 @@ export function listenPglite(client: object): Listen {
   };
 }
 
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-    if (signal.aborted) abort();
-  });
-}
-
-function canListen(client: object): client is PGliteListening {
-  return 'listen' in client && 'query' in client;
+export function isPglite(client: object): client is Pglite {
+  return 'dumpDataDir' in client && 'waitReady' in client && hasMethod(client, 'query');
 }

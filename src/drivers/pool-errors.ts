@@ -6,7 +6,6 @@
  * @module
  */
 import type { EventEmitter } from 'node:events';
-import type { Pool, PoolClient } from 'pg';
 
 type Report = (error: unknown) => void;
 
@@ -41,32 +40,6 @@ export function guardPool(pool: object, report: Report): () => void {
     guard.reports.delete(own);
     if (guard.reports.size === 0 && !guard.forgotten) pool.off('error', guard.listener);
   };
-}
-
-/** Checks a client out of a pool, whose errors are ignored until it is released: its query fails as well. */
-export async function withClient<T>(
-  pool: Pool,
-  use: (client: PoolClient) => Promise<T>,
-): Promise<T> {
-  const ignore = () => {};
-  const client = await new Promise<PoolClient>((resolve, reject) => {
-    // In the callback: the server's last words may come in the same packet, before a promise resumes.
-    pool.connect((error, connected) => {
-      if (connected === undefined) {
-        reject(error);
-        return;
-      }
-      connected.on('error', ignore);
-      resolve(connected);
-    });
-  });
-  try {
-    return await use(client);
-  } finally {
-    // The pool listens again before this listener goes.
-    client.release();
-    client.off('error', ignore);
-  }
 }
 
 function guardOf(pool: EventEmitter): Guard {

@@ -1,106 +1,271 @@
 /**
- * LISTEN through postgres-js: a connection of its own with the app's settings. `sql.listen` is not
- * used: it comes back by itself after a loss, and so hides that notifications were missed.
+ * postgres-js. Statements run on instances of the store's own, made with the app's settings, one connection
+ * each: a connection of the app's pool can neither be acquired safely (when its socket dies, `sql.reserve()`
+ * ends the process, or leaves every later query waiting) nor be closed when it falls silent.
  *
  * @module
  */
-import { connect, type Socket } from 'node:net';
-import type { Listen } from '../sync/channel.js';
-import { loadDriver } from './load.js';
 
-export function listenPostgresJs(appOptions: object): Listen {
-  return async (channel, connectionString, { onMessage, onLost, signal }) => {
-    const postgres = await loadDriver('postgres');
-    signal.throwIfAborted();
-    let over = false;
-    let socket: Socket | undefined;
-    // With several hosts, postgres-js leaves a query waiting whose connection could not be made.
-    let fail: (error: unknown) => void = () => {};
-    const failed = new Promise<never>((_, reject) => {
-      fail = reject;
+import { connect, type Socket } from 'node:net';
+import { StoreTimeoutError } from '../errors.js';
+import { clearTimeout, monotonicMs, setTimeout } from '../util/clock.js';
+import { isObject, property } from '../util/guards.js';
+import type { Connection, Driver, Listen, Query, Value } from './driver.js';
+import { transactionOn } from './transaction.js';
+
+/** What the store uses of `sql`. */
+export interface PostgresJs {
+  readonly options: { readonly max?: number };
+  unsafe(
+    text: string,
+    values?: readonly Value[],
+    options?: { readonly prepare?: boolean; readonly simple?: boolean },
+  ): RawQuery;
+  end(options: { readonly timeout: number }): Promise<void>;
+}
+
+interface RawQuery extends Promise<unknown> {
+  /** Rows as arrays of the bytes that the server sent, whatever type parsers the app has set. */
+  raw(): Promise<readonly (readonly (Uint8Array | null)[])[]>;
+}
+
+type MakePostgres = (source: object | string, options?: object) => PostgresJs;
+
+export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): Driver {
+  const idle: Instance[] = [];
+  const open = new Set<Instance>();
+  let isClosed = false;
+
+  const acquire = async (deadlineMs: number): Promise<Connection> => {
+    const make = await load();
+    for (let instance = idle.pop(); instance !== undefined; instance = idle.pop()) {
+      if (instance.isUsable) {
+        instance.hold();
+        return instance;
+      }
+    }
+    const instance = new Instance(make, sql.options, undefined, true, {
+      onRelease: () => {
+        if (isClosed) instance.destroy();
+        else idle.push(instance);
+      },
+      onLost: () => open.delete(instance),
     });
+    open.add(instance);
+    await instance.connect(deadlineMs);
+    return instance;
+  };
+
+  return {
+    connections: sql.options.max ?? 10,
+    acquire,
+    listen: listenWith(sql, load),
+    transaction: async (work) => transactionOn(await acquire(Number.POSITIVE_INFINITY), work),
+    close: async () => {
+      isClosed = true;
+      await Promise.all([...open].map((instance) => instance.close()));
+    },
+  };
+}
+
+interface InstanceEvents {
+  readonly onRelease?: () => void;
+  /** The connection was lost, or closed. */
+  readonly onLost: () => void;
+  readonly onNotify?: (channel: string, payload: string) => void;
+}
+
+/** A postgres-js of one connection, which never reconnects by itself. */
+class Instance implements Connection {
+  isUsable = true;
+  readonly #sql: PostgresJs;
+  readonly #events: InstanceEvents;
+  readonly #abort = new AbortController();
+  #socket: Socket | undefined;
+  #isConnected = false;
+  #isHeld: boolean;
+  /** Hosts tried so far. */
+  #tried = 0;
+  /** postgres-js can leave a query waiting whose connection could not be made. */
+  #fail: (error: unknown) => void = () => {};
+
+  /** `isHeld`: whether its socket keeps the process alive from the start. */
+  constructor(
+    make: MakePostgres,
+    options: object,
+    url: string | undefined,
+    isHeld: boolean,
+    events: InstanceEvents,
+  ) {
+    this.#isHeld = isHeld;
+    this.#events = events;
     const own = {
       max: 1,
       idle_timeout: 0,
       max_lifetime: null,
-      // Its timer would keep the process alive; the signal is the limit.
       connect_timeout: 0,
       fetch_types: false,
-      prepare: false,
-      onnotify: (on: string, payload: string) => {
-        if (!over && on === channel) onMessage(payload);
-      },
+      types: {},
+      onnotify: events.onNotify,
       onclose: () => {
-        if (over) return;
-        over = true;
-        onLost();
+        // With several hosts, one that is no primary is closed, and the next one tried.
+        if (this.#isConnected) this.#lose();
       },
-      /** Made here, since a socket of postgres-js's own cannot be unref'd, nor asked for only once. */
-      socket: async (options: SocketOptions) => {
-        try {
-          if (socket !== undefined) throw new Error('The connection that listens was lost');
-          socket = await openSocket(options, signal);
-          return socket;
-        } catch (error) {
-          fail(error);
-          throw error;
-        }
-      },
+      socket: (to: SocketOptions) => this.#openSocket(to),
     };
-    // The app's options, which postgres-js has parsed, say where unless a URL does.
-    const sql =
-      connectionString === undefined
-        ? postgres({ ...appOptions, ...own } as never)
-        : postgres(connectionString, own as never);
-    const close = async () => {
-      over = true;
-      socket?.destroy();
-      await sql.end({ timeout: 0 });
+    this.#sql = url === undefined ? make({ ...options, ...own }) : make(url, own);
+  }
+
+  async connect(deadlineMs: number): Promise<void> {
+    const leftMs = deadlineMs - monotonicMs();
+    const timer = Number.isFinite(leftMs)
+      ? setTimeout(() => this.#abort.abort(new StoreTimeoutError(leftMs / 1000)), leftMs)
+      : undefined;
+    try {
+      await this.first('select 1', this.#abort.signal);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Connects, and runs the first statement. */
+  async first(text: string, signal: AbortSignal): Promise<void> {
+    const failed = new Promise<never>((_, reject) => {
+      this.#fail = reject;
+    });
+    const giveUp = () => {
+      this.#fail(signal.reason);
+      this.#socket?.destroy();
     };
-    const giveUp = () => socket?.destroy();
     signal.addEventListener('abort', giveUp, { once: true });
     try {
-      await Promise.race([sql.unsafe(`listen "${channel}"`), failed]);
+      signal.throwIfAborted();
+      await Promise.race([this.#sql.unsafe(text), failed]);
+      this.#isConnected = true;
     } catch (error) {
-      await close();
+      this.destroy();
       throw error;
     } finally {
       signal.removeEventListener('abort', giveUp);
     }
+  }
+
+  async run({ text, name }: Query, values: readonly Value[]): Promise<Value[][]> {
+    const options = { prepare: name !== undefined, simple: false };
+    const rows = await this.#sql.unsafe(text, [...values], options).raw();
+    return rows.map((row) => row.map(decoded));
+  }
+
+  /** While it is held, its socket keeps the process alive. */
+  hold(): void {
+    this.#isHeld = true;
+    this.#socket?.ref();
+  }
+
+  release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    if (!this.isUsable) return;
+    this.#socket?.unref();
+    this.#events.onRelease?.();
+  }
+
+  destroy(): void {
+    this.#lose();
+    this.#socket?.destroy();
+    this.#sql.end({ timeout: 0 }).catch(() => {});
+  }
+
+  /** Closes it in order, so that the server does not log a lost connection. */
+  async close(): Promise<void> {
+    this.#lose();
+    await this.#sql.end({ timeout: 1 });
+    this.#socket?.destroy();
+  }
+
+  #lose(): void {
+    if (!this.isUsable) return;
+    this.isUsable = false;
+    this.#events.onLost();
+  }
+
+  /** The store makes the sockets: those of postgres-js can neither be unref'd nor closed at once. */
+  async #openSocket({ host, port, path }: SocketOptions): Promise<Socket> {
+    try {
+      if (this.#isConnected || !this.isUsable) throw new Error('The connection was lost');
+      const { signal } = this.#abort;
+      const hosts = [host].flat();
+      const ports = [port].flat();
+      let failure: unknown = new Error('No host accepts the connection');
+      // Each host once: postgres-js asks again if a server is no primary.
+      while (this.#tried < hosts.length) {
+        const at = this.#tried;
+        this.#tried += 1;
+        const to = path ? { path } : { host: hosts[at], port: ports[at] ?? ports[0] ?? 5432 };
+        const socket = connect(to);
+        if (!this.#isHeld) socket.unref();
+        try {
+          this.#socket = await connected(socket, signal);
+          // postgres-js takes the host from the socket, to check it against the server's certificate.
+          return path ? socket : Object.assign(socket, to);
+        } catch (error) {
+          failure = error;
+        }
+      }
+      throw failure;
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    }
+  }
+}
+
+function decoded(bytes: Uint8Array | null): Value {
+  return bytes === null
+    ? null
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
+}
+
+/** LISTEN. `sql.listen` is not used: it reconnects by itself and so hides that notifications were missed. */
+function listenWith(sql: PostgresJs, load: () => Promise<MakePostgres>): Listen {
+  return async (channel, connectionString, { onMessage, onLost, signal }) => {
+    const make = await load();
+    signal.throwIfAborted();
+    let isOver = false;
+    const instance = new Instance(make, sql.options, connectionString, false, {
+      onLost: () => {
+        if (isOver) return;
+        isOver = true;
+        onLost();
+      },
+      onNotify: (on, payload) => {
+        if (!isOver && on === channel) onMessage(payload);
+      },
+    });
+    try {
+      await instance.first(`listen "${channel}"`, signal);
+    } catch (error) {
+      isOver = true;
+      throw error;
+    }
     return {
       send: async (payload) => {
-        await sql.unsafe('select pg_notify($1, $2)', [channel, payload]);
+        await instance.run(NOTIFY, [channel, payload]);
       },
-      close,
+      close: async () => {
+        isOver = true;
+        instance.destroy();
+      },
     };
   };
 }
+
+const NOTIFY: Query = { text: 'select pg_notify($1, $2)', name: undefined };
 
 interface SocketOptions {
   readonly host: readonly string[] | string;
   readonly port: readonly number[] | number;
   readonly path?: string | false;
-}
-
-/** Connects to the first host that answers, as postgres-js does, without keeping the process alive. */
-async function openSocket(
-  { host, port, path }: SocketOptions,
-  signal: AbortSignal,
-): Promise<Socket> {
-  if (path) return connected(connect(path), signal);
-  const hosts = [host].flat();
-  const ports = [port].flat();
-  let failure: unknown;
-  for (const [at, one] of hosts.entries()) {
-    const to = { host: one, port: ports[at] ?? ports[0] ?? 5432 };
-    try {
-      // postgres-js takes the host from the socket, to check it against the server's certificate.
-      return Object.assign(await connected(connect(to), signal), to);
-    } catch (error) {
-      failure = error;
-    }
-  }
-  throw failure;
 }
 
 function connected(socket: Socket, signal: AbortSignal): Promise<Socket> {
@@ -117,10 +282,13 @@ function connected(socket: Socket, signal: AbortSignal): Promise<Socket> {
     socket.once('error', fail);
     socket.once('connect', () => {
       settle();
-      socket.unref();
       resolve(socket);
     });
     signal.addEventListener('abort', giveUp, { once: true });
     if (signal.aborted) giveUp();
   });
+}
+
+export function isPostgresJs(client: object): client is PostgresJs {
+  return 'unsafe' in client && isObject(property(client, 'options'));
 }

@@ -1,107 +1,105 @@
 /**
- * `store.migrate()`: the bundled migrations under the store's own table name, in one transaction under
- * an advisory lock, with a tracking table of their own. Processes that start at once wait for the
- * first and then find nothing left to do.
+ * `store.migrate()`: runs the bundled migrations under the store's own table name, in one transaction.
+ * A tracking table remembers which ones a table has had. Processes that migrate at the same time take
+ * turns by an advisory lock; the later ones find nothing left to do.
  *
  * @module
  */
-import { sql } from 'drizzle-orm';
+import { type SQL, sql } from 'drizzle-orm';
+import type { Connection } from '../drivers/driver.js';
 import { MigrationError } from '../errors.js';
 import { DEFAULT_TABLE_NAME, indexName } from '../names.js';
-import type { Database } from '../queries/fragments.js';
+import { runSql } from '../queries/compile.js';
 import { checkTable, type ExpectedTable } from '../queries/table-check.js';
 import { quoted } from '../queries/table-facts.js';
 import { migrations } from './migrations.js';
-import { rowsOf, runOn } from './table.js';
 
-/** Which migrations a table has had. */
 const TRACKING_TABLE = '__connect_drizzle_store';
 
-/** A number of this package's own among the advisory locks of a database. */
+/** This package's key among the advisory locks of a database. */
 const LOCK = sql.raw(`hashtextextended('connect-drizzle migrate', 0)`);
 
 /**
- * Brings a session table up to date; makes it, and its Postgres schema, where there is none. `patience`: how many
- * seconds it waits for other transactions, each time; without it, as long as they take.
+ * Creates the session table and its schema, or brings the table up to date, in the transaction of a connection.
+ * Fails if it waits longer than `lockTimeout` seconds for another transaction; by default it waits as long as it
+ * takes.
+ *
+ * @throws {MigrationError} if the table belongs to another package, or cannot be used after the migrations
  */
 export async function migrate(
-  db: Database,
+  on: Connection,
   expected: ExpectedTable,
-  patience?: number,
+  lockTimeout?: number,
 ): Promise<void> {
   const { tableName, schemaName } = expected;
-  const qualified = (name: string) =>
-    schemaName === undefined ? quoted(name) : `${quoted(schemaName)}.${quoted(name)}`;
-  const table = qualified(tableName);
-  const tracking = sql.raw(qualified(TRACKING_TABLE));
-  /** The names of the generated statements, and those of this store. */
-  const names = new Map([
+  const execute = (statement: SQL) => runSql(on, statement);
+  if (lockTimeout !== undefined) {
+    const limit = `${Math.ceil(lockTimeout * 1000)}ms`;
+    await execute(sql`select set_config('lock_timeout', ${limit}::text, true)`);
+  }
+  await execute(sql`select pg_advisory_xact_lock(${LOCK})::text`);
+  if (schemaName !== undefined && !(await exists(on, 'to_regnamespace', quoted(schemaName)))) {
+    await execute(sql`create schema ${sql.identifier(schemaName)}`);
+  }
+  const before = await checkTable(on, expected);
+  if (before.state === 'mismatch' && before.reason !== 'outdated') {
+    throw new MigrationError(before.message);
+  }
+  const isThere = before.state !== 'missing';
+  const inSchema = (name: string) =>
+    [before.schemaName, name]
+      .flatMap((part) => (part === undefined ? [] : [quoted(part)]))
+      .join('.');
+  // The tracking table is beside the session table, whatever this connection's search_path is.
+  const tracking = sql.raw(inSchema(TRACKING_TABLE));
+  // Not `create table if not exists`: postgres-js prints the notice that it raises.
+  if (!(await exists(on, 'to_regclass', inSchema(TRACKING_TABLE)))) {
+    await execute(sql`create table ${tracking}
+      (table_name text not null, migration text not null, applied_at timestamptz not null default now(),
+       primary key (table_name, migration))`);
+  }
+  // If the table was dropped, all of its migrations have to run again.
+  if (!isThere) await execute(sql`delete from ${tracking} where table_name = ${tableName}::text`);
+  const rows = await execute(
+    sql`select migration from ${tracking} where table_name = ${tableName}::text`,
+  );
+  const done = new Set(rows.map(([name]) => name));
+  const renamed = renaming(tableName, inSchema(tableName));
+  for (const { name, statements } of migrations) {
+    if (done.has(name)) continue;
+    const isFirst = name === migrations[0]?.name;
+    // A table that drizzle-kit created is what the first migration creates.
+    if (!(isFirst && isThere)) {
+      for (const statement of statements) await execute(sql.raw(renamed(statement)));
+    }
+    await execute(
+      sql`insert into ${tracking} (table_name, migration) values (${tableName}::text, ${name}::text)`,
+    );
+  }
+  // Nothing of this is kept if the migrations cannot make the table usable.
+  const after = await checkTable(on, expected);
+  if (after.state === 'mismatch') {
+    throw new MigrationError(`The migrations have run, but: ${after.message}`);
+  }
+}
+
+/** Returns a function that puts this store's names into a generated statement. */
+function renaming(tableName: string, table: string): (statement: string) => string {
+  const ownNames = new Map([
     [DEFAULT_TABLE_NAME, table],
     [indexName(DEFAULT_TABLE_NAME, 'user_id'), quoted(indexName(tableName, 'user_id'))],
     [indexName(DEFAULT_TABLE_NAME, 'expires_hour'), quoted(indexName(tableName, 'expires_hour'))],
   ]);
-  const renamed = (statement: string) =>
-    statement.replace(/"([^"]+)"/g, (whole, name: string) => names.get(name) ?? whole);
-
-  await db.transaction(
-    async (tx) => {
-      if (patience !== undefined) {
-        const limit = `${Math.ceil(patience * 1000)}ms`;
-        await tx.execute(sql`select set_config('lock_timeout', ${limit}::text, true)`);
-      }
-      await tx.execute(sql`select pg_advisory_xact_lock(${LOCK})`);
-      if (schemaName !== undefined && !(await schemaExists(tx, quoted(schemaName)))) {
-        await tx.execute(sql`create schema ${sql.identifier(schemaName)}`);
-      }
-      const before = await checkTable(runOn(tx), expected);
-      if (before.state === 'mismatch' && before.reason !== 'outdated') {
-        throw new MigrationError(before.message);
-      }
-      await tx.execute(sql`create table if not exists ${tracking}
-      (table_name text not null, migration text not null, applied_at timestamptz not null default now(),
-       primary key (table_name, migration))`);
-      const isThere = before.state !== 'missing';
-      // Whoever has dropped it meant to begin anew.
-      if (!isThere)
-        await tx.execute(sql`delete from ${tracking} where table_name = ${tableName}::text`);
-      const done = new Set(
-        namesIn(
-          await tx.execute(
-            sql`select migration as name from ${tracking} where table_name = ${tableName}::text`,
-          ),
-        ),
-      );
-      for (const { name, statements } of migrations) {
-        if (done.has(name)) continue;
-        const isFirst = name === migrations[0]?.name;
-        // A table that drizzle-kit made, before or beside this store, is as the first migration leaves it.
-        if (!(isFirst && isThere)) {
-          for (const statement of statements) await tx.execute(sql.raw(renamed(statement)));
-        }
-        await tx.execute(
-          sql`insert into ${tracking} (table_name, migration) values (${tableName}::text, ${name}::text)`,
-        );
-      }
-      // Nothing of this is kept if the migrations cannot make the table usable.
-      const after = await checkTable(runOn(tx), expected);
-      if (after.state === 'mismatch') {
-        throw new MigrationError(`The migrations have run, but: ${after.message}`);
-      }
-    },
-    // Whatever the app's default is: what the process before has done must be seen after the wait.
-    { isolationLevel: 'read committed' },
-  );
+  return (statement) =>
+    statement.replace(/"([^"]+)"/g, (whole, name: string) => ownNames.get(name) ?? whole);
 }
 
-async function schemaExists(tx: Pick<Database, 'execute'>, name: string): Promise<boolean> {
-  const found = await tx.execute(sql`select to_regnamespace(${name}::text)::text as name`);
-  return namesIn(found).length > 0;
-}
-
-/** The `name` column of a driver's result. */
-function namesIn(result: unknown): string[] {
-  return rowsOf(result).flatMap((row) => {
-    const name = typeof row === 'object' && row !== null && 'name' in row ? row.name : undefined;
-    return typeof name === 'string' ? [name] : [];
-  });
+/** Returns whether a table or a schema exists; `name` is quoted. */
+async function exists(
+  on: Connection,
+  lookup: 'to_regclass' | 'to_regnamespace',
+  name: string,
+): Promise<boolean> {
+  const [row] = await runSql(on, sql`select ${sql.raw(lookup)}(${name}::text)::text`);
+  return (row?.[0] ?? null) !== null;
 }

@@ -1,27 +1,24 @@
 /**
- * Pruning: one loop that waits, deletes what has expired in batches that no reader waits for, and
- * goes on until none is left. It stops at once, in the middle of a run too, when its signal is aborted.
+ * Pruning: a loop that waits and deletes what has expired, in batches that no reader waits for, until
+ * none is left. When its signal is aborted it stops at once, in the middle of a run too.
  *
  * @module
  */
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { pause, setImmediate } from '../util/clock.js';
 
-/** Rows in one statement: its longest takes about a tenth of a second. */
+/** Rows in one statement. The slowest takes about a tenth of a second. */
 const BATCH_ROWS = 5000;
 
 export interface PruneSettings {
   /** The mean pause between two runs, in seconds. */
   readonly interval: number;
   readonly signal: AbortSignal;
-  /** Deletes all that has expired. */
+  /** Deletes all rows that have expired. */
   readonly run: () => Promise<unknown>;
   readonly onError: (error: unknown) => void;
 }
 
-/** Node makes a longer delay one of a millisecond. */
-const LONGEST_DELAY_MS = 2 ** 31 - 1;
-
-/** Prunes at intervals, jittered from half to one and a half so that many processes do not prune at once. */
+/** Prunes at intervals, with a jitter of half, so that many processes do not prune at the same time. */
 export async function pruneAtIntervals({
   interval,
   signal,
@@ -29,12 +26,8 @@ export async function pruneAtIntervals({
   onError,
 }: PruneSettings): Promise<void> {
   for (;;) {
-    try {
-      const delay = Math.min(interval * 1000 * (0.5 + Math.random()), LONGEST_DELAY_MS);
-      await sleep(delay, undefined, { signal, ref: false });
-    } catch {
-      return;
-    }
+    await pause(interval * 1000 * (0.5 + Math.random()), signal);
+    if (signal.aborted) return;
     try {
       await run();
     } catch (error) {
@@ -44,7 +37,7 @@ export async function pruneAtIntervals({
   }
 }
 
-/** Deletes all that has expired, batch by batch, and gives the number of rows deleted. */
+/** Deletes all rows that have expired and returns their number. */
 export async function pruneAll(
   deleteBatch: (limit: number) => Promise<number>,
   signal: AbortSignal,
@@ -55,6 +48,6 @@ export async function pruneAll(
     const deleted = await deleteBatch(BATCH_ROWS);
     total += deleted;
     if (deleted === 0) return total;
-    await nextTurn();
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }

@@ -1,86 +1,75 @@
 /**
- * What a store runs on: its source, opened at the first call and once; the calls that are under way;
- * pruning; listening; and how all of it ends.
+ * What a store runs on: it opens the source at the first call, keeps the calls in order while the source
+ * opens, connects realtime with the cache and the app's events, prunes, and closes all of it.
  *
  * @module
  */
-import { AsyncResource } from 'node:async_hooks';
-// The function itself: an app's tests may have put a clock of their own into the place of the global one.
-import { setImmediate } from 'node:timers';
-import { Batcher, onLanes } from '../batching/batcher.js';
-import { Patience } from '../batching/deadlines.js';
-import { BatchedRows, type Rows } from '../batching/rows.js';
-import type { Connection, Opener } from '../drivers/detect.js';
+import { type Deadline, Deadlines } from '../batching/deadlines.js';
+import type { Sealing } from '../batching/rows.js';
+import type { Opener } from '../drivers/detect.js';
 import { StoreClosedError, safeError, storeError } from '../errors.js';
 import type { Settings } from '../options.js';
-import { buildStatements, type Statements } from '../queries/statements.js';
-import type { ExpectedTable } from '../queries/table-check.js';
 import type { SessionView } from '../queries/view.js';
-import type { Codec } from '../session/codec.js';
 import { isId } from '../session/id.js';
-import { CachedRows } from '../sync/cache.js';
-import { type Announcement, channelOf } from '../sync/channel.js';
+import type { Announcement } from '../sync/channel.js';
 import { Realtime, type SyncSource } from '../sync/realtime.js';
+import { followSignal } from '../util/abort.js';
+import { setImmediate } from '../util/clock.js';
 import { traced } from '../util/tracing.js';
-import { migrate } from './migrate.js';
+import { Calls } from './calls.js';
+import { type Opened, Opening } from './opening.js';
 import { pruneAll, pruneAtIntervals } from './prune.js';
-import { TableGuard } from './table.js';
 
-/** What is there once the source is open. */
-export interface Opened {
-  readonly connection: Connection;
-  readonly statements: Statements;
-  readonly batcher: Batcher;
-  readonly rows: Rows;
-  readonly cache: CachedRows | undefined;
-}
+export type { Opened } from './opening.js';
 
-/** What an engine is made from, and whom it tells. */
-export interface EngineParts {
+export interface RuntimeParts {
   readonly opener: Opener;
   readonly settings: Settings;
   readonly table: SessionView;
-  readonly codec: Codec;
-  /** Another store has changed or ended a session. */
+  readonly sealing: Sealing;
+  /** Another store changed or ended a session. */
   readonly onForeign: (event: 'change' | 'destroy', id: string) => void;
   readonly onState: (state: 'up' | 'down') => void;
 }
 
-export class Engine {
+export class Runtime {
   readonly realtime: Realtime | undefined;
-  /** Once the source is open. */
-  opened: Opened | undefined;
   /** Rows that pruning deleted. */
   pruned = 0;
-  readonly #parts: EngineParts;
-  /** What is opened here is the store's, in no context of the request that came first. */
-  readonly #context = new AsyncResource('connect-drizzle');
-  readonly #closing = new AbortController();
-  readonly #pruning: Promise<void>;
-  readonly #patience: Patience;
-  /** pg adds the whole client to such an error: none of that belongs into a log. */
+  readonly #parts: RuntimeParts;
+  readonly #opening: Opening;
+  readonly #deadlines: Deadlines;
+  readonly #calls = new Calls();
+  /** A field: the guard of the app's pool only holds it weakly. node-postgres adds the whole client to this error. */
   readonly #onIdleError = (error: unknown) =>
     this.log(
       'An idle connection of the session store failed',
       storeError(error, this.#parts.table.label),
     );
-  /** From the start: the app's pool may lose a connection before the first call. */
+  /** Guards the app's pool from the start: it may lose a connection before the first call. */
   readonly #unguard: (() => void) | undefined;
-  readonly #table: TableGuard;
-  #opening: Promise<Opened> | undefined;
-  #preparing: Promise<Opened> | undefined;
+  readonly #closing = new AbortController();
+  readonly #pruning: Promise<void>;
+  #letGoOfSignal = () => {};
   #closed: Promise<void> | undefined;
-  #underWay = 0;
   #waitingToOpen = 0;
-  #whenIdle: (() => void) | undefined;
 
-  constructor(parts: EngineParts) {
+  constructor(parts: RuntimeParts) {
     this.#parts = parts;
-    this.#patience = new Patience(parts.settings.timeout);
-    this.#unguard = parts.opener.guard?.(this.#onIdleError);
-    this.#table = new TableGuard(this.#expected, this.#patience);
-    const { signal, pruneSessionInterval: interval, sync } = parts.settings;
+    const { settings, table, opener, sealing } = parts;
+    const { signal, pruneSessionInterval: interval, sync } = settings;
+    this.#deadlines = new Deadlines(settings.timeout);
+    this.#unguard = opener.guard?.(this.#onIdleError);
     this.realtime = sync && this.#makeRealtime(sync);
+    this.#opening = new Opening({
+      opener,
+      settings,
+      table,
+      sealing,
+      deadlines: this.#deadlines,
+      realtime: this.realtime,
+      onIdleError: this.#onIdleError,
+    });
     this.#pruning =
       interval === false
         ? Promise.resolve()
@@ -93,10 +82,14 @@ export class Engine {
     const closeQuietly = () => {
       this.close().catch((error) => this.log('Closing the session store failed', error));
     };
-    if (signal?.aborted) closeQuietly();
-    else signal?.addEventListener('abort', closeQuietly, { signal: this.#closing.signal });
-    // Listening starts with the store, not with its first request.
-    if (!signal?.aborted) this.realtime?.start(() => this.#syncSource());
+    if (signal !== undefined) this.#letGoOfSignal = followSignal(signal, closeQuietly);
+    // Listening starts with the store, not with its first call.
+    if (!this.isClosed) this.realtime?.start(() => this.#syncSource());
+  }
+
+  /** What calls use, once the source is open. */
+  get opened(): Opened | undefined {
+    return this.#opening.opened;
   }
 
   get isClosed(): boolean {
@@ -104,59 +97,46 @@ export class Engine {
   }
 
   /**
-   * Runs a call. `begin` runs at once and takes down its arguments; what it gives runs when the source
-   * is open and, unless `needsTable` is false, its table has been checked; `give` and `recover` make the result of
-   * what comes of it. Only the promise crosses over: the
-   * caller goes on in its own async context.
+   * Runs a call. `prepare` runs at once and reads the arguments; the function that it returns runs when the
+   * source is open, and gives up at the deadline. `onResult` and `onError` turn the outcome into the result.
+   * Nothing but the promise connects the caller with what runs, so the caller continues in its own async
+   * context.
    */
   perform<T, Result>(
-    begin: () => (opened: Opened) => Promise<T>,
-    give: (value: T) => Result,
-    recover: (error: unknown) => Result,
-    needsTable = true,
+    prepare: () => (opened: Opened, deadline: Deadline) => Promise<T>,
+    onResult: (value: T) => Result,
+    onError: (error: unknown) => Result,
   ): Promise<Result> {
+    const deadline = this.#deadlines.start();
     let running: Promise<T>;
     try {
-      if (this.#closed !== undefined) throw new StoreClosedError();
-      const run = begin();
-      // A call that comes when the source is just open does not overtake those that have waited for it.
-      const opened = this.#waitingToOpen === 0 ? this.#ready(needsTable) : undefined;
-      running = opened !== undefined ? run(opened) : this.#onceOpen(run, needsTable);
+      if (this.isClosed) throw new StoreClosedError();
+      const run = prepare();
+      const { opened } = this;
+      // A call that comes just after opening must not overtake those that waited for it.
+      const isNext = this.#waitingToOpen === 0;
+      running =
+        opened !== undefined && isNext ? run(opened, deadline) : this.#onceOpen(run, deadline);
     } catch (error) {
-      return Promise.reject(error).catch(recover);
+      this.#deadlines.end(deadline);
+      return Promise.reject(error).catch(onError);
     }
-    this.#underWay += 1;
-    return running.then(
+    return this.#calls.track(
+      running,
       (value) => {
-        this.#ended();
-        return give(value);
+        this.#deadlines.end(deadline);
+        return onResult(value);
       },
       (error) => {
-        this.#ended();
-        return recover(error);
+        this.#deadlines.end(deadline);
+        return onError(error);
       },
     );
   }
 
-  async #onceOpen<T>(run: (opened: Opened) => Promise<T>, needsTable: boolean): Promise<T> {
-    this.#waitingToOpen += 1;
-    let opened: Opened;
-    try {
-      opened = await this.#openInTime(needsTable);
-    } finally {
-      this.#waitingToOpen -= 1;
-    }
-    return run(opened);
-  }
-
-  #ended(): void {
-    this.#underWay -= 1;
-    if (this.#underWay === 0) this.#whenIdle?.();
-  }
-
-  /** Deletes what has expired, and gives the number of rows. */
+  /** Deletes all rows that have expired and returns their number. */
   async prune(): Promise<number> {
-    const { statements } = this.#ready() ?? (await this.#openInTime());
+    const { statements } = this.opened ?? (await this.#openInTime());
     return traced({ operation: 'prune' }, async () => {
       const deleteBatch = async (limit: number) => {
         const deleted = await statements.prune(limit);
@@ -167,139 +147,60 @@ export class Engine {
     });
   }
 
-  /** Brings the table up to date, however long that takes, or within the `patience` of a call: seconds. */
-  migrate({ alone }: Connection, patience?: number): Promise<void> {
-    const { table } = this.#parts;
-    return alone((db) => migrate(db, this.#expected, patience)).catch((error) => {
-      throw storeError(error, table.label);
-    });
+  /** Creates the table or brings it up to date, however long that takes. */
+  migrate(): Promise<void> {
+    if (this.isClosed) return Promise.reject(new StoreClosedError());
+    return this.#calls.track(
+      this.#opening.migrate(),
+      () => {},
+      (error) => {
+        throw error;
+      },
+    );
   }
 
-  /** Ends pruning and listening at once, waits for the calls that are under way, and closes the source. */
+  /** Stops pruning and listening at once, waits for the calls in flight, and closes the source. */
   close(): Promise<void> {
-    this.#closed ??= this.#shutDown();
+    this.#closed ??= this.#close();
     return this.#closed;
   }
 
-  /** An app's log that throws must not fail what is being logged. */
+  /** Logs an error. A log function that throws must not fail what is logged. */
   log(message: string, error?: unknown): void {
     try {
       if (error === undefined) this.#parts.settings.errorLog(`connect-drizzle: ${message}`);
       else this.#parts.settings.errorLog(`connect-drizzle: ${message}`, safeError(error));
     } catch {
-      // There is nobody left to tell.
+      // There is nowhere left to report it.
     }
   }
 
-  get #expected(): ExpectedTable {
-    const { settings, table } = this.#parts;
-    return { ...table, withUser: settings.userId !== undefined };
+  /** Opens the source, within the time that a call may take. */
+  #openInTime(): Promise<Opened> {
+    return this.#deadlines.within((deadline) => deadline.waitFor(this.#opening.open()));
   }
 
-  /** What is open, if nothing has to be waited for. */
-  #ready(needsTable = true): Opened | undefined {
-    return needsTable && !this.#table.isUsable ? undefined : this.opened;
-  }
-
-  /** A database that does not answer keeps no caller waiting for longer than any other call. */
-  #openInTime(needsTable = true): Promise<Opened> {
-    return this.#patience.waitFor(needsTable ? this.#openWithTable() : this.#open());
-  }
-
-  /** Opens the source and checks the table; calls that arrive meanwhile share the result. */
-  #openWithTable(): Promise<Opened> {
-    this.#preparing ??= this.#context
-      .runInAsyncScope(() => this.#checkTable())
-      .then(
-        (opened) => {
-          this.#preparing = undefined;
-          return opened;
-        },
-        (error) => {
-          this.#preparing = undefined;
-          throw error;
-        },
-      );
-    return this.#preparing;
-  }
-
-  async #checkTable(): Promise<Opened> {
-    const opened = await this.#open();
-    const { connection } = opened;
-    const { settings, opener } = this.#parts;
-    const mayCreate = (settings.createTableIfMissing || opener.embedded) && !settings.table;
-    await this.#table.ensure(
-      connection.db,
-      // What has hung is left behind; the next call tries again.
-      mayCreate
-        ? () => this.#patience.waitFor(this.migrate(connection, settings.timeout))
-        : undefined,
-    );
-    return opened;
-  }
-
-  /** Opens the source once; after a failure, the next call tries again. */
-  #open(): Promise<Opened> {
-    this.#opening ??= this.#context
-      .runInAsyncScope(() => this.#connect())
-      .then(
-        (opened) => {
-          this.opened = opened;
-          return opened;
-        },
-        (error) => {
-          this.#opening = undefined;
-          throw storeError(error, this.#parts.table.label);
-        },
-      );
-    return this.#opening;
-  }
-
-  async #connect(): Promise<Opened> {
-    const {
-      lanes,
-      timeout,
-      preparedStatements,
-      maxLifetime,
-      cache: cacheOptions,
-    } = this.#parts.settings;
-    const connection = await this.#parts.opener.open({ timeout, onIdleError: this.#onIdleError });
+  async #onceOpen<T>(
+    run: (opened: Opened, deadline: Deadline) => Promise<T>,
+    deadline: Deadline,
+  ): Promise<T> {
+    this.#waitingToOpen += 1;
+    let opened: Opened;
     try {
-      const built = buildStatements(connection.db, {
-        ...this.#parts.table,
-        withUser: this.#parts.settings.userId !== undefined,
-        maxLifetime,
-        prepared: preparedStatements,
-        timeout,
-        announce: this.realtime && { channel: this.#channel, sender: this.realtime.sender },
-        explain: (error) => this.#table.explain(error, connection.db),
-      });
-      const batcher = new Batcher({ connections: connection.connections, lanes, timeout });
-      const statements = onLanes(built, batcher);
-      const batched = new BatchedRows(statements, batcher, this.#parts.codec, timeout);
-      const cache =
-        cacheOptions && this.realtime
-          ? new CachedRows(batched, this.realtime, cacheOptions)
-          : undefined;
-      return { connection, statements, batcher, rows: cache ?? batched, cache };
-    } catch (error) {
-      await connection.close();
-      throw error;
+      opened = await deadline.waitFor(this.#opening.open());
+    } finally {
+      this.#waitingToOpen -= 1;
     }
-  }
-
-  get #channel(): string {
-    return channelOf(this.#parts.table.schemaName, this.#parts.table.tableName);
+    return run(opened, deadline);
   }
 
   #makeRealtime({ heartbeat, connectionString }: NonNullable<Settings['sync']>): Realtime {
     return new Realtime({
-      channel: this.#channel,
       heartbeat,
       connectionString,
       onMessage: (message, isOwn) => this.#hear(message, isOwn),
       onState: (state) => {
-        if (state === 'down') this.opened?.cache?.clear();
+        if (state === 'down') this.#opening.current?.cache?.clear();
         this.#parts.onState(state);
       },
       onError: (message, error) => this.log(message, error),
@@ -307,17 +208,17 @@ export class Engine {
   }
 
   async #syncSource(): Promise<SyncSource> {
-    const { connection, statements } = this.#ready() ?? (await this.#openWithTable());
+    const { driver, statements, channel = '' } = await this.#opening.open();
     return {
-      listen: connection.listen,
-      announce: (payload) => statements.notify(this.#channel, payload),
+      channel,
+      listen: driver.listen,
+      announce: (payload) => statements.notify(channel, payload),
     };
   }
 
-  /** What another store has done, or an echo of what this one has. */
   #hear({ kind, body }: Announcement, isOwn: boolean): void {
     const ids = body.split(',').filter(isId);
-    const cache = this.opened?.cache;
+    const cache = this.#opening.current?.cache;
     if (isOwn) {
       cache?.echoed(kind, ids);
       return;
@@ -326,19 +227,15 @@ export class Engine {
     for (const id of ids) this.#parts.onForeign(kind, id);
   }
 
-  async #shutDown(): Promise<void> {
+  async #close(): Promise<void> {
     this.#closing.abort(new StoreClosedError());
+    this.#letGoOfSignal();
     await this.#pruning;
     await this.realtime?.close();
-    if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    await this.#calls.idle();
     // The last callers are answered in the next tick.
     await new Promise((resolve) => setImmediate(resolve));
-    await this.#patience.waitFor(this.#closeConnection()).finally(() => this.#unguard?.());
-  }
-
-  async #closeConnection(): Promise<void> {
-    const opened = await this.#opening?.catch(() => undefined);
-    opened?.cache?.close();
-    await opened?.connection.close();
+    await this.#opening.close();
+    this.#unguard?.();
   }
 }

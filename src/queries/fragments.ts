@@ -1,187 +1,296 @@
 /**
- * What the statements are made of: their input, what they lock, what they announce and what they answer,
- * in the words of one table.
+ * The parts that several statements share.
  *
  * @module
  */
-import { type SQL, sql, type WithSubquery } from 'drizzle-orm';
-import type { AnyPgColumn, PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
+import { and, eq, gt, isNull, type SQL, sql, type WithSubquery } from 'drizzle-orm';
+import { type AnyPgColumn, pgTable, text as textColumn } from 'drizzle-orm/pg-core';
+import { db } from './compile.js';
+import {
+  afterSetting,
+  increment,
+  joinedText,
+  json,
+  literal,
+  microseconds,
+  milliseconds,
+  none,
+  notify,
+  now,
+  parameter,
+  text,
+  timestamp,
+} from './sql.js';
 import type { SessionView } from './view.js';
-
-/** @internal The Drizzle database that statements run on: 0.45 and 1.0 have no name for it in common. */
-export type Database = PgDatabase<PgQueryResultHKT>;
 
 /** What makes one store's statements differ from another's. */
 export interface StatementSettings extends SessionView {
+  /** Whether the store fills `user_id`. */
   readonly withUser: boolean;
+  /** Seconds. */
   readonly maxLifetime: number | undefined;
   readonly prepared: boolean;
-  /** Seconds for which a statement is waited for. */
-  readonly timeout: number;
-  /** Where and as whom changes are announced. */
+  /** The channel on which changes are announced, and this store's name there. */
   readonly announce: { readonly channel: string; readonly sender: string } | undefined;
-  /** Returns the error to report for one of the driver's. */
-  readonly explain: (error: unknown) => Promise<Error>;
 }
 
-/** What a statement is for: any number of rows, or one alone. */
-export type Shape = 'one' | 'many';
-
-/** How long a tombstone stays, for late writers to run into. */
+/** How long a tombstone is kept. */
 const TOMBSTONE = sql.raw(`interval '1 hour'`);
 
-/** Ids in one notification: 44 bytes each, of the 8,000 that Postgres takes. */
+/**
+ * How long a write waits for another transaction where SKIP LOCKED does not help: an id that is being
+ * inserted, or the row that an app's foreign key refers to.
+ */
+export const LOCK_TIMEOUT = '100ms';
+
+/** An id is base64url of 32 bytes. A row made by hand can have a longer one, which no store listens for. */
+const ID_BYTES = 43;
+
+/** With a comma each, within the 8,000 bytes of a notification's payload. */
 const IDS_PER_NOTIFICATION = 150;
 
-/** The last moment of a JavaScript `Date` (ECMA-262, Time Values). */
-const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
+interface Place {
+  readonly ctid: AnyPgColumn;
+  readonly tableoid: AnyPgColumn;
+}
 
-export const column = (of: AnyPgColumn) => sql.identifier(of.name);
-export const text = (name: string) => sql`${sql.placeholder(name)}::text`;
-export const number = (name: string) => sql`${text(name)}::float8`;
-export const timestamp = (ms: SQL) => sql`to_timestamp(${ms}::float8 / 1000)`;
-export const microseconds = (time: SQL | AnyPgColumn) =>
-  sql`(date_part('epoch', ${time}) * 1000000)::bigint`;
-/** Within what a `Date` can be: an app may have set `infinity`. */
-export const milliseconds = (time: SQL | AnyPgColumn) =>
-  sql`round(date_part('epoch', least(greatest(${time}, timestamptz 'epoch'), ${LAST_TIME})) * 1000)::bigint`;
+export const skipLocked = { skipLocked: true } as const;
 
-/** Sets a server's setting for this transaction; a scalar subselect is run once, before the rows are looked for. */
-export const withSetting = (name: string, value: string) =>
-  sql`(select set_config(${sql.raw(literal(name))}, ${sql.raw(literal(value))}, true)) is not null`;
+/**
+ * The rows of a batch as the CTE `input`. It is declared as a table so that Drizzle qualifies its columns:
+ * 0.45 leaves aliased expressions unqualified.
+ */
+const inputTable = /* @__PURE__ */ pgTable('input', {
+  id: textColumn('id').notNull(),
+  version: textColumn('version').notNull(),
+  created: textColumn('created').notNull(),
+  seen: textColumn('seen').notNull(),
+  expiry: textColumn('expiry').notNull(),
+  alive: textColumn('alive').notNull(),
+  data: textColumn('data').notNull(),
+  owner: textColumn('owner'),
+});
+type InputTable = typeof inputTable;
+export type InputColumn = Exclude<keyof InputTable['_']['columns'], 'id'>;
 
-/** The parts that depend on the table and on the store's settings. */
-export function fragmentsOf(db: Database, settings: StatementSettings) {
-  const { view: t, withUser, announce } = settings;
+/**
+ * The parameters of a batch, one string a column, split into rows. They are split in CTEs, out of the
+ * planner's sight: if it saw how long a list is, it would find each call's own plan a little cheaper than
+ * the generic one, and plan every call anew.
+ */
+export function inputOf<const Name extends InputColumn>(...names: readonly Name[]) {
+  const all = ['id', ...names] as const;
+  const columns = { id: inputTable.id } as Pick<InputTable, Name | 'id'>;
+  for (const name of names) Object.assign(columns, { [name]: inputTable[name] });
+  const lists = all.map((name) => {
+    const column = sql.identifier(name);
+    if (name === 'owner') {
+      return sql`array(select json_array_elements_text(${parameter(name)}::json)) as ${column}`;
+    }
+    const separator = name === 'data' ? sql`chr(31)` : sql`','`;
+    return sql`string_to_array(${sql.placeholder(name)}, ${separator}) as ${column}`;
+  });
+  const given = db.$with('given', {}).as(sql`select ${sql.join(lists, sql`, `)}`);
+  const arrays = sql.join(
+    all.map((name) => sql`given.${sql.identifier(name)}`),
+    sql`, `,
+  );
+  const aliases = sql.join(
+    all.map((name) => sql.identifier(name)),
+    sql`, `,
+  );
+  const rows = db
+    .$with('input', columns)
+    .as(sql`select i.* from given, unnest(${arrays}) as i (${aliases})`);
+  /** Many rows are found through `= any(…)`: a join, planned while the table was empty, would read it all once it is large. */
+  const includes = (column: AnyPgColumn) => eq(column, sql`any((select id from given)::text[])`);
+  return { given, input: rows, includes };
+}
+
+/** The parts that depend on the table and the store's settings. */
+export function fragmentsOf(settings: StatementSettings) {
+  const { rows: t, withUser, announce, maxLifetime } = settings;
   const lifetime =
-    settings.maxLifetime === undefined
+    maxLifetime === undefined
       ? undefined
-      : sql.raw(`interval '${settings.maxLifetime * 1000} milliseconds'`);
+      : sql.raw(`interval '${maxLifetime * 1000} milliseconds'`);
 
-  /** An expiry that no touch or set moves beyond the absolute end of the session. */
-  const capped = (expiry: SQL, createdAt: SQL | AnyPgColumn) =>
-    lifetime === undefined ? expiry : sql`least(${expiry}, ${createdAt} + ${lifetime})`;
-  const cte = (name: string, query: SQL): WithSubquery => db.$with(name, {}).as(query);
-
-  /** The columns of the input, `ids` and others, taken apart once; those of one row are its values. */
-  const given = (shape: Shape, ...names: string[]) => {
-    if (shape === 'one') return undefined;
-    const lists = names.map((name) => {
-      const separator = name === 'data' ? sql`chr(31)` : sql`','`;
-      return sql`string_to_array(${sql.placeholder(name)}, ${separator}) as ${sql.identifier(name)}`;
-    });
-    return cte('given', sql`select ${sql.join(lists, sql`, `)}`);
-  };
   /**
-   * Always true, and removed by the planner. It names the column that no other package's table has, so that a
-   * statement fails before it touches such a table: each statement contains this, or another use of the column.
+   * Always true, and removed by the planner. It names a column that no other package's table has, so that
+   * a statement fails on such a table instead of changing it. Every statement has it.
    */
   const isOurs = sql`(${t.expiresHour} is not null or true)`;
-  const isGiven = (shape: Shape) =>
-    shape === 'one'
-      ? sql`${isOurs} and ${t.id} = ${text('ids')}`
-      : sql`${isOurs} and ${t.id} = any((select ids from given)::text[])`;
-  const isNotEnded = sql`${t.revokedAt} is null`;
+  /** Where a row is. */
+  const place = { ctid: t.ctid, tableoid: t.tableoid };
+  const isNotEnded = and(isNull(t.revokedAt), isOurs);
+  const clientNow = timestamp(parameter('now'));
+  const isLive = and(
+    isNotEnded,
+    gt(t.expiresAt, clientNow),
+    lifetime && gt(t.createdAt, sql`${clientNow} - ${lifetime}`),
+  );
 
-  /** The input as rows, with its columns by their names, and whose they are. */
-  const input = (shape: Shape, withOwner: boolean, ...columns: string[]) => {
-    if (shape === 'one') {
-      const values = columns.map((name) => sql`, ${text(name)} as ${sql.identifier(name)}`);
-      const owner = withOwner ? sql`, ${text('users')}::json ->> 0 as owner` : sql``;
-      return cte('input', sql`select ${text('ids')} as id${sql.join(values)}${owner}`);
-    }
-    const lists = sql.raw(['ids', ...columns].map((name) => `given.${name}`).join(', '));
-    const users = withOwner ? sql`, json_array_elements_text(${text('users')}::json)` : sql``;
-    const names = ['id', ...columns, ...(withOwner ? ['owner'] : [])].join(', ');
-    return cte(
-      'input',
-      sql`select i.* from given, rows from (unnest(${lists})${users}) as i (${sql.raw(names)})`,
-    );
+  /** An expiry, at most the end of the session's absolute lifetime. */
+  const capped = (expiry: SQL, createdAt: SQL | AnyPgColumn): SQL =>
+    lifetime === undefined ? expiry : sql`least(${expiry}, ${createdAt} + ${lifetime})`;
+
+  /** An owner, cast to the column's type; `undefined` leaves the column out. */
+  const ownerOf = (owner: SQL | AnyPgColumn | undefined) =>
+    withUser && owner !== undefined
+      ? sql<string>`${owner}::${sql.raw(settings.userIdType)}`
+      : undefined;
+
+  /** The owner whose sessions a statement is about. */
+  const userParameter = sql<string>`${parameter('user')}::${sql.raw(settings.userIdType)}`;
+
+  /** What a save changes, whatever it does to the expiry. */
+  const written = (data: SQL | AnyPgColumn, owner: SQL | AnyPgColumn | undefined) => ({
+    data: json(data),
+    userId: ownerOf(owner),
+    version: increment(t.version),
+    lastSeenAt: now,
+  });
+
+  /** What makes a row a tombstone. */
+  const tombstone = {
+    data: none,
+    userId: settings.userIdNullable ? none : undefined,
+    version: increment(t.version),
+    revokedAt: now,
+    expiresAt: sql`now() + ${TOMBSTONE}`,
   };
-  const inputOwner = sql.raw(`input.owner::${settings.userIdType}`);
 
-  /** Locks the rows of the input that nobody else has locked. */
-  const locked = (shape: Shape, columns: SQL, condition: SQL) =>
-    cte(
-      'locked',
-      sql`select ${columns} from ${t} where ${isGiven(shape)} and ${condition} for update skip locked`,
+  /** The expiry of a touch: never moved back for a session that was read. `created` is '0' if none was. */
+  const touchedExpiry = (created: SQL | AnyPgColumn, expiry: SQL | AnyPgColumn) =>
+    capped(
+      sql`case ${created} when '0' then ${timestamp(expiry)} else greatest(${t.expiresAt}, ${timestamp(expiry)}) end`,
+      t.createdAt,
     );
-  const lockedAt = sql`${t.id} as id, ${t}.ctid as at`;
-  /** The rows that were locked. In a partitioned table, each partition has a row at the same `ctid`. */
-  const isLocked = sql`${t}.ctid = locked.at and ${t.id} = locked.id`;
-  const isNotIn = (done: string) => sql`${t.id} not in (select id from ${sql.raw(done)})`;
 
-  /** Announces what `changed` holds, in as few notifications as fit, in the same transaction. */
-  const announcement = (kind: 'c' | 'd', changed: string) =>
-    announce &&
-    cte(
-      'announced',
-      sql`select pg_notify(${sql.raw(literal(announce.channel))},
-          ${sql.raw(literal(kind + announce.sender))} || string_agg(id, ','))
-        from (select id, (row_number() over () - 1) / ${sql.raw(String(IDS_PER_NOTIFICATION))} as page
-          from ${sql.raw(changed)}) as pages
-        group by page`,
+  /** The expiry of a save: if this request and another one moved it, the later. */
+  const savedExpiry = (seen: SQL | AnyPgColumn, expiry: SQL | AnyPgColumn) =>
+    capped(
+      sql`case when ${expiry} = ${seen} then ${t.expiresAt}
+        when ${milliseconds(t.expiresAt)} = ${seen}::bigint then ${timestamp(expiry)}
+        else greatest(${t.expiresAt}, ${timestamp(expiry)}) end`,
+      t.createdAt,
     );
-  /** A CTE that nothing refers to is never run. */
-  const announced = announce === undefined ? sql`true` : sql`(select count(*) from announced) >= 0`;
-
-  const isLive = sql`${isOurs} and ${isNotEnded} and ${t.expiresAt} > ${timestamp(number('now'))} ${
-    lifetime === undefined
-      ? sql``
-      : sql`and ${t.createdAt} > ${timestamp(number('now'))} - ${lifetime}`
-  }`;
 
   /**
-   * The tombstones that `ended` leaves of the rows that `locked` holds, of expired ones too, which a request that
-   * still runs could save.
+   * The result of a read. `data::text` would copy the text twice more, and takes half as much time again
+   * (measured at 20 KB).
    */
-  const tombstones = (condition: SQL = sql`true`) =>
-    cte(
-      'ended',
-      sql`update ${t} set ${column(t.data)} = null,
-          ${settings.userIdNullable ? sql`${column(t.userId)} = null,` : sql``}
-          ${column(t.version)} = ${t.version} + 1, ${column(t.revokedAt)} = now(),
-          ${column(t.expiresAt)} = now() + ${TOMBSTONE}
-        from locked where ${isLocked} and ${condition}
-        returning ${t.id} as id, locked.live as live`,
-    );
-  const endingAt = sql`${lockedAt}, ${isLive} as live`;
-  const endedIds = sql`(select string_agg(id, ',') filter (where live) from ended where ${announced})`;
+  const readFields = (lastSeenAt: SQL = sql`''`) => ({
+    head: sql<string>`${t.version} || ',' || ${microseconds(t.createdAt)} || ',' || ${milliseconds(t.expiresAt)} || ','
+      || ${lastSeenAt} || ',' || ${t.id}`.as('head'),
+    data: sql<string | null>`convert_from(json_send(${t.data}), pg_client_encoding())`.as('data'),
+    userId: (withUser ? sql<string | null>`${t.userId}::text` : sql<string | null>`null::text`).as(
+      'owner',
+    ),
+  });
 
-  // Everything but the text in one column: for a driver, a row costs by its columns.
-  // `data::text` says the same in half as much time again: it copies the text two times more (measured at 20 KB).
-  const storedData = sql`convert_from(json_send(${t.data}), pg_client_encoding()) as data`;
-  const storedOwner = withUser ? sql`${t.userId}::text as owner` : sql`null as owner`;
-  const stored = (seen: SQL) =>
-    sql`select ${t.version} || ',' || ${microseconds(t.createdAt)} || ',' || ${milliseconds(t.expiresAt)} || ','
-        || ${seen} || ',' || ${t.id} as head, ${storedData}, ${storedOwner} from ${t}`;
+  /** What an insert or an overwrite returns: what a later compare-and-set needs. */
+  const writtenFields = {
+    version: text(t.version).as('written_version'),
+    createdAt: text(microseconds(t.createdAt)).as('created_us'),
+  };
+
+  /** Announces one id in the statement that changes it. */
+  const announcedId = (kind: 'c' | 'd') =>
+    announce === undefined
+      ? sql<string>`''`
+      : notify(literal(announce.channel), sql`${literal(kind + announce.sender)} || ${t.id}`);
+
+  /** Announces the ids of `changed` in the same transaction, in as few notifications as fit. */
+  function announcement(kind: 'c' | 'd', changed: WithSubquery & { id: AnyPgColumn }) {
+    if (announce === undefined) return { announced: [], isAnnounced: undefined };
+    const page = sql`(row_number() over () - 1) / ${sql.raw(String(IDS_PER_NOTIFICATION))}`;
+    const pages = db
+      .select({ id: changed.id, page: page.as('page') })
+      .from(changed)
+      .where(eq(sql`octet_length(${changed.id})`, sql.raw(String(ID_BYTES))))
+      .as('pages');
+    const payload = sql`${literal(kind + announce.sender)} || ${joinedText(pages.id)}`;
+    const announced = db.$with('announced').as(
+      db
+        .select({ sent: notify(literal(announce.channel), payload).as('sent') })
+        .from(pages)
+        .groupBy(pages.page),
+    );
+    // Postgres never runs a CTE that nothing refers to.
+    return { announced: [announced], isAnnounced: sql`(select count(*) from ${announced}) >= 0` };
+  }
+
+  /**
+   * The rows that were locked. In a partitioned table, each partition has a row at the same `ctid`. (Comparing ids
+   * instead would let the planner join by id, and read the whole table by a plan made while it was empty.)
+   */
+  const isLocked = (locked: Place) => and(eq(t.ctid, locked.ctid), eq(t.tableoid, locked.tableoid));
+
+  /** Locks the rows that nobody else has locked. */
+  const lock = (condition: SQL | undefined) =>
+    db.$with('locked').as(
+      db
+        .select({ id: t.id, ...place })
+        .from(t)
+        .where(condition)
+        .for('update', skipLocked),
+    );
+
+  /** The same for rows to be ended; `live` is what they were before. */
+  const lockEnding = (condition: SQL | undefined, limit?: number) => {
+    const query = db
+      .select({
+        id: t.id,
+        ...place,
+        live: sql<boolean>`${isLive}`.as('live'),
+        lastSeenAt: t.lastSeenAt,
+      })
+      .from(t)
+      .where(condition)
+      .$dynamic();
+    return db
+      .$with('locked')
+      .as((limit === undefined ? query : query.limit(limit)).for('update', skipLocked));
+  };
+
+  /** Ends the locked rows, expired ones too: a request that is still running could save them. */
+  function ending(locked: ReturnType<typeof lockEnding>, condition?: SQL) {
+    const ended = db.$with('ended').as(
+      db
+        .update(t)
+        .set(tombstone)
+        .from(locked)
+        .where(and(isLocked(locked), condition))
+        // Qualified by hand: 0.45 does not, and an app's column could be called `live`.
+        .returning({ id: t.id, live: sql<boolean>`${locked}.live`.as('live') }),
+    );
+    const done = sql<string | null>`string_agg(${ended.id}, ',') filter (where ${ended.live})`;
+    return { ended, done, ...announcement('d', ended) };
+  }
 
   return {
-    announced,
+    afterLockTimeout: (value: SQL) => afterSetting('lock_timeout', LOCK_TIMEOUT, value),
+    announcedId,
     announcement,
     capped,
-    cte,
-    endedIds,
-    endingAt,
-    given,
-    input,
-    inputOwner,
-    isGiven,
+    ending,
     isLive,
     isLocked,
     isNotEnded,
-    isNotIn,
     isOurs,
-    locked,
-    lockedAt,
-    stored,
-    tombstones,
+    lock,
+    lockEnding,
+    ownerOf,
+    place,
+    readFields,
+    savedExpiry,
+    tombstone,
+    touchedExpiry,
+    userParameter,
+    written,
+    writtenFields,
   };
 }
 
 export type Fragments = ReturnType<typeof fragmentsOf>;
-
-/** A text as an SQL literal, for the few that this package makes itself. */
-function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
-}

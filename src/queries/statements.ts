@@ -1,58 +1,78 @@
 /**
- * What can be asked of the session table: the statements of one store.
+ * Everything the store asks of its table. Each function runs on a connection that a lane has acquired.
  *
  * @module
  */
-import type { ListedRow, Outcome, StoredRow, Written } from './answers.js';
-import type { SaveRow, TouchRow, WriteRow } from './columns.js';
-import { type Database, fragmentsOf, type StatementSettings } from './fragments.js';
-import { preparing } from './prepare.js';
-import { rowStatements } from './row-statements.js';
-import { tableStatements } from './table-statements.js';
+import type { Connection } from '../drivers/driver.js';
+import { fragmentsOf, type StatementSettings } from './fragments.js';
+import { manyRows } from './many-rows.js';
+import { oneRow } from './one-row.js';
+import { rowStatements } from './rows.js';
+import { tableStatements } from './table.js';
+import type {
+  ListedRow,
+  Outcome,
+  SaveRow,
+  StoredRow,
+  TouchRow,
+  WriteRow,
+  Written,
+} from './wire.js';
 
-/** One statement over many rows; the results are in the order of the rows. */
-export type Statement<Row, Result> = (rows: readonly Row[]) => Promise<readonly Result[]>;
+/** A statement for any number of rows; the results are in the order of the rows. */
+export type RowStatement<Row, Result> = (
+  on: Connection,
+  rows: readonly Row[],
+) => Promise<readonly Result[]>;
 
-export interface Statements {
-  /** Live or expired, never tombstones; `undefined` where there is none. Locks nothing. */
-  readonly read: Statement<string, StoredRow | undefined>;
+export interface RowStatements {
+  /** Live or expired sessions, never tombstones; `undefined` if there is none. Locks nothing. */
+  readonly read: RowStatement<string, StoredRow | undefined>;
   /** Moves expiries. Its commit does not wait for the disk. */
-  readonly touch: Statement<TouchRow, Outcome>;
+  readonly touch: RowStatement<TouchRow, Outcome>;
   /** Compare-and-set on version and `created_at`. */
-  readonly save: Statement<SaveRow, Written>;
+  readonly save: RowStatement<SaveRow, Written>;
   /** Inserts, or overwrites whatever has the id, a tombstone too. */
-  readonly create: Statement<WriteRow, Written>;
+  readonly create: RowStatement<WriteRow, Written>;
   /** Inserts or overwrites, but never a tombstone. */
-  readonly put: Statement<WriteRow, Written>;
-  /** Leaves tombstones; `gone` where the session was not live. */
-  readonly end: Statement<string, Outcome>;
-  /** Deletes rows, tombstones too, up to 1,000 a call. `busy`: there are more, or some are held. */
-  readonly clear: () => Promise<{ ended: string[]; busy: boolean }>;
-  /** Leaves tombstones of one user's sessions, up to 1,000 a call; gives the live ones. `busy`: there are more, or some are held. */
-  readonly endUser: (
-    userId: string,
-    exceptId: string,
-  ) => Promise<{ ended: string[]; busy: boolean }>;
-  /** Leaves tombstones of a user's sessions beyond the `keep` last seen, never of `id`. */
+  readonly put: RowStatement<WriteRow, Written>;
+  /** Leaves tombstones; `gone` if the session was not live. */
+  readonly end: RowStatement<string, Outcome>;
+}
+
+/** The live sessions that a statement ended. `busy`: there are more, or some are locked by others. */
+export interface Ended {
+  readonly ended: readonly string[];
+  readonly busy: boolean;
+}
+
+export interface TableStatements {
+  /** Deletes rows, tombstones too, up to 1,000 at a time. */
+  readonly clear: (on: Connection) => Promise<Ended>;
+  /** Ends a user's sessions, up to 1,000 at a time, except `exceptId`. */
+  readonly endUser: (on: Connection, userId: string, exceptId: string) => Promise<Ended>;
+  /** Ends a user's sessions except the `keep` last seen and, among these, `id`. */
   readonly endBeyond: (
+    on: Connection,
     userId: string,
     id: string,
     keep: number,
     now: number,
-  ) => Promise<{ ended: string[]; busy: boolean }>;
-  /** A page of live sessions in the order of their ids. */
-  readonly list: (page: ListPage) => Promise<readonly ListedRow[]>;
-  /** A page of ids of live sessions, in their order. */
-  readonly listIds: (page: Omit<ListPage, 'userId'>) => Promise<readonly string[]>;
-  readonly count: (now: number) => Promise<number>;
-  /** Deletes what has expired by the database's clock, `limit` rows at most, and gives their number. */
-  readonly prune: (limit: number) => Promise<number>;
-  /** Nothing but a statement on the table, which fails where there is none. */
-  readonly probe: () => Promise<void>;
-  /** Sends a message on a channel. */
-  readonly notify: (channel: string, payload: string) => Promise<void>;
+  ) => Promise<Ended>;
+  /** A page of live sessions, ordered by id. */
+  readonly list: (on: Connection, page: ListPage) => Promise<readonly ListedRow[]>;
+  /** A page of ids of live sessions, ordered. */
+  readonly listIds: (on: Connection, page: Omit<ListPage, 'userId'>) => Promise<readonly string[]>;
+  readonly count: (on: Connection, now: number) => Promise<number>;
+  /** Deletes up to `limit` rows that have expired by the database's clock; returns how many. */
+  readonly prune: (on: Connection, limit: number) => Promise<number>;
+  /** Fails if there is no usable session table. */
+  readonly probe: (on: Connection) => Promise<void>;
+  /** Sends a notification. */
+  readonly notify: (on: Connection, channel: string, payload: string) => Promise<void>;
 }
 
+/** Times are milliseconds since 1970. */
 export interface ListPage {
   readonly userId: string | undefined;
   readonly after: string;
@@ -60,12 +80,13 @@ export interface ListPage {
   readonly now: number;
 }
 
-/** Builds the statements of a store; nothing is sent. */
-export function buildStatements(db: Database, settings: StatementSettings): Statements {
-  const fragments = fragmentsOf(db, settings);
-  const prepared = preparing(db, settings);
+export type Statements = RowStatements & TableStatements;
+
+/** Declares the statements of a store; nothing is compiled or sent yet. */
+export function statementsFor(settings: StatementSettings): Statements {
+  const fragments = fragmentsOf(settings);
   return {
-    ...rowStatements(settings, fragments, prepared),
-    ...tableStatements(settings, fragments, prepared),
+    ...rowStatements(oneRow(settings, fragments), manyRows(settings, fragments)),
+    ...tableStatements(settings, fragments),
   };
 }

@@ -5,14 +5,9 @@
  * @module
  */
 import { getTableColumns } from 'drizzle-orm';
+import type { Connection } from '../drivers/driver.js';
 import type { MismatchReason } from '../errors.js';
-import {
-  type ColumnFacts,
-  type NoTable,
-  type Run,
-  readFacts,
-  type TableFacts,
-} from './table-facts.js';
+import { type ColumnFacts, type NoTable, readFacts, type TableFacts } from './table-facts.js';
 import { ownerOf } from './table-owner.js';
 import type { SessionView } from './view.js';
 
@@ -24,6 +19,8 @@ export interface ExpectedTable extends SessionView {
 
 export interface Mismatch {
   readonly state: 'mismatch';
+  /** The schema that the table is in, if the role can see it. */
+  readonly schemaName: string | undefined;
   readonly reason: MismatchReason;
   /** The package whose table it is, if recognised. */
   readonly owner: string | undefined;
@@ -31,11 +28,17 @@ export interface Mismatch {
   readonly message: string;
 }
 
-export type Verdict = { readonly state: 'usable' } | { readonly state: 'missing' } | Mismatch;
+/** A table that the store can use, or one that does not exist, and the schema that it is or would be in. */
+export interface Located {
+  readonly state: 'usable' | 'missing';
+  readonly schemaName: string | undefined;
+}
+
+export type Verdict = Located | Mismatch;
 
 /** Finds out whether a store can use its table. */
-export async function checkTable(run: Run, expected: ExpectedTable): Promise<Verdict> {
-  const facts = await readFacts(run, { ...expected, idName: expected.view.id.name });
+export async function checkTable(on: Connection, expected: ExpectedTable): Promise<Verdict> {
+  const facts = await readFacts(on, { ...expected, idName: expected.rows.id.name });
   return judge(expected, facts);
 }
 
@@ -43,23 +46,24 @@ export async function checkTable(run: Run, expected: ExpectedTable): Promise<Ver
 export function judge(expected: ExpectedTable, facts: TableFacts | NoTable): Verdict {
   if (facts.kind === null) {
     return facts.deniedSchema === null
-      ? { state: 'missing' }
+      ? { state: 'missing', schemaName: expected.schemaName ?? facts.schema ?? undefined }
       : deniedSchema(expected, facts.role, facts.deniedSchema);
   }
-  const { view, label } = expected;
+  const { rows: view, label } = expected;
   const names = new Set(facts.columns.map(({ name }) => name));
   const missing = ownColumns(view).flatMap(({ name }) => (names.has(name) ? [] : [name]));
   const markers = [view.version, view.revokedAt, view.expiresHour];
   if (markers.every(({ name }) => missing.includes(name))) {
-    return foreign(label, names, missing);
+    return foreign(label, facts.schema, names, missing);
   }
   const faults = faultsOf(expected, facts);
   const all = [...(missing.length > 0 ? [lacks(missing)] : []), ...faults.map(({ text }) => text)];
-  if (all.length === 0) return { state: 'usable' };
+  if (all.length === 0) return { state: 'usable', schemaName: facts.schema };
   const isTable = OTHER_KINDS[facts.kind] === undefined;
   // The type of `version` is the one that differs between releases.
   if (isTable && (missing.length > 0 || faults.some(({ isOlder }) => isOlder))) {
     return mismatch(
+      facts.schema,
       'outdated',
       `The table ${label} is an older or incomplete version of the session table: ${all.join('; ')}. ` +
         'Run the migration: `await store.migrate()`, or drizzle-kit if the table is in your own schema',
@@ -68,6 +72,7 @@ export function judge(expected: ExpectedTable, facts: TableFacts | NoTable): Ver
   const isStructural = faults.some(({ isPermission }) => !isPermission);
   const advice = isStructural ? `. Change the table or use another one: ${ANOTHER_TABLE}` : '';
   return mismatch(
+    facts.schema,
     'unusable',
     `The table ${label} cannot store sessions: ${all.join('; ')}${advice}`,
   );
@@ -77,11 +82,21 @@ const ANOTHER_TABLE =
   'set `tableName`, or the name in your Drizzle schema, to another name and create that table with ' +
   '`await store.migrate()` or drizzle-kit';
 
-function mismatch(reason: MismatchReason, message: string, owner?: string): Mismatch {
-  return { state: 'mismatch', reason, owner, message };
+function mismatch(
+  schemaName: string | undefined,
+  reason: MismatchReason,
+  message: string,
+  owner?: string,
+): Mismatch {
+  return { state: 'mismatch', schemaName, reason, owner, message };
 }
 
-function foreign(label: string, names: ReadonlySet<string>, missing: readonly string[]): Mismatch {
+function foreign(
+  label: string,
+  schema: string,
+  names: ReadonlySet<string>,
+  missing: readonly string[],
+): Mismatch {
   const owner = ownerOf(names);
   const whose =
     owner === undefined
@@ -92,6 +107,7 @@ function foreign(label: string, names: ReadonlySet<string>, missing: readonly st
       ? '. Sessions of another express-session store can be imported; see the migration guide'
       : '';
   return mismatch(
+    schema,
     'foreign',
     `The table ${label} ${whose}; ${lacks(missing)}. Use another table: ${ANOTHER_TABLE}${importing}`,
     owner?.name,
@@ -100,6 +116,7 @@ function foreign(label: string, names: ReadonlySet<string>, missing: readonly st
 
 function deniedSchema({ label }: ExpectedTable, role: string, schema: string): Mismatch {
   return mismatch(
+    undefined,
     'unusable',
     `The table ${label} cannot be used: the role ${role} has no permission on the schema ${schema} ` +
       `(grant usage on schema ${schema})`,
@@ -155,7 +172,7 @@ function faultsOf(expected: ExpectedTable, facts: TableFacts): Fault[] {
 
 /** Faults of the columns that the store reads and writes, except that they are missing. */
 function ownColumnFaults(expected: ExpectedTable, { columns, userType }: TableFacts): Fault[] {
-  const { view, withUser, userIdNullable } = expected;
+  const { rows: view, withUser, userIdNullable } = expected;
   const found = new Map(columns.map((column) => [column.name, column]));
   return ownColumns(view).flatMap((own): Fault[] => {
     const column = found.get(own.name);
@@ -185,14 +202,14 @@ function ownColumnFaults(expected: ExpectedTable, { columns, userType }: TableFa
 }
 
 /** Faults of the columns that the store does not know. */
-function otherColumnFaults({ view }: ExpectedTable, { columns }: TableFacts): Fault[] {
+function otherColumnFaults({ rows: view }: ExpectedTable, { columns }: TableFacts): Fault[] {
   const own = new Set(ownColumns(view).map(({ name }) => name));
   return columns
     .filter(({ name, notNull, hasDefault }) => !own.has(name) && notNull && !hasDefault)
     .map(({ name }) => ({ text: `the column ${name} is NOT NULL and has no default` }));
 }
 
-function keyFaults({ view }: ExpectedTable, { columns, hasKey }: TableFacts): Fault[] {
+function keyFaults({ rows: view }: ExpectedTable, { columns, hasKey }: TableFacts): Fault[] {
   const { name } = view.id;
   if (hasKey || !columns.some((column) => column.name === name)) return [];
   return [
@@ -202,7 +219,7 @@ function keyFaults({ view }: ExpectedTable, { columns, hasKey }: TableFacts): Fa
   ];
 }
 
-function deniedCommands({ view, withUser }: ExpectedTable, facts: TableFacts): string[] {
+function deniedCommands({ rows: view, withUser }: ExpectedTable, facts: TableFacts): string[] {
   const { id, data, userId, expiresAt } = view;
   const inserted = [id, data, expiresAt, ...(withUser ? [userId] : [])];
   const updated = ownColumns(view).filter((own) => own !== id && own.generated === undefined);
@@ -224,8 +241,10 @@ function isComparable(column: ColumnFacts, cast: { name: string; category: strin
   return column.category === cast.category && ['N', 'S'].includes(cast.category);
 }
 
-function ownColumns(view: SessionView['view']) {
-  return Object.values(getTableColumns(view));
+/** The columns of the schema, without the system columns. */
+function ownColumns(view: SessionView['rows']) {
+  const { ctid: _, tableoid: __, ...columns } = getTableColumns(view);
+  return Object.values(columns);
 }
 
 function lacks(missing: readonly string[]): string {

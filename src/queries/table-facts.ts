@@ -3,10 +3,9 @@
  *
  * @module
  */
+import type { Connection, Value } from '../drivers/driver.js';
 import { sqlState } from '../errors.js';
-
-/** Runs a query with `$1`, `$2` … and returns its rows as objects. */
-export type Run = (text: string, values: readonly string[]) => Promise<readonly unknown[]>;
+import { isRecord } from '../util/guards.js';
 
 export interface ColumnFacts {
   readonly name: string;
@@ -25,6 +24,8 @@ export interface ColumnFacts {
 export interface TableFacts {
   /** `pg_class.relkind`. */
   readonly kind: string;
+  /** The schema that the table is in. */
+  readonly schema: string;
   readonly role: string;
   readonly columns: readonly ColumnFacts[];
   /** Whether `on conflict (id)` finds a unique index. */
@@ -41,12 +42,14 @@ export interface TableFacts {
 /** There is no such table, or the role may not use the schema that holds it. */
 export interface NoTable {
   readonly kind: null;
+  /** The schema in which it would be created. */
+  readonly schema: string | null;
   readonly role: string;
   readonly deniedSchema: string | null;
 }
 
 /**
- * Returns one row with one column of JSON text, so that an app's type parsers do not matter.
+ * Returns one row with one column of JSON text.
  * `$1`: the quoted name, `$2`: the id column, `$3`: the type of user ids or an empty string.
  */
 const QUERY = `
@@ -72,12 +75,14 @@ with recursive found as (
 )
 select case when c.oid is null then json_build_object(
   'kind', null,
+  'schema', current_schema(),
   'role', current_user,
   'deniedSchema', (select nspname from pg_namespace
     where current_schema() is null and not has_schema_privilege(oid, 'usage') and nspname = any(
       string_to_array(regexp_replace(current_setting('search_path'), '[" ]', '', 'g'), ',')) limit 1)
 ) else json_build_object(
   'kind', c.relkind,
+  'schema', (select nspname from pg_namespace where oid = c.relnamespace),
   'role', current_user,
   'columns', (select coalesce(json_agg(json_build_object(
       'name', attname, 'type', type, 'category', category, 'notNull', not_null, 'hasDefault', has_default,
@@ -111,22 +116,20 @@ export interface Asked {
 }
 
 /** Reads the facts about a table. */
-export async function readFacts(run: Run, asked: Asked): Promise<TableFacts | NoTable> {
+export async function readFacts(on: Connection, asked: Asked): Promise<TableFacts | NoTable> {
   const { schemaName, tableName, idName, userIdType } = asked;
   const name = [schemaName, tableName].filter((part) => part !== undefined).map(quoted);
   // Before Postgres 16, `to_regtype` raises a syntax error for anything but a type's name.
   const userType = /^\w+( \w+)*$/.test(userIdType) ? userIdType : '';
-  let rows: readonly unknown[];
+  let rows: readonly (readonly Value[])[];
   try {
-    rows = await run(QUERY, [name.join('.'), idName, userType]);
+    rows = await on.run({ text: QUERY, name: undefined }, [name.join('.'), idName, userType]);
   } catch (error) {
     // `to_regclass` raises this for a schema that the role may not use.
     if (sqlState(error) !== INSUFFICIENT_PRIVILEGE || schemaName === undefined) throw error;
-    return { kind: null, role: '', deniedSchema: schemaName };
+    return { kind: null, schema: schemaName, role: '', deniedSchema: schemaName };
   }
-  const [row] = rows;
-  const text = isObject(row) ? row.facts : undefined;
-  const facts: unknown = typeof text === 'string' ? JSON.parse(text) : undefined;
+  const facts: unknown = JSON.parse(rows[0]?.[0] ?? 'null');
   if (!isFacts(facts))
     throw new TypeError('The driver did not return the result of the table check');
   return facts;
@@ -139,9 +142,5 @@ export function quoted(name: string): string {
 
 /** The shape is the query's; this only tells it from what a driver may have made of it. */
 function isFacts(value: unknown): value is TableFacts | NoTable {
-  return isObject(value) && (value.kind === null || Array.isArray(value.columns));
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
+  return isRecord(value) && (value.kind === null || Array.isArray(value.columns));
 }

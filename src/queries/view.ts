@@ -1,35 +1,75 @@
 /**
- * The store's own view of an app's table: the session columns alone, with the names and the SQL type of
- * `user_id` taken from the app's. Statements built on the app's table itself would list its other columns.
+ * The session table as statements see it: the session columns only, with the names and the SQL type of
+ * `user_id` taken from the app's table. Statements built on the app's table would list its other columns.
  *
  * @module
  */
 import { getTableColumns, is } from 'drizzle-orm';
-import { type AnyPgColumn, getTableConfig, PgTable } from 'drizzle-orm/pg-core';
+import {
+  type AnyPgColumn,
+  customType,
+  getTableConfig,
+  PgSchema,
+  PgTable,
+  pgTable,
+} from 'drizzle-orm/pg-core';
 import { InvalidArgumentError } from '../errors.js';
-import { COLUMN_NAMES } from '../names.js';
-import { type SessionTable, sessions, sessionTable } from '../schema.js';
-import { describe } from '../util/check.js';
+import { COLUMN_NAMES, type ColumnNames } from '../names.js';
+import type { AppTable } from '../options.js';
+import { sessionColumns, sessions } from '../schema.js';
+import { describe } from '../util/describe.js';
 
-/** The app's own table: anything that has the session columns, whatever else it has. */
-export type AppTable = PgTable &
-  Readonly<Record<'id' | 'data' | 'userId' | 'expiresAt', AnyPgColumn>>;
+/** System columns, which no schema declares: a row's place in its partition, and the partition. */
+const tid = customType<{ data: string }>({ dataType: () => 'tid' });
+const oid = customType<{ data: string }>({ dataType: () => 'oid' });
 
-/** The store's own view of an app's table: its columns alone. */
+const rowColumns = (names: ColumnNames) => ({
+  ...sessionColumns(names),
+  ctid: tid('ctid'),
+  tableoid: oid('tableoid'),
+});
+
+/**
+ * The columns that an insert writes. Drizzle lists every column of a table in an insert, which a generated column
+ * does not allow, and for which the role would need a permission.
+ */
+const insertableColumns = (names: ColumnNames) => {
+  const { id, data, userId, expiresAt } = sessionColumns(names);
+  return { id, data, userId, expiresAt };
+};
+
+export type RowTable = ReturnType<typeof pgTable<string, ReturnType<typeof rowColumns>>>;
+export type InsertableTable = ReturnType<
+  typeof pgTable<string, ReturnType<typeof insertableColumns>>
+>;
+
 export interface SessionView {
-  readonly view: SessionTable;
+  /** The session columns and the system columns that statements use. */
+  readonly rows: RowTable;
+  /** The columns that an insert lists. */
+  readonly insertable: InsertableTable;
   readonly tableName: string;
   readonly schemaName: string | undefined;
-  /** What error messages call it. */
+  /** The table's name in error messages. */
   readonly label: string;
   /** The SQL type of `user_id`, to cast to. */
   readonly userIdType: string;
-  /** Whether `user_id` may be emptied in a tombstone. */
+  /** Whether a tombstone's `user_id` can be null. */
   readonly userIdNullable: boolean;
 }
 
-/** Makes the view of a table, with the names and `user_id`'s SQL type taken from it. */
-export function viewOf(table: AppTable, nameOf: (column: AnyPgColumn) => string): SessionView {
+/**
+ * Builds the view of a table.
+ *
+ * @param nameOf returns a column's name in the database
+ * @param withUser whether the store fills `user_id`
+ * @throws {InvalidArgumentError} if it is no Postgres table, or lacks a session column
+ */
+export function viewOf(
+  table: AppTable,
+  nameOf: (column: AnyPgColumn) => string,
+  withUser: boolean,
+): SessionView {
   if (!is(table, PgTable)) {
     throw new InvalidArgumentError(
       'table must be a Drizzle Postgres table (sessionTable(), or a pgTable with sessionColumns()), ' +
@@ -53,10 +93,19 @@ export function viewOf(table: AppTable, nameOf: (column: AnyPgColumn) => string)
     }
     names[key] = nameOf(theirs);
   }
-  const view = sessionTable({ tableName, schemaName, columnNames: { ...COLUMN_NAMES, ...names } });
+  const columnNames = { ...COLUMN_NAMES, ...names };
+  // The types of the two differ in the schema's name only, which no statement depends on.
+  const makeTable = (
+    schemaName === undefined ? pgTable : new PgSchema(schemaName).table
+  ) as typeof pgTable;
+  const insertable = insertableColumns(columnNames);
+  const { userId: _, ...others } = insertable;
+  // Without the option userId, an insert leaves the column to its default.
+  const written = withUser ? insertable : (others as typeof insertable);
   const { userId } = table;
   return {
-    view,
+    rows: makeTable(tableName, rowColumns(columnNames)),
+    insertable: makeTable(tableName, written),
     tableName,
     schemaName,
     label: [schemaName, tableName].filter((part) => part !== undefined).join('.'),
@@ -66,8 +115,8 @@ export function viewOf(table: AppTable, nameOf: (column: AnyPgColumn) => string)
 }
 
 /**
- * An SQL type to cast to. A cast to `varchar(10)` would cut a longer user id off, and so take one user
- * for another; without the length, a column that cannot hold the id refuses it.
+ * Removes the length from an SQL type. A cast to `varchar(10)` would truncate a longer user id, and so
+ * take one user for another; without the length, a column that cannot hold the id refuses it.
  */
 function withoutLength(type: string): string {
   const name = type.replace(/\s*\([^)]*\)/, '');

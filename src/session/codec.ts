@@ -1,7 +1,9 @@
 /**
- * From a session to what is stored of it, and back. There are three forms: the session itself; its
- * text (JSON, or what an app's serializer makes of it), which is what is compared, merged and cached;
- * and the stored form, JSON in any case: the text itself, or a JSON string of it, or of its ciphertext.
+ * Converts between a session and what is stored of it. There are three forms:
+ *
+ * - the session itself;
+ * - its text: JSON, or what an app's serializer returns. Texts are compared, merged and cached;
+ * - the stored form, always JSON: the text itself, or a JSON string of another serializer's text or of the ciphertext.
  *
  * @module
  */
@@ -12,12 +14,17 @@ import {
   type KeyObject,
   randomBytes,
 } from 'node:crypto';
+import type { SessionData } from 'express-session';
 import { NotSerializableError } from '../errors.js';
 import type { Serializer } from '../options.js';
-import { isPlain, type SameValue } from './merge.js';
+import { hasMethod, isObject, isPlainObject } from '../util/guards.js';
+import type { SameValue } from './merge.js';
 
-/** A stored form that cannot be read: tampered with, under an unknown key, or no session at all. */
+/** A stored form that cannot be read: corrupt, encrypted under an unknown key, or no session. */
 export class Unreadable extends Error {}
+
+/** A session as parsed: the app's data, which nothing has checked. */
+export type ParsedSession = SessionData & Record<string, unknown>;
 
 export class Codec {
   readonly #serializer: Serializer | undefined;
@@ -28,7 +35,7 @@ export class Codec {
     this.#keys = keys.map((key) => new RowKey(key));
   }
 
-  /** Whether a text is stored as it is. */
+  /** Whether the stored form is the text itself. */
   get isPlain(): boolean {
     return this.#serializer === undefined && this.#keys.length === 0;
   }
@@ -39,13 +46,13 @@ export class Codec {
   }
 
   /**
-   * The text of a session.
+   * Returns the text of a session.
    *
-   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, and for what is no object
+   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, or anything but an object
    */
   text(session: object): string {
     const text = isObject(session) && !Array.isArray(session) ? this.#textOf(session) : undefined;
-    // What could not be read back must not be acknowledged: an array, an object whose JSON is none.
+    // Reject what could not be read back: an array, or an object whose JSON is no object.
     if (text === undefined || (this.isJson && !text.startsWith('{'))) {
       throw new NotSerializableError('it is not an object');
     }
@@ -62,34 +69,42 @@ export class Codec {
     } catch (error) {
       throw new NotSerializableError(reasonOf(error));
     }
-    throw new NotSerializableError('it has no text');
+    throw new NotSerializableError('its serialization is not a string');
   }
 
-  /** The session of a text, anew at each call. */
-  parse(text: string): Record<string, unknown> {
+  /**
+   * Returns a new session object for a text.
+   *
+   * @throws {Unreadable}
+   */
+  parse(text: string): ParsedSession {
     let session: unknown;
     try {
       session = this.#serializer === undefined ? JSON.parse(text) : this.#serializer.parse(text);
     } catch {
       throw new Unreadable('its text cannot be parsed');
     }
-    if (!isPlain(session)) {
-      const isText = typeof session === 'string';
+    if (!isSession(session)) {
+      const isString = typeof session === 'string';
       throw new Unreadable(
-        `its text is not of an object${isText ? ', but may be encrypted, or of another serializer' : ''}`,
+        `it is not an object${isString ? '; it may be encrypted, or from another serializer' : ''}`,
       );
     }
     return session;
   }
 
-  /** The stored form of the text of a row. */
+  /** Returns the stored form of the text of a row. */
   seal(id: string, text: string): string {
     const json = this.#serializer === undefined ? text : JSON.stringify(text);
     const [key] = this.#keys;
     return key === undefined ? json : JSON.stringify(key.encrypt(id, json));
   }
 
-  /** The text of the stored form of a row. */
+  /**
+   * Returns the text of the stored form of a row.
+   *
+   * @throws {Unreadable}
+   */
   unseal(id: string, stored: string): string {
     const json = this.#keys.length === 0 ? stored : this.#decrypt(id, asString(stored));
     return this.#serializer === undefined ? json : asString(json);
@@ -102,7 +117,7 @@ export class Codec {
     return key.decrypt(id, envelope);
   }
 
-  /** Whether two values that are not plain objects are one: when their text is. */
+  /** Compares two values that are not both plain objects by their text. */
   readonly same: SameValue = (one, other) => {
     if (this.#serializer === undefined && !(isObject(one) && isObject(other))) return false;
     try {
@@ -114,9 +129,9 @@ export class Codec {
 }
 
 /**
- * AES-256-GCM under a key derived for each row, since random nonces under one key are safe for 2^32
- * messages only (NIST SP 800-38D, 8.3). The row's id is authenticated with it, so the ciphertext of one row is
- * none in another. An envelope is `<name of the key>.<nonce>.<ciphertext and tag>`.
+ * AES-256-GCM under a key derived for each row: random nonces under one key are safe for 2^32 messages only (NIST
+ * SP 800-38D, section 8.3). The id of the row is associated data, so the ciphertext of one row does not decrypt in
+ * another. An envelope is `<name of the key>.<nonce>.<ciphertext and tag>`.
  */
 class RowKey {
   readonly name: string;
@@ -169,17 +184,15 @@ class RowKey {
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** What a serializer gets: own values as they are (dates, maps), the cookie as data. */
+/** Returns a shallow copy for a serializer, which may keep values such as dates and maps. The cookie becomes data. */
 function plainCopy(session: object): object {
   const copy: Record<string, unknown> = { ...session };
   const { cookie } = copy;
-  if (isObject(cookie) && 'toJSON' in cookie && typeof cookie.toJSON === 'function') {
-    copy.cookie = cookie.toJSON();
-  }
+  if (isObject(cookie) && hasMethod(cookie, 'toJSON')) copy.cookie = cookie.toJSON();
   return copy;
 }
 
-/** Why, without a word of the session's own: V8's message on a cycle names its keys. */
+/** Returns the reason without any content of the session: V8's message for a cycle names its keys. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof TypeError)) return 'its serialization threw an error';
   if (/BigInt/.test(error.message)) return 'it holds a BigInt';
@@ -187,7 +200,7 @@ function reasonOf(error: unknown): string {
   return 'its serialization threw a TypeError';
 }
 
-/** The text of a JSON string. */
+/** Parses a JSON string. */
 function asString(json: string): string {
   let text: unknown;
   try {
@@ -195,10 +208,10 @@ function asString(json: string): string {
   } catch {
     throw new Unreadable('it is not JSON');
   }
-  if (typeof text !== 'string') throw new Unreadable('it is not as this store writes it');
+  if (typeof text !== 'string') throw new Unreadable('this store did not write it');
   return text;
 }
 
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null;
+function isSession(value: unknown): value is ParsedSession {
+  return isPlainObject(value);
 }

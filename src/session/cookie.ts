@@ -1,113 +1,136 @@
 /**
- * A session's cookie: when it expires, and whether two differ in more than that. Both are asked at
- * every request, so both are told without parsing a text or making one, where that can be.
+ * A session's cookie: when it expires, whether express-session can use it, and whether two cookies differ in more than
+ * their expiry.
  *
  * @module
  */
 import session from 'express-session';
-import { LIFETIME_DRIFT_MS } from './merge.js';
+import { isObject, isPlainObject, property } from '../util/guards.js';
 
-/** A cookie as its JSON has it. */
+/** The fields of a cookie, as `Cookie.data` or its JSON has them. */
 export type CookieData = Readonly<Record<string, unknown>>;
 
-/** When a session's cookie expires, in milliseconds since 1970; `undefined` where it does not, or beyond any Date. */
+/** The greatest time of a `Date`, in milliseconds (ECMA-262, Time Values). */
+const MAX_TIME_MS = 8.64e15;
+
+/** Returns when a session's cookie expires, in milliseconds since 1970; `undefined` if it has no valid expiry. */
 export function cookieExpiry(object: object, now: number): number | undefined {
-  const cookie: unknown = Reflect.get(object, 'cookie');
-  if (typeof cookie !== 'object' || cookie === null) return undefined;
+  const cookie = property(object, 'cookie');
+  if (!isObject(cookie)) return undefined;
+  const maxAge = property(cookie, 'maxAge');
   const time =
-    timeOf(Reflect.get(cookie, 'expires')) ?? timeAfter(now, Reflect.get(cookie, 'maxAge'));
-  return time !== undefined && time <= MAX_TIME ? Math.max(Math.round(time), 0) : undefined;
+    timeOf(property(cookie, 'expires')) ?? (typeof maxAge === 'number' ? now + maxAge : undefined);
+  return time !== undefined && time <= MAX_TIME_MS ? Math.max(Math.round(time), 0) : undefined;
 }
 
-/** The greatest time of a Date, in milliseconds. */
-const MAX_TIME = 8.64e15;
-
-function timeOf(expires: unknown): number | undefined {
-  const isText = typeof expires === 'string' || typeof expires === 'number';
-  if (!isText && !(expires instanceof Date)) return undefined;
-  const time = (isText ? new Date(expires) : expires).getTime();
+/** Returns a `Date` or its string or number in milliseconds since 1970; `undefined` for anything else. */
+export function timeOf(date: unknown): number | undefined {
+  const isText = typeof date === 'string' || typeof date === 'number';
+  if (!isText && !(date instanceof Date)) return undefined;
+  const time = (isText ? new Date(date) : date).getTime();
   return Number.isNaN(time) ? undefined : time;
 }
 
-function timeAfter(now: number, maxAge: unknown): number | undefined {
-  return typeof maxAge === 'number' ? now + maxAge : undefined;
+/**
+ * Whether express-session can create a `Cookie` from a stored cookie and touch it (express-session/session/store.js,
+ * `createSession`, and session/cookie.js). It throws if the cookie is no object, if a lifetime is neither a number nor
+ * falsy, and, in `Set-Cookie`, if a lifetime ends beyond any `Date`. It accepts every other value; `expires` is replaced
+ * by the expiry of the row.
+ */
+export function isUsableCookie(cookie: unknown): cookie is object {
+  return (
+    isObject(cookie) &&
+    !Array.isArray(cookie) &&
+    isUsableLifetime(property(cookie, 'originalMaxAge')) &&
+    isUsableLifetime(property(cookie, 'maxAge'))
+  );
+}
+
+function isUsableLifetime(ms: unknown): boolean {
+  return typeof ms === 'number' ? Math.abs(Date.now() + ms) <= MAX_TIME_MS : !ms;
+}
+
+/** Returns the fields of an express-session `Cookie` without serializing it; `undefined` for any other object. */
+export function cookieData(cookie: unknown): CookieData | undefined {
+  // An app may replace `toJSON`; then only its JSON tells what is stored.
+  if (!isObject(cookie) || property(cookie, 'toJSON') !== TO_JSON) return undefined;
+  const data = property(cookie, 'data');
+  return isPlainObject(data) ? data : undefined;
+}
+
+const TO_JSON = property(session.Cookie.prototype, 'toJSON');
+
+/** Whether two cookies are the same except for the time at which they expire. */
+export function isSameCookie(
+  one: CookieData,
+  other: CookieData,
+  same: (one: unknown, other: unknown) => boolean = Object.is,
+): boolean {
+  if (hasExpiry(one) !== hasExpiry(other) || !isSameLifetime(one, other)) return false;
+  for (const key in other) {
+    if (!isExpiry(key) && !same(one[key], other[key])) return false;
+  }
+  for (const key in one) {
+    if (one[key] !== undefined && other[key] === undefined && !isExpiry(key)) return false;
+  }
+  return true;
 }
 
 /**
- * Whether a request's cookie is the one that was read but for when it expires, as `onlyExpiryMoved` tells it of
- * whole sessions. What it cannot tell, of anything but an express-session `Cookie`, it denies.
+ * express-session sets `originalMaxAge` anew at each touch from two readings of the clock. It drifts by a millisecond, or
+ * by more if the process is held up between the two. A drift is no change.
  */
-export function isSameCookie(seen: CookieData, cookie: unknown): boolean {
-  if (typeof cookie !== 'object' || cookie === null) return false;
-  if (Reflect.get(cookie, 'toJSON') !== TO_JSON) return false;
-  // All that a `Cookie` knows; a key without a value is none in JSON.
-  const now: CookieData = Reflect.get(cookie, 'data');
-  for (const key in now) {
-    if (!isExpiry(key) && now[key] !== seen[key]) return false;
-  }
-  return isSameLifetime(seen, now);
-}
+export const LIFETIME_DRIFT_MS = 100;
 
-/** What makes JSON of a `Cookie`: its `data`. An app's own function may make anything. */
-const TO_JSON: unknown = Reflect.get(session.Cookie.prototype, 'toJSON');
-
-function isExpiry(key: string): boolean {
-  return key === 'expires' || key === 'originalMaxAge';
-}
-
-function isSameLifetime(seen: CookieData, now: CookieData): boolean {
-  if (!seen.expires || timeOf(now.expires) === undefined) {
-    return seen.expires === now.expires && seen.originalMaxAge === now.originalMaxAge;
-  }
-  const [before, after] = [seen.originalMaxAge, now.originalMaxAge];
+/** Whether two cookies have the same lifetime, `originalMaxAge`. */
+export function isSameLifetime(one: CookieData, other: CookieData): boolean {
+  const { originalMaxAge: before = null } = one;
+  const { originalMaxAge: after = null } = other;
   return typeof before === 'number' && typeof after === 'number'
     ? Math.abs(before - after) <= LIFETIME_DRIFT_MS
     : before === after;
 }
 
-/** express-session puts the cookie first. */
-const COOKIE_START = '{"cookie":{';
-const EXPIRES_START = ',"expires":"';
+function isExpiry(key: string): boolean {
+  return key === 'expires' || key === 'originalMaxAge';
+}
+
+/** Whether a cookie has an expiry. JSON has none for an invalid `Date`. */
+function hasExpiry({ expires }: CookieData): boolean {
+  return expires instanceof Date ? timeOf(expires) !== undefined : Boolean(expires);
+}
 
 /**
- * Compares the JSON texts of a session, as it was read and as it is now, without parsing them: `moved` where they
- * differ in the cookie's expiry at most, `changed` where they surely differ in what is none of the cookie's.
+ * Compares two JSON texts of a session without parsing more than their cookies. Returns whether they are the same except
+ * for the time at which the cookie expires, or `undefined` if only parsing all of them can tell. That is rare:
+ * express-session puts the cookie first and keeps the order of the keys.
+ *
+ * @param nowCookie the JSON of the cookie in `now`
  */
-export function compareTexts(seen: string, now: string): 'moved' | 'changed' | undefined {
-  const [end, endNow] = [cookieEnd(seen), cookieEnd(now)];
-  if (end === -1 || endNow === -1) return undefined;
-  if (seen.slice(end) !== now.slice(endNow)) {
-    // A shorter one may lack just the keys that `Session` drops on loading.
-    return now.length < seen.length ? undefined : 'changed';
+export function isSameButExpiry(
+  seen: string,
+  now: string,
+  nowCookie: string | undefined,
+): boolean | undefined {
+  const start = `{"cookie":${nowCookie}`;
+  if (nowCookie === undefined || !now.startsWith(start)) return undefined;
+  const rest = now.slice(start.length);
+  // Much faster than `endsWith`, which compares character by character.
+  if (seen.slice(-rest.length) !== rest) {
+    // A shorter text may only lack the keys that `Session` drops on loading.
+    return now.length < seen.length ? undefined : false;
   }
-  return withoutExpiry(seen.slice(0, end)) === withoutExpiry(now.slice(0, endNow))
-    ? 'moved'
-    : undefined;
+  const before = onlyCookie(`${seen.slice(0, -rest.length)}}`);
+  const after: unknown = JSON.parse(nowCookie);
+  return before && isPlainObject(after) ? isSameCookie(before, after) || undefined : undefined;
 }
 
-/** Where the cookie ends in the text of a session; -1 where that cannot be told at a glance. */
-function cookieEnd(text: string): number {
-  if (!text.startsWith(COOKIE_START)) return -1;
-  const end = text.indexOf('}', COOKIE_START.length);
-  const cookie = text.slice(COOKIE_START.length, end);
-  return cookie.includes('{') || cookie.includes('\\') ? -1 : end;
-}
-
-/** The text of a cookie with any expiry made one; without a backslash, no value can look like a key. */
-function withoutExpiry(cookie: string): string {
-  const start = cookie.indexOf(EXPIRES_START);
-  if (start === -1) return cookie;
-  const from = start + EXPIRES_START.length;
-  const to = cookie.indexOf('"', from);
-  // An empty one is none.
-  return to === from ? cookie : `${cookie.slice(0, from)}*${cookie.slice(to)}`;
-}
-
-/** Puts another cookie into the text of a session; `undefined` where the text is not as express-session makes it. */
-export function replaceCookie(text: string, cookie: unknown): string | undefined {
-  const end = cookieEnd(text);
-  // A brace within a value: not worth a guess.
-  if (end === -1 || text.slice(0, end).split('"').length % 2 === 0) return undefined;
-  const json = JSON.stringify(cookie);
-  return json?.startsWith('{') ? `{"cookie":${json}${text.slice(end + 1)}` : undefined;
+/** Returns the cookie of a JSON text that contains a cookie and nothing else. */
+function onlyCookie(text: string): CookieData | undefined {
+  try {
+    const { cookie, ...others } = JSON.parse(text);
+    return isPlainObject(cookie) && Object.keys(others).length === 0 ? cookie : undefined;
+  } catch {
+    return undefined;
+  }
 }

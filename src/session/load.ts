@@ -1,22 +1,26 @@
 /**
- * What a row is for the app: its session, or none.
+ * Reads sessions out of rows.
  *
  * @module
  */
 import type { SessionData } from 'express-session';
-import type { ListedRow, StoredRow } from '../queries/answers.js';
-import { type Codec, Unreadable } from './codec.js';
-import { asSession, type Saver } from './save.js';
+import type { Deadline } from '../batching/deadlines.js';
+import type { Rows } from '../batching/rows.js';
+import type { ListedRow, StoredRow } from '../queries/wire.js';
+import { isObject } from '../util/guards.js';
+import { type Codec, type ParsedSession, Unreadable } from './codec.js';
+import { isUsableCookie } from './cookie.js';
+import type { Saver } from './save.js';
 
 export class Loader {
-  /** Rows that could not be read so far. */
+  /** Number of rows that could not be read so far. */
   unreadableRows = 0;
   readonly #codec: Codec;
   readonly #saver: Saver;
   readonly #maxLifetime: number | undefined;
   readonly #log: (message: string) => void;
 
-  /** `maxLifetime` is in seconds. */
+  /** @param maxLifetime in seconds */
   constructor(
     codec: Codec,
     saver: Saver,
@@ -29,47 +33,37 @@ export class Loader {
     this.#log = log;
   }
 
-  /** The session of a row, where it is live, to be known again when it is saved. */
-  loaded(row: StoredRow): SessionData | undefined {
+  /**
+   * Returns the session of a live row and remembers its origin. `isForRequest`: a row without a usable cookie is no
+   * session; otherwise it is returned as stored.
+   */
+  loaded(row: StoredRow, isForRequest: boolean): SessionData | undefined {
     if (this.endOf(row) <= Date.now()) return undefined;
-    const session = this.sessionOf(row);
+    const session = isForRequest ? this.sessionOf(row) : this.#stored(row);
     if (session !== undefined) this.#saver.loaded(session, row, session.cookie);
     return session;
   }
 
-  /** The session of a row, its cookie as it was last touched; `undefined` where it cannot be read. */
+  /** Returns the session of a row; reports one that cannot be read or has no usable cookie and returns `undefined`. */
   sessionOf(row: StoredRow): SessionData | undefined {
-    try {
-      const session = this.#codec.parse(row.data);
-      const { cookie } = session;
-      if (typeof cookie !== 'object' || cookie === null || !('expires' in cookie)) {
-        return asSession(session);
-      }
-      if (!cookie.expires) return asSession(session);
-      const expires = new Date(this.endOf(row));
-      // What an app's serializer gives is the app's.
-      if (!this.#codec.isJson) return asSession({ ...session, cookie: { ...cookie, expires } });
-      cookie.expires = expires.toISOString();
-      return asSession(session);
-    } catch (error) {
-      this.unreadable(row.id, error);
-      return undefined;
-    }
+    const session = this.#stored(row);
+    if (session === undefined || isUsableCookie(session.cookie)) return session;
+    return this.unreadable(row.id, new Unreadable('it has no cookie that express-session can use'));
   }
 
-  /** When a session ends: at its expiry, or at the end of its absolute lifetime. */
+  /** Returns when a session ends, in milliseconds since 1970: at its expiry, or at the end of its absolute lifetime. */
   endOf({ expiresAt, createdAt }: StoredRow): number {
     return this.#maxLifetime === undefined
       ? expiresAt
       : Math.min(expiresAt, Math.floor(createdAt / 1000) + this.#maxLifetime * 1000);
   }
 
-  /** What is being read; `undefined` where it cannot be. */
+  /** Awaits a read or write of a row; reports a row that cannot be read and returns `undefined`. */
   readable<T>(id: string, reading: Promise<T>): Promise<T | undefined> {
     return reading.catch((error) => this.unreadable(id, error));
   }
 
-  /** Reports a row that cannot be read, which is no session; any other error stays one. */
+  /** Reports a row that cannot be read. Throws any other error. */
   unreadable(id: string, error: unknown): undefined {
     if (!(error instanceof Unreadable)) throw error;
     this.unreadableRows += 1;
@@ -77,13 +71,34 @@ export class Loader {
     return undefined;
   }
 
-  /** A listed row with its text. */
+  /** Returns a listed row with its text; reports a row that cannot be read and returns `undefined`. */
   unsealed(row: ListedRow): ListedRow | undefined {
     try {
       return { ...row, data: this.#codec.unseal(row.id, row.data) };
     } catch (error) {
-      this.unreadable(row.id, error);
-      return undefined;
+      return this.unreadable(row.id, error);
     }
   }
+
+  /** Returns the session of a row as stored, except that its cookie has the expiry of the row. */
+  #stored(row: StoredRow): ParsedSession | undefined {
+    try {
+      const session = this.#codec.parse(row.data);
+      const cookie: unknown = session.cookie;
+      if (!isObject(cookie) || !('expires' in cookie) || !cookie.expires) return session;
+      const expires = new Date(this.endOf(row));
+      // An app's serializer may return frozen objects.
+      if (!this.#codec.isJson) return { ...session, cookie: { ...session.cookie, expires } };
+      cookie.expires = expires.toISOString();
+      return session;
+    } catch (error) {
+      return this.unreadable(row.id, error);
+    }
+  }
+}
+
+/** Returns the cached row, or what the database has. */
+export function rowOf(id: string, rows: Rows, deadline: Deadline): Promise<StoredRow | undefined> {
+  const cached = rows.peek(id);
+  return cached === undefined ? rows.read(id, deadline) : Promise.resolve(cached);
 }

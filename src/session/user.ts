@@ -1,22 +1,29 @@
 /**
- * Whose a session is.
+ * The owner of a session.
  *
  * @module
  */
 
-import { InvalidUserIdError } from '../errors.js';
-import { describe } from '../util/check.js';
+import { InvalidArgumentError, InvalidUserIdError, invalidValue } from '../errors.js';
+import type { Settings, UserId } from '../options.js';
+import { describe } from '../util/describe.js';
 
-/** Well within the 2,704 bytes that an entry of an index may have. */
+/** An index entry can have at most 2,704 bytes. */
 const MAX_USER_ID_BYTES = 1000;
 
-/** A user's id as the table has it. */
+/**
+ * Returns a user id as the table stores it; null for undefined, null and an empty string (an anonymous session).
+ *
+ * @throws {InvalidUserIdError}
+ */
 export function userIdText(userId: unknown): string | null {
   if (userId === undefined || userId === null || userId === '') return null;
   if (typeof userId === 'number') {
-    // Above that, several users' ids are one number.
+    // Beyond 2^53, different ids become the same number.
     if (Math.abs(userId) <= Number.MAX_SAFE_INTEGER) return String(userId);
-    throw new InvalidUserIdError('A user id that is a number must be within 2^53; pass it as text');
+    throw new InvalidUserIdError(
+      'A user id that is a number must be within 2^53; pass it as a string',
+    );
   }
   if (typeof userId !== 'string') {
     const came = typeof userId === 'object' ? describe(userId) : `a ${typeof userId}`;
@@ -26,12 +33,12 @@ export function userIdText(userId: unknown): string | null {
     throw new InvalidUserIdError(`A user id must be at most ${MAX_USER_ID_BYTES} bytes long`);
   }
   if (userId.includes('\0') || !userId.isWellFormed()) {
-    throw new InvalidUserIdError('A user id must be well-formed text without U+0000');
+    throw new InvalidUserIdError('A user id must be a well-formed string without U+0000');
   }
   return userId;
 }
 
-/** Whether a merge would put one user's data into another's session. Who is nobody's may become somebody's. */
+/** Whether a merge would put one user's data into another's session. An anonymous session may gain a user. */
 export function mixesUsers(
   seen: string | null,
   now: string | null,
@@ -39,4 +46,18 @@ export function mixesUsers(
 ): boolean {
   if (stored === seen) return false;
   return seen !== null || (now !== null && now !== stored);
+}
+
+/**
+ * Returns the id of a user whose sessions are to be found.
+ *
+ * @throws {InvalidArgumentError} if it identifies nobody, or without the option `userId`
+ */
+export function userIdToFind(settings: Pick<Settings, 'userId'>, userId: UserId): string {
+  if (settings.userId === undefined) {
+    throw new InvalidArgumentError('To find sessions by user, the store needs the option userId');
+  }
+  const text = userIdText(userId);
+  if (text === null) throw invalidValue('userId', 'a user id', userId);
+  return text;
 }

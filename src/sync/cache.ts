@@ -1,29 +1,32 @@
 /**
- * The cache: the same contract as the rows behind it. It keeps what the database holds as text, never
- * an object that two callers could share.
+ * The cache: an implementation of {@link Rows} in front of another one. It keeps the text of each row,
+ * never an object that two callers could share.
  *
- * It never answers with what is stale beyond a bound:
- * - an answer, of a read or of a write, fills it only if nothing was written to that id by this
- *   process, and nothing heard of it from another, since it was asked for, only within the epoch of
- *   listening in which it was asked for, and only if no later question was answered before it;
- * - an entry answers only while the lease holds ({@link Realtime.holds}), checked at each hit, and only
- *   until the database has given a newer answer;
- * - a write of which nobody knows whether it was done forgets its id again when it is announced;
- * - what no store announces (a cascade from `users`, psql) is bounded by `maxAge`.
+ * What keeps an answer from being stale:
+ * - The answer of a read or a write is cached only if, since it was asked for, this process has written
+ *   nothing to that id and has heard no announcement of it, listening was not interrupted, and no later
+ *   question was answered first.
+ * - An entry is served only while the lease holds ({@link Lease.holdsAt}).
+ * - A write evicts its id when it starts, and again if it is announced after its caller had an error.
+ * - `maxAge` bounds the age of what no store announces: SQL by hand, a cascade from `users`.
  *
  * @module
  */
 
 import { LRUCache } from 'lru-cache';
-import type { Decided, Rows, RowWrites, Touch } from '../batching/rows.js';
+import type { Deadline } from '../batching/deadlines.js';
+import type { Decided, Rows, RowWrites } from '../batching/rows.js';
 import type { CacheOptions } from '../options.js';
-import type { StoredRow } from '../queries/answers.js';
-import type { TouchRow, WriteRow } from '../queries/columns.js';
+import type { StoredRow, TouchRow, WriteRow } from '../queries/wire.js';
+import { agingMs, clearInterval, setInterval } from '../util/clock.js';
+import { OwnWrites } from './own-writes.js';
 
-/** What the cache needs to know of realtime. */
+/** What the cache needs from realtime. */
 export interface Lease {
+  /** Changes whenever announcements may have been missed, and when listening begins. */
   readonly epoch: number;
-  readonly holds: boolean;
+  /** Whether everything that was announced more than `heartbeat` seconds ago has been heard. */
+  holdsAt(nowMs: number): boolean;
 }
 
 export interface CacheStats {
@@ -31,19 +34,22 @@ export interface CacheStats {
   misses: number;
 }
 
-interface Entry {
+/** A row, and when it was asked for: it is at least as new as that. Times are of {@link agingMs}. */
+interface Known {
   readonly row: StoredRow;
-  /** On the monotonic clock, in milliseconds. */
-  readonly filledAt: number;
+  readonly askedAtMs: number;
 }
 
-/** A question under way whose answer may fill the cache. */
+interface Entry extends Known {
+  usedAtMs: number;
+}
+
+/** A call in flight whose answer may fill the cache. */
 interface Ticket {
   readonly id: string;
   readonly epoch: number;
-  /** On the monotonic clock: the answer is at least as new as this. */
-  readonly askedAt: number;
-  spoiled: boolean;
+  readonly askedAtMs: number;
+  isSpoiled: boolean;
 }
 
 export class CachedRows implements Rows {
@@ -51,11 +57,11 @@ export class CachedRows implements Rows {
   readonly #rows: Rows;
   readonly #lease: Lease;
   readonly #maxAgeMs: number;
+  readonly #maxIdleMs: number;
   readonly #entries: LRUCache<string, Entry>;
-  /** Under way, by id, in the order in which they were issued. */
+  /** Calls in flight by id, in the order in which they were made. */
   readonly #tickets = new Map<string, Set<Ticket>>();
-  /** Ids with a write of this process that failed, and may have been done or be done yet. */
-  readonly #doubtful: LRUCache<string, true>;
+  readonly #ownWrites: OwnWrites;
   readonly #scavenger: NodeJS.Timeout;
 
   constructor(
@@ -66,13 +72,11 @@ export class CachedRows implements Rows {
     this.#rows = rows;
     this.#lease = lease;
     this.#maxAgeMs = maxAge * 1000;
-    this.#entries = new LRUCache({
-      max,
-      ttl: Math.max(Math.round(maxIdle * 1000), 1),
-      updateAgeOnGet: true,
-    });
-    this.#doubtful = new LRUCache({ max });
-    this.#scavenger = setInterval(() => this.#entries.purgeStale(), scavenge * 1000);
+    this.#maxIdleMs = maxIdle * 1000;
+    // Without `ttl`, for which lru-cache would use the global timers.
+    this.#entries = new LRUCache({ max });
+    this.#ownWrites = new OwnWrites(lease);
+    this.#scavenger = setInterval(() => this.#releaseIdle(), scavenge * 1000);
     this.#scavenger.unref();
   }
 
@@ -86,39 +90,45 @@ export class CachedRows implements Rows {
     return hit;
   }
 
-  async read(id: string): Promise<StoredRow | undefined> {
+  async read(id: string, deadline: Deadline): Promise<StoredRow | undefined> {
     this.stats.misses += 1;
     const ticket = this.#issue(id);
     try {
-      const row = await this.#rows.read(id);
-      this.#settle(ticket, row && { row, filledAt: ticket.askedAt });
+      const row = await this.#rows.read(id, deadline);
+      this.#settle(ticket, row && { row, askedAtMs: ticket.askedAtMs });
       return row;
     } finally {
-      this.#return(ticket);
+      this.#discard(ticket);
     }
   }
 
-  async write<T>(id: string, work: (writes: RowWrites) => Promise<T>): Promise<T> {
-    // What a read that is under way has seen may be newer.
+  async write<T>(
+    id: string,
+    deadline: Deadline,
+    work: (writes: RowWrites) => Promise<T>,
+  ): Promise<T> {
+    // A read in flight may have seen something newer than the entry.
     const before = this.#tickets.has(id) ? undefined : this.#entries.peek(id);
-    this.#invalidate(id);
+    this.#evict(id);
     const ticket = this.#issue(id);
-    let last: Entry | undefined;
+    let last: Known | undefined;
     const keeping =
       <Row extends WriteRow>(send: (row: Row) => ReturnType<RowWrites['put']>) =>
       async (row: Row) => {
         last = undefined;
         const written = await send(row);
         if (written.outcome === 'done') {
+          this.#ownWrites.acknowledge(id, ticket.epoch);
           const { data, expiresAt, userId } = row;
           const { version, createdAt } = written;
           const stored = { id, data, expiresAt, userId, version, createdAt };
-          last = { row: stored, filledAt: ticket.askedAt };
+          last = { row: stored, askedAtMs: ticket.askedAtMs };
         }
         return written;
       };
+    this.#ownWrites.begin(id);
     try {
-      return await this.#rows.write(id, async (writes) => {
+      return await this.#rows.write(id, deadline, async (writes) => {
         const result = await work({
           save: keeping((row) => writes.save(row)),
           create: keeping((row) => writes.create(row)),
@@ -138,44 +148,36 @@ export class CachedRows implements Rows {
         this.#settle(ticket, last);
         return result;
       });
-    } catch (error) {
-      this.#doubtful.set(id, true);
-      throw error;
     } finally {
-      this.#return(ticket);
+      this.#discard(ticket);
+      if (this.#ownWrites.end(id)) this.#evict(id);
     }
   }
 
-  async touch(...[row, onDone]: Parameters<Touch>): Promise<Decided> {
-    const outcome = await this.#rows.touch(row, onDone);
+  async touch(...[row, deadline, onDone]: Parameters<Rows['touch']>): Promise<Decided> {
+    const outcome = await this.#rows.touch(row, deadline, onDone);
     const entry = this.#entries.peek(row.id);
-    if (outcome === 'gone') this.#invalidate(row.id);
-    else if (entry !== undefined) this.#entries.set(row.id, moved(entry, row));
+    if (outcome === 'gone') this.#evict(row.id);
+    else if (entry !== undefined) this.#keep(row.id, moved(entry, row));
     return outcome;
   }
 
   ended(ids: readonly string[]): void {
-    for (const id of ids) this.#invalidate(id);
-  }
-
-  /** Forgets an id, and what is on its way of it. */
-  #invalidate(id: string): void {
-    this.#entries.delete(id);
-    for (const ticket of this.#tickets.get(id) ?? []) ticket.spoiled = true;
+    for (const id of ids) this.#evict(id);
   }
 
   /**
-   * Hears this process's own announcement. It is known already, and the entry newer, unless nobody
-   * knows what became of the write: it may have been given up before it was done.
+   * Hears an announcement that this process made itself. The entry is already newer, unless the write
+   * is one whose outcome is unknown.
    */
   echoed(kind: 'change' | 'destroy', ids: readonly string[]): void {
     for (const id of ids) {
-      // Sessions are also ended by their user, where the answer tells their ids.
-      if (kind === 'destroy' || this.#doubtful.has(id)) this.#invalidate(id);
+      // Ending all sessions of a user evicts their ids only once it is answered.
+      if (kind === 'destroy' || this.#ownWrites.hear(id)) this.#evict(id);
     }
   }
 
-  /** Forgets everything. What is on its way belongs to an earlier epoch. */
+  /** Evicts everything. Answers in flight belong to an earlier epoch and are not cached. */
   clear(): void {
     this.#entries.clear();
   }
@@ -185,47 +187,73 @@ export class CachedRows implements Rows {
   }
 
   #hit(id: string): StoredRow | undefined {
-    if (!this.#lease.holds) return undefined;
+    const nowMs = agingMs();
+    if (!this.#lease.holdsAt(nowMs)) return undefined;
     const entry = this.#entries.get(id);
     if (entry === undefined) return undefined;
-    const tooOld = performance.now() - entry.filledAt > this.#maxAgeMs;
-    // It may have been touched in another process, which is not announced: the database knows.
-    const expired = entry.row.expiresAt <= Date.now();
-    if (!tooOld && !expired) return entry.row;
+    const isTooOld = nowMs - entry.askedAtMs > this.#maxAgeMs;
+    // A touch in another process is not announced, so only the database knows whether it has expired.
+    const isExpired = entry.row.expiresAt <= Date.now();
+    if (isTooOld || isExpired) {
+      this.#entries.delete(id);
+      return undefined;
+    }
+    entry.usedAtMs = nowMs;
+    return entry.row;
+  }
+
+  #keep(id: string, { row, askedAtMs }: Known): void {
+    this.#entries.set(id, { row, askedAtMs, usedAtMs: agingMs() });
+  }
+
+  /** Evicts an id, and keeps answers in flight from filling the cache. */
+  #evict(id: string): void {
     this.#entries.delete(id);
-    return undefined;
+    for (const ticket of this.#tickets.get(id) ?? []) ticket.isSpoiled = true;
+  }
+
+  /** Releases the entries that nobody used for `maxIdle`; the least recently used come first. */
+  #releaseIdle(): void {
+    const nowMs = agingMs();
+    for (;;) {
+      const [oldest] = this.#entries.rkeys();
+      if (oldest === undefined) return;
+      const { usedAtMs = 0 } = this.#entries.peek(oldest) ?? {};
+      if (nowMs - usedAtMs <= this.#maxIdleMs) return;
+      this.#entries.delete(oldest);
+    }
   }
 
   #issue(id: string): Ticket {
-    const ticket = { id, epoch: this.#lease.epoch, askedAt: performance.now(), spoiled: false };
+    const ticket = { id, epoch: this.#lease.epoch, askedAtMs: agingMs(), isSpoiled: false };
     const tickets = this.#tickets.get(id);
     if (tickets === undefined) this.#tickets.set(id, new Set([ticket]));
     else tickets.add(ticket);
     return ticket;
   }
 
-  #return(ticket: Ticket): void {
+  #discard(ticket: Ticket): void {
     const tickets = this.#tickets.get(ticket.id);
     tickets?.delete(ticket);
     if (tickets?.size === 0) this.#tickets.delete(ticket.id);
   }
 
-  /** An answer has come. Where it may not fill the cache, what stands there is older. */
-  #settle(ticket: Ticket, entry: Entry | undefined): void {
-    const { id, epoch, spoiled } = ticket;
-    if (spoiled) return;
+  /** Takes an answer. If it cannot be cached, the entry is older than the answer and goes. */
+  #settle(ticket: Ticket, known: Known | undefined): void {
+    const { id, epoch, isSpoiled } = ticket;
+    if (isSpoiled) return;
     for (const earlier of this.#tickets.get(id) ?? []) {
       if (earlier === ticket) break;
-      earlier.spoiled = true;
+      earlier.isSpoiled = true;
     }
-    const isKnown = epoch === this.#lease.epoch && this.#lease.holds;
-    if (isKnown && entry !== undefined) this.#entries.set(id, entry);
+    const isCacheable = epoch === this.#lease.epoch && this.#lease.holdsAt(agingMs());
+    if (isCacheable && known !== undefined) this.#keep(id, known);
     else this.#entries.delete(id);
   }
 }
 
-/** As the statement does it: of a session that was read, an expiry is never moved back. */
-function moved({ row, filledAt }: Entry, { createdAt, expiresAt }: TouchRow): Entry {
+/** Moves the expiry like the statement does: that of a loaded session never moves back. */
+function moved({ row, askedAtMs }: Known, { createdAt, expiresAt }: TouchRow): Known {
   const later = createdAt === 0 ? expiresAt : Math.max(row.expiresAt, expiresAt);
-  return { row: { ...row, expiresAt: later }, filledAt };
+  return { row: { ...row, expiresAt: later }, askedAtMs };
 }

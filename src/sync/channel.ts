@@ -1,36 +1,13 @@
 /**
- * What the drivers' listeners have in common, and the words that travel on a channel.
+ * The messages on a notification channel.
  *
- * A message is a kind, the sender's eight characters, and what it is about:
- * `c` or `d` with ids (`43 characters, comma, …`) for sessions changed or ended, `h` with a number for a heartbeat.
+ * A message is one letter for its kind, the sender's eight characters, and a body: `c` and `d` carry the
+ * ids of changed or ended sessions (43 characters each, separated by commas), `h` the number of a
+ * heartbeat.
  *
  * @module
  */
 import { createHash, randomBytes } from 'node:crypto';
-
-/** What a listener tells its owner. */
-export interface ListenHandlers {
-  onMessage(payload: string): void;
-  /** The connection is gone; told once. */
-  onLost(): void;
-  /** Ends the connection while it is still being made; opening it then fails. */
-  readonly signal: AbortSignal;
-}
-
-/** A connection that listens. */
-export interface Listener {
-  /** Sends a message to the channel, through the listening connection itself. */
-  send(payload: string): Promise<void>;
-  /** Ends it at once; `onLost` is not told. */
-  close(): Promise<void>;
-}
-
-/** Opens a listener of a driver, on the source's own settings or on a URL of its own. */
-export type Listen = (
-  channel: string,
-  connectionString: string | undefined,
-  handlers: ListenHandlers,
-) => Promise<Listener>;
 
 const SENDER_LENGTH = 8;
 
@@ -46,20 +23,26 @@ export interface Message {
   readonly body: string;
 }
 
-/** What is told of sessions: a body of ids. */
+/** A message about sessions; its body lists their ids. */
 export type Announcement = Message & { readonly kind: 'change' | 'destroy' };
 
 export function isAnnouncement(message: Message): message is Announcement {
   return message.kind !== 'heartbeat';
 }
 
-/** The channel of a table: every store on it listens there. */
-export function channelOf(schemaName: string | undefined, tableName: string): string {
-  const name = JSON.stringify([schemaName ?? 'public', tableName]);
+/**
+ * Returns the channel of a table, on which every store that uses the table listens.
+ *
+ * It is derived from the names of the table and of the schema that the table is really in, not from the
+ * table's oid: after a swap by renaming, stores opened before and after it share a channel, as they
+ * share the table. A partitioned table has the channel of its root.
+ */
+export function channelOf(schemaName: string, tableName: string): string {
+  const name = JSON.stringify([schemaName, tableName]);
   return `connect_drizzle_${createHash('sha256').update(name).digest('hex').slice(0, 16)}`;
 }
 
-/** By what a store knows its own messages. */
+/** Returns a new mark by which a store recognizes its own messages. */
 export function newSender(): string {
   return randomBytes(6).toString('base64url');
 }
@@ -68,7 +51,7 @@ export function heartbeat(sender: string, beat: number): string {
   return `h${sender}${beat}`;
 }
 
-/** Reads a message; `undefined` for what no store of this package has sent. */
+/** Returns a message, or `undefined` if no store of this package sent it. */
 export function readMessage(payload: string): Message | undefined {
   const kind = KINDS[payload.charAt(0)];
   if (kind === undefined || payload.length <= 1 + SENDER_LENGTH) return undefined;

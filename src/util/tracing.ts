@@ -1,6 +1,6 @@
 /**
- * What can be observed from outside, through `node:diagnostics_channel`: a tracing channel for each
- * operation, named `connect-drizzle:` and the operation. No context holds a sid or a session.
+ * What can be observed from outside, through `node:diagnostics_channel`: one tracing channel per
+ * operation, named `connect-drizzle:` and the operation. No context contains a sid or a session.
  *
  * @module
  */
@@ -9,10 +9,11 @@ import { tracingChannel } from 'node:diagnostics_channel';
 /** What a subscriber gets. */
 export interface TraceContext {
   readonly operation: Operation;
-  /** The id of the session, `base64url(SHA-256(sid))`, where the operation concerns one. */
+  /** The id of the session, `base64url(SHA-256(sid))`, if the operation concerns one. */
   readonly id?: string;
-  /** Of a statement: its name, and for how many sessions at once it is. */
+  /** The name of a statement. */
   readonly statement?: string;
+  /** The number of sessions that a statement reads or writes. */
   readonly rows?: number;
 }
 
@@ -31,14 +32,14 @@ export const tracing = {
   statement: channel('statement'),
 } as const;
 
-/** Runs an operation, observed where somebody looks. */
+/** Runs an operation; traces it if somebody has subscribed. */
 export function traced<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
   return tracing[context.operation].hasSubscribers ? observed(context, run) : run();
 }
 
 async function observed<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
   const kept: { result?: T } = {};
-  // What a traced promise gives, its subscribers get: here that would be a session, or the rows of a batch.
+  // Subscribers get the result of a traced promise, and here that would be a session.
   const keep = async () => {
     kept.result = await run();
   };

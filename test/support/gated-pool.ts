@@ -1,16 +1,59 @@
 import type pg from 'pg';
 
-/** Runs a query when the test lets it, and gives its answer when the test lets it. */
+/** Runs a query when the test lets it, and passes its result on when the test lets it. */
 export type QueryGate = <Answer>(query: () => Promise<Answer>) => Promise<Answer>;
 
 /** A real pool whose queries pass through a gate on their way there and back. */
 export function gatedPool(pool: pg.Pool, gate: QueryGate): pg.Pool {
-  return new Proxy(pool, {
+  return proxied(pool, (key, method) => {
+    if (key === 'query') return gated(method, gate);
+    if (key !== 'connect') return method;
+    return (...args) => {
+      const done = args.at(-1);
+      if (typeof done !== 'function') {
+        return Promise.resolve(method()).then((client) => gatedClient(client as object, gate));
+      }
+      const onClient = (error: unknown, client?: object, release?: unknown) =>
+        done(error, client && gatedClient(client, gate), release);
+      return method(onClient);
+    };
+  });
+}
+
+function gatedClient<Client extends object>(client: Client, gate: QueryGate): Client {
+  return proxied(client, (key, method) => (key === 'query' ? gated(method, gate) : method));
+}
+
+type Method = (...args: unknown[]) => unknown;
+
+/** The same object, with its methods replaced. */
+function proxied<T extends object>(
+  object: T,
+  replace: (key: string | symbol, method: Method) => Method,
+): T {
+  return new Proxy(object, {
     get(target, key) {
       const value: unknown = Reflect.get(target, key);
-      if (typeof value !== 'function') return value;
-      if (key !== 'query') return value.bind(target);
-      return (...args: unknown[]) => gate(() => Reflect.apply(value, target, args));
+      return typeof value === 'function' ? replace(key, value.bind(target)) : value;
     },
   });
+}
+
+/** Takes and answers a callback as well as a promise, as pg does. */
+function gated(query: Method, gate: QueryGate): Method {
+  return (...args) => {
+    const done = args.at(-1);
+    if (typeof done !== 'function') return gate(() => Promise.resolve(query(...args)));
+    const asPromise = () =>
+      new Promise((resolve, reject) => {
+        query(...args.slice(0, -1), (error: unknown, result: unknown) =>
+          error ? reject(error) : resolve(result),
+        );
+      });
+    gate(asPromise).then(
+      (result) => done(null, result),
+      (error) => done(error),
+    );
+    return undefined;
+  };
 }

@@ -1,0 +1,259 @@
+/**
+ * The calls that wait for one statement, and what becomes of each.
+ *
+ * A batch is only as weak as its rows: what the server refuses of many rows is split until only the guilty
+ * caller has the error, and rows that another transaction is in the way of are sent again.
+ *
+ * A caller's promise is created in its own async context and only resolved here, so that it continues in
+ * its own context, not in that of the call that filled the batch.
+ *
+ * @module
+ */
+
+import type { Connection } from '../drivers/driver.js';
+import { isConnectionFailure, type StoreTimeoutError, sqlState } from '../errors.js';
+import type { RowStatement } from '../queries/statements.js';
+import { type Backoff, backoffMs } from '../util/backoff.js';
+import { setTimeout } from '../util/clock.js';
+import type { BatchStats } from './batcher.js';
+import type { Deadline, Holder } from './deadlines.js';
+import type { CallQueue, Lanes } from './lanes.js';
+
+/** What one statement takes at most. */
+export const MAX_ROWS = 256;
+const MAX_BYTES = 1024 * 1024;
+
+const BACKOFF: Backoff = { firstMs: 2, longestMs: 100 };
+
+/** Deadlock detected, could not serialize, lock not available: the same statement may succeed when sent again. */
+const TRANSIENT = new Set(['40P01', '40001', '55P03']);
+
+/** The server is read-only: the primary has moved. */
+const READ_ONLY = '25006';
+
+/**
+ * Sends a row. `onEnd` runs once the row can have no further effect, before its caller continues, with the
+ * result if there is one.
+ */
+export type Send<Row, Settled> = (
+  row: Row,
+  deadline: Deadline,
+  onEnd?: (result?: Settled) => void,
+) => Promise<Settled>;
+
+export interface CallSettings<Row, Result, Settled extends Result> {
+  readonly lanes: Lanes;
+  readonly isWrite: boolean;
+  readonly statement: RowStatement<Row, Result>;
+  readonly bytesOf: (row: Row) => number;
+  readonly isSettled: (result: Result) => result is Settled;
+  readonly maxRows: number;
+  readonly explain: (error: unknown) => Promise<unknown>;
+  /** Numbers the calls of all queues in the order of their arrival. */
+  readonly order: { next: number };
+  readonly stats: BatchStats;
+}
+
+class Call<Row, Settled> implements Holder {
+  tries = 0;
+  isSent = false;
+  /** Answered, failed or given up. */
+  isOver = false;
+  /** Failed alone because of another transaction: from then on it is sent alone, so that no other call waits for it twice. */
+  isSuspect = false;
+
+  constructor(
+    readonly row: Row,
+    readonly bytes: number,
+    readonly deadline: Deadline,
+    readonly order: number,
+    readonly resolve: (result: Settled) => void,
+    readonly reject: (error: unknown) => void,
+    readonly onEnd: ((result?: Settled) => void) | undefined,
+  ) {}
+
+  succeed(result: Settled): void {
+    this.deadline.holder = undefined;
+    if (!this.isOver) this.resolve(result);
+    this.isOver = true;
+    this.onEnd?.(result);
+  }
+
+  fail(error: unknown): void {
+    this.deadline.holder = undefined;
+    if (!this.isOver) this.reject(error);
+    this.isOver = true;
+    this.onEnd?.();
+  }
+
+  /** The caller stops waiting. A call that was not sent never will be; one that was ends unheard. */
+  giveUp(error: StoreTimeoutError): void {
+    if (!this.isSent) this.fail(error);
+    else {
+      this.isOver = true;
+      this.reject(error);
+    }
+  }
+}
+
+export class BatchedCalls<Row, Result, Settled extends Result> implements CallQueue {
+  /** Oldest first. */
+  readonly #waiting: Call<Row, Settled>[] = [];
+  readonly #settings: CallSettings<Row, Result, Settled>;
+
+  constructor(settings: CallSettings<Row, Result, Settled>) {
+    this.#settings = settings;
+  }
+
+  get size(): number {
+    return this.#waiting.length;
+  }
+
+  get oldest(): number {
+    return this.#waiting[0]?.order ?? Number.POSITIVE_INFINITY;
+  }
+
+  send(row: Row, deadline: Deadline, onEnd?: (result?: Settled) => void): Promise<Settled> {
+    const { bytesOf, order, lanes } = this.#settings;
+    return new Promise((resolve, reject) => {
+      const call = new Call(row, bytesOf(row), deadline, order.next, resolve, reject, onEnd);
+      order.next += 1;
+      if (deadline.error !== undefined) return call.fail(deadline.error);
+      deadline.holder = call;
+      this.#waiting.push(call);
+      lanes.flushSoon();
+    });
+  }
+
+  run(on: Connection, most: number): Promise<void> {
+    const calls = this.#take(Math.min(most, this.#settings.maxRows));
+    return calls.length === 0 ? Promise.resolve() : this.#send(on, calls);
+  }
+
+  async fail(error: unknown): Promise<void> {
+    await this.#fail(
+      this.#waiting.splice(0).filter((call) => !call.isOver),
+      error,
+    );
+  }
+
+  /** Takes the oldest calls that fit into one statement; a single one of any size does. */
+  #take(most: number): Call<Row, Settled>[] {
+    const taken: Call<Row, Settled>[] = [];
+    let bytes = 0;
+    let count = 0;
+    for (const call of this.#waiting) {
+      if (!call.isOver) {
+        bytes += call.bytes;
+        const isFull = taken.length === most || bytes > MAX_BYTES;
+        if (taken.length > 0 && (call.isSuspect || isFull)) break;
+        taken.push(call);
+      }
+      count += 1;
+      if (call.isSuspect && !call.isOver) break;
+    }
+    if (count === 1) this.#waiting.shift();
+    else this.#waiting.splice(0, count);
+    return taken;
+  }
+
+  #send(on: Connection, calls: readonly Call<Row, Settled>[]): Promise<void> {
+    const { lanes, statement } = this.#settings;
+    lanes.inFlight += calls.length;
+    const rows: Row[] = [];
+    for (const call of calls) {
+      call.isSent = true;
+      rows.push(call.row);
+    }
+    return statement(on, rows).then(
+      (results) => {
+        lanes.inFlight -= calls.length;
+        this.#answer(calls, results);
+      },
+      (error) => {
+        lanes.inFlight -= calls.length;
+        return this.#refused(on, calls, error);
+      },
+    );
+  }
+
+  #answer(calls: readonly Call<Row, Settled>[], results: readonly Result[]): void {
+    for (let at = 0; at < calls.length; at += 1) {
+      const call = calls[at] as Call<Row, Settled>;
+      const result = results[at] as Result;
+      if (this.#settings.isSettled(result)) call.succeed(result);
+      else this.#sendAgain(call);
+    }
+  }
+
+  /** A statement failed: its rows are sent again in halves, or all callers have the error. */
+  async #refused(on: Connection, calls: readonly Call<Row, Settled>[], error: unknown) {
+    const { isWrite, stats } = this.#settings;
+    const state = sqlState(error);
+    const isTransient = state !== undefined && TRANSIENT.has(state);
+    const [first] = calls;
+    if (calls.length > 1 && (isTransient || (isWrite && concernsRows(state)))) {
+      stats.retries += 1;
+      const half = Math.ceil(calls.length / 2);
+      await this.#send(on, calls.slice(0, half));
+      await this.#send(on, calls.slice(half));
+    } else if (isTransient && first !== undefined) {
+      first.isSuspect = true;
+      this.#sendAgain(first);
+    } else {
+      if (isUnusable(state)) on.destroy();
+      // Not awaited: to find out the reason takes a connection, and this lane may hold the only one.
+      void this.#fail(calls, error);
+    }
+  }
+
+  async #fail(calls: readonly Call<Row, Settled>[], error: unknown): Promise<void> {
+    const reason = await this.#settings.explain(error);
+    for (const call of calls) if (!call.isOver || call.isSent) call.fail(reason);
+  }
+
+  /** Sends a call again, in its old place in the order, after a pause that holds no lane. */
+  #sendAgain(call: Call<Row, Settled>): void {
+    const { stats, lanes } = this.#settings;
+    call.isSent = false;
+    if (call.isOver) {
+      call.onEnd?.();
+      return;
+    }
+    stats.retries += 1;
+    void pause(call.tries).then(() => {
+      if (call.isOver) return;
+      const waiting = this.#waiting;
+      const at = waiting.findIndex((other) => other.order > call.order);
+      waiting.splice(at === -1 ? waiting.length : at, 0, call);
+      lanes.flushSoon();
+    });
+    call.tries += 1;
+  }
+}
+
+/**
+ * Whether the server refused something in the rows, rather than the statement or the connection. A limit
+ * of the server that one row exceeds (54000) counts, too.
+ */
+function concernsRows(state: string | undefined): boolean {
+  if (state === undefined || isConnectionFailure(state) || state === READ_ONLY) return false;
+  return state === '42501' || !state.startsWith('42');
+}
+
+/**
+ * Whether a connection has failed, or leads to a server that is shutting down or has become read-only. The
+ * next one may lead to the new primary.
+ */
+function isUnusable(state: string | undefined): boolean {
+  return (
+    state === undefined || /^(08|57P)/.test(state) || state === READ_ONLY || !/^\w{5}$/.test(state)
+  );
+}
+
+/** Waits longer at each try. */
+export function pause(tries: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, backoffMs(tries, BACKOFF));
+  });
+}

@@ -1,0 +1,27 @@
+/**
+ * Statements that go past the lanes: checks of the table, pruning, heartbeats.
+ *
+ * @module
+ */
+import type { Connection, Driver } from '../drivers/driver.js';
+import type { Deadlines } from './deadlines.js';
+
+/** Runs work on a connection of its own, within the time of a call. Closes the connection if that is over. */
+export function runDirect<T>(
+  driver: Driver,
+  deadlines: Deadlines,
+  work: (on: Connection) => Promise<T>,
+): Promise<T> {
+  return deadlines.within(async (deadline) => {
+    const acquiring = driver.acquire(deadline.atMs);
+    const on = await deadline.waitFor(acquiring).catch((error) => {
+      acquiring.then((late) => late.release()).catch(() => {});
+      throw error;
+    });
+    try {
+      return await deadline.waitFor(work(on), () => on.destroy());
+    } finally {
+      on.release();
+    }
+  });
+}

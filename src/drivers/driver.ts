@@ -1,0 +1,65 @@
+/**
+ * What the store needs of a database driver. Each driver has one file beside this one.
+ *
+ * @module
+ */
+
+/** All parameters and results are strings, so that neither the driver's nor the app's type parsers matter. */
+export type Value = string | null;
+
+/** A statement. With a name, the server keeps it prepared under that name. */
+export interface Query {
+  readonly text: string;
+  readonly name: string | undefined;
+}
+
+/** A connection that nobody else uses until it is released. */
+export interface Connection {
+  /** Runs a statement and returns its rows, each an array of its columns. */
+  run(query: Query, values: readonly Value[]): Promise<readonly (readonly Value[])[]>;
+  /** Gives the connection back. */
+  release(): void;
+  /** Closes the connection at once, so that its statement fails; the driver opens another one when needed. */
+  destroy(): void;
+}
+
+export interface Driver {
+  /** How many statements can run at once. */
+  readonly connections: number;
+  /**
+   * Acquires a connection.
+   *
+   * @param deadlineMs on the clock of `util/clock.ts`; the promise rejects then, and nothing is left behind
+   * @throws {StoreTimeoutError}
+   */
+  acquire(deadlineMs: number): Promise<Connection>;
+  readonly listen: Listen;
+  /** Runs statements in a transaction of its own; rolls it back if `work` fails. */
+  transaction<T>(work: (on: Connection) => Promise<T>): Promise<T>;
+  /** Closes what the store itself has opened. */
+  close(): Promise<void>;
+}
+
+/** What a listener reports. */
+export interface ListenHandlers {
+  onMessage(payload: string): void;
+  /** The connection was lost; called once. */
+  onLost(): void;
+  /** Aborts connecting. */
+  readonly signal: AbortSignal;
+}
+
+/** A connection that listens. */
+export interface Listener {
+  /** Sends a notification on the channel through the listening connection itself. */
+  send(payload: string): Promise<void>;
+  /** Closes the connection at once; `onLost` is not called. */
+  close(): Promise<void>;
+}
+
+/** Opens a listener, with the source's own settings or on a URL. */
+export type Listen = (
+  channel: string,
+  connectionString: string | undefined,
+  handlers: ListenHandlers,
+) => Promise<Listener>;

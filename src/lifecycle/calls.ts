@@ -1,0 +1,41 @@
+/**
+ * The calls in flight: what `close()` waits for.
+ *
+ * @module
+ */
+export class Calls {
+  #inFlight = 0;
+  #onIdle: (() => void) | undefined;
+
+  /** Counts a call until it settles, and returns the result of `give` or `recover`. */
+  track<T, Result>(
+    running: Promise<T>,
+    give: (value: T) => Result,
+    recover: (error: unknown) => Result,
+  ): Promise<Result> {
+    this.#inFlight += 1;
+    return running.then(
+      (value) => {
+        this.#end();
+        return give(value);
+      },
+      (error) => {
+        this.#end();
+        return recover(error);
+      },
+    );
+  }
+
+  /** Resolves when no call is in flight. */
+  async idle(): Promise<void> {
+    if (this.#inFlight === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+    });
+  }
+
+  #end(): void {
+    this.#inFlight -= 1;
+    if (this.#inFlight === 0) this.#onIdle?.();
+  }
+}

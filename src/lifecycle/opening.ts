@@ -1,0 +1,176 @@
+/**
+ * Opens a store's source: connects, checks or creates the table, and builds what the store's calls use.
+ *
+ * @module
+ */
+import { AsyncResource } from 'node:async_hooks';
+import { Batcher, type TableCalls, tableCalls } from '../batching/batcher.js';
+import type { Deadlines } from '../batching/deadlines.js';
+import { runDirect } from '../batching/direct.js';
+import { BatchedRows, type Rows, type Sealing } from '../batching/rows.js';
+import type { Opener } from '../drivers/detect.js';
+import type { Driver } from '../drivers/driver.js';
+import { StoreClosedError, storeError } from '../errors.js';
+import type { Settings } from '../options.js';
+import { statementsFor } from '../queries/statements.js';
+import type { ExpectedTable } from '../queries/table-check.js';
+import type { SessionView } from '../queries/view.js';
+import { CachedRows } from '../sync/cache.js';
+import { channelOf } from '../sync/channel.js';
+import type { Realtime } from '../sync/realtime.js';
+import { unlessAborted } from '../util/abort.js';
+import { migrate } from './migrate.js';
+import { type OnConnection, TableGuard } from './table.js';
+
+/** What calls use once the source is open. */
+export interface Opened {
+  readonly driver: Driver;
+  readonly statements: TableCalls;
+  readonly batcher: Batcher;
+  readonly rows: Rows;
+  readonly cache: CachedRows | undefined;
+  /** Where changes are announced; `undefined` without `sync`. */
+  readonly channel: string | undefined;
+}
+
+export interface OpeningParts {
+  readonly opener: Opener;
+  readonly settings: Settings;
+  readonly table: SessionView;
+  readonly sealing: Sealing;
+  readonly deadlines: Deadlines;
+  readonly realtime: Realtime | undefined;
+  /** An idle connection of the store's own pool failed. */
+  readonly onIdleError: (error: unknown) => void;
+}
+
+export class Opening {
+  /** What was opened last. */
+  current: Opened | undefined;
+  readonly #parts: OpeningParts;
+  readonly #table: TableGuard;
+  readonly #expected: ExpectedTable;
+  /** What is opened here belongs to the store, not to the async context of the first request. */
+  readonly #context = new AsyncResource('connect-drizzle');
+  readonly #closing = new AbortController();
+  #driver: Promise<Driver> | undefined;
+  #opening: Promise<Opened> | undefined;
+
+  constructor(parts: OpeningParts) {
+    this.#parts = parts;
+    this.#expected = { ...parts.table, withUser: parts.settings.userId !== undefined };
+    this.#table = new TableGuard(this.#expected);
+  }
+
+  /** What calls can use without asking the database; `undefined` before that. */
+  get opened(): Opened | undefined {
+    return this.#table.isUsable ? this.current : undefined;
+  }
+
+  /** Opens the source, or, if it is open, checks the table again. After a failure, the next call tries again. */
+  open(): Promise<Opened> {
+    this.#opening ??= this.#context
+      .runInAsyncScope(() => this.#open())
+      .catch((error) => {
+        throw storeError(error, this.#parts.table.label);
+      })
+      .finally(() => {
+        this.#opening = undefined;
+      });
+    return this.#opening;
+  }
+
+  /** Creates the table or brings it up to date. `lockTimeout`: see {@link migrate}. */
+  async migrate(lockTimeout?: number): Promise<void> {
+    try {
+      const driver = await this.#context.runInAsyncScope(() => this.#connect());
+      await driver.transaction((on) => migrate(on, this.#expected, lockTimeout));
+    } catch (error) {
+      throw storeError(error, this.#parts.table.label);
+    }
+  }
+
+  /** Gives up opening, if it is still in progress, and closes what the store itself opened. */
+  close(): Promise<void> {
+    this.#closing.abort(new StoreClosedError());
+    return this.#parts.deadlines.within((deadline) => deadline.waitFor(this.#close()));
+  }
+
+  async #close(): Promise<void> {
+    await this.#opening?.catch(() => {});
+    this.current?.cache?.close();
+    const driver = await this.#driver?.catch(() => undefined);
+    await driver?.close();
+  }
+
+  async #open(): Promise<Opened> {
+    const driver = await this.#connect();
+    const { schemaName } = await unlessAborted(this.#ensureTable(driver), this.#closing.signal);
+    const channel = this.#channelIn(schemaName);
+    if (this.current === undefined || this.current.channel !== channel) {
+      const isMoved = this.current !== undefined;
+      this.current?.cache?.close();
+      this.current = this.#build(driver, channel);
+      if (isMoved) this.#parts.realtime?.restart();
+    }
+    return this.current;
+  }
+
+  #connect(): Promise<Driver> {
+    const { opener, settings, onIdleError } = this.#parts;
+    this.#driver ??= opener.open({ timeout: settings.timeout, onIdleError }).catch((error) => {
+      this.#driver = undefined;
+      throw error;
+    });
+    return this.#driver;
+  }
+
+  #ensureTable(driver: Driver) {
+    const { opener, settings, deadlines } = this.#parts;
+    const mayCreate = (settings.createTableIfMissing || opener.embedded) && !settings.table;
+    // A migration that hangs is given up, and the next call tries again.
+    const create = () =>
+      deadlines.within((deadline) => deadline.waitFor(this.migrate(settings.timeout)));
+    return this.#table.ensure(this.#on(driver), mayCreate ? create : undefined);
+  }
+
+  #on(driver: Driver): OnConnection {
+    return (work) => runDirect(driver, this.#parts.deadlines, work);
+  }
+
+  #channelIn(schemaName = 'public'): string | undefined {
+    const { table, realtime } = this.#parts;
+    return realtime && channelOf(schemaName, table.tableName);
+  }
+
+  #build(driver: Driver, channel: string | undefined): Opened {
+    const { settings, table, sealing, deadlines, realtime } = this.#parts;
+    const { lanes, preparedStatements, maxLifetime, cache: cacheOptions } = settings;
+    const statements = statementsFor({
+      ...table,
+      withUser: settings.userId !== undefined,
+      maxLifetime,
+      prepared: preparedStatements,
+      announce:
+        realtime && channel !== undefined ? { channel, sender: realtime.sender } : undefined,
+    });
+    const batcher = new Batcher({
+      driver,
+      lanes,
+      deadlines,
+      errorOf: (error) => storeError(error, table.label),
+      explain: (error) => this.#table.explain(error, this.#on(driver)),
+    });
+    const batched = new BatchedRows(statements, batcher, sealing);
+    const cache =
+      cacheOptions && realtime ? new CachedRows(batched, realtime, cacheOptions) : undefined;
+    return {
+      driver,
+      statements: tableCalls(statements, batcher),
+      batcher,
+      rows: cache ?? batched,
+      cache,
+      channel,
+    };
+  }
+}

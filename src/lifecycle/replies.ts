@@ -1,0 +1,127 @@
+/**
+ * How a call of the store replies: to a Node callback, or with a promise.
+ *
+ * @module
+ */
+import type { Deadline } from '../batching/deadlines.js';
+import type { StoredRow } from '../queries/wire.js';
+import { tracing } from '../util/tracing.js';
+import type { Opened, Runtime } from './runtime.js';
+
+/** A Node callback. express-session passes one to every method. */
+export type Callback<T> = (error?: unknown, result?: T) => void;
+
+/** @internal Runs the calls of a store and delivers their results. */
+export class Replies {
+  readonly #engine: Runtime;
+
+  constructor(engine: Runtime) {
+    this.#engine = engine;
+  }
+
+  /**
+   * Runs a call (see {@link Runtime.perform}). Without a callback, returns a promise of the result.
+   *
+   * A callback is called in the next tick. Its result is created just before, for each caller separately: if all sessions
+   * of a batch were created at once, they would outlive a run of the garbage collector.
+   */
+  run<T>(
+    callback: Callback<T> | undefined,
+    prepare: () => (opened: Opened, deadline: Deadline) => Promise<T>,
+  ): Promise<T>;
+  run<T, Result>(
+    callback: Callback<Result> | undefined,
+    prepare: () => (opened: Opened, deadline: Deadline) => Promise<T>,
+    onResult: (value: T) => Result,
+    onError?: (error: unknown) => Result,
+  ): Promise<Result>;
+  run(
+    callback: Callback<unknown> | undefined,
+    prepare: () => (opened: Opened, deadline: Deadline) => Promise<unknown>,
+    onResult: (value: unknown) => unknown = identity,
+    onError: (error: unknown) => unknown = rethrow,
+  ): Promise<unknown> | undefined {
+    if (typeof callback !== 'function') {
+      return this.promise(this.#engine.perform(prepare, onResult, onError));
+    }
+    void this.#engine.perform(
+      prepare,
+      (value) => process.nextTick(reply, callback, onResult, value),
+      (error) => process.nextTick(reply, callback, onError, error),
+    );
+    return undefined;
+  }
+
+  /** Runs a call that needs no preparation. */
+  query<T>(
+    callback: Callback<T> | undefined,
+    run: (opened: Opened, deadline: Deadline) => Promise<T>,
+  ): Promise<T> {
+    return this.run(callback, () => run);
+  }
+
+  /** Runs a call whose caller handles its rejection. */
+  perform<T>(run: (opened: Opened) => Promise<T>): Promise<T> {
+    return this.#engine.perform(() => run, identity<T>, rethrow);
+  }
+
+  /**
+   * Returns a promise that the caller may not await: `errorLog` gets its rejection, which is then never an unhandled one
+   * that would end the process.
+   */
+  promise<T>(promise: Promise<T>): Promise<T> {
+    promise.catch((error) => this.#engine.log('A session store call failed', error));
+    return promise;
+  }
+
+  /** Replies with what is done already. */
+  settle<T>(callback: Callback<T> | undefined, done: Promise<T>): Promise<T> | undefined {
+    if (typeof callback !== 'function') return this.promise(done);
+    done.then(
+      (value) => process.nextTick(callback, null, value),
+      (error) => process.nextTick(callback, error),
+    );
+    return undefined;
+  }
+
+  /** Replies with a value that is known already. */
+  now<T>(callback: Callback<T> | undefined, value: T): Promise<T> | undefined {
+    if (typeof callback !== 'function') return Promise.resolve(value);
+    process.nextTick(callback, null, value);
+    return undefined;
+  }
+
+  /**
+   * Returns what `load` makes of the cached row of an id, without a promise; `null` if that is undefined. Returns
+   * `undefined` if the call has to run: no row is cached, or `load` threw and its caller must get the error.
+   */
+  cached<T>(id: string, load: (row: StoredRow) => T | undefined): T | null | undefined {
+    if (this.#engine.isClosed || tracing.get.hasSubscribers) return undefined;
+    const row = this.#engine.opened?.rows.peek(id);
+    try {
+      return row && (load(row) ?? null);
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+/** Creates a result and passes it to a callback. */
+function reply<T>(callback: Callback<unknown>, create: (from: T) => unknown, from: T): void {
+  let result: unknown;
+  try {
+    result = create(from);
+  } catch (error) {
+    callback(error);
+    return;
+  }
+  callback(null, result);
+}
+
+function identity<T>(value: T): T {
+  return value;
+}
+
+function rethrow(error: unknown): never {
+  throw error;
+}

@@ -1,0 +1,52 @@
+/**
+ * Counts what a store has done.
+ *
+ * @module
+ */
+import type { Sessions } from '../session/sessions.js';
+import type { Runtime } from './runtime.js';
+
+/** Counts since the store was created. */
+export interface StoreStats {
+  /** Reads answered by the cache. */
+  readonly hits: number;
+  /** Reads that the cache could not answer, or was not asked for (`update()`). */
+  readonly misses: number;
+  /** Batched statements sent, without the reads that find out why a row was not written. */
+  readonly statements: number;
+  /** Rows in these statements. */
+  readonly rows: number;
+  readonly largestBatch: number;
+  /** Statements or rows sent again. */
+  readonly retries: number;
+  /** Saves merged with another request's. */
+  readonly merges: number;
+  /** Saves and touches not done because the session had ended. */
+  readonly dropped: number;
+  /** Reads of a row that could not be read or had no usable cookie. */
+  readonly unreadable: number;
+  /** Rows deleted by pruning. */
+  readonly pruned: number;
+  readonly sync: 'off' | 'up' | 'down';
+  /** Entries in the cache now. */
+  readonly cached: number;
+}
+
+/** @internal */
+export function statsOf(engine: Runtime, { saver, loader }: Sessions): StoreStats {
+  const { batcher, cache } = engine.opened ?? {};
+  return {
+    hits: cache?.stats.hits ?? 0,
+    misses: cache?.stats.misses ?? 0,
+    statements: batcher?.stats.statements ?? 0,
+    rows: batcher?.stats.rows ?? 0,
+    largestBatch: batcher?.stats.largestBatch ?? 0,
+    retries: batcher?.stats.retries ?? 0,
+    merges: saver.stats.merges,
+    dropped: saver.stats.dropped,
+    unreadable: loader.unreadableRows,
+    pruned: engine.pruned,
+    sync: engine.realtime?.state ?? 'off',
+    cached: cache?.size ?? 0,
+  };
+}

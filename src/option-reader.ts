@@ -1,0 +1,79 @@
+/**
+ * Checks the options that an app passes, one value at a time.
+ *
+ * @module
+ */
+import { InvalidArgumentError, invalidValue } from './errors.js';
+import { MAX_IDENTIFIER_BYTES } from './names.js';
+
+/** Every method throws an {@link InvalidArgumentError} that names the option with its path (`cache.max`). */
+export class OptionReader {
+  readonly #options: object;
+  readonly #path: string;
+
+  constructor(options: object, path: string) {
+    this.#options = options;
+    this.#path = path;
+  }
+
+  /** Rejects unknown options. `hints` maps the names that other packages use to what to write instead. */
+  only(known: readonly string[], hints: Readonly<Record<string, string>> = {}): void {
+    for (const name of Object.keys(this.#options)) {
+      if (known.includes(name)) continue;
+      const hint = hints[name] ?? `the options are ${known.join(', ')}`;
+      throw new InvalidArgumentError(`unknown option ${this.#path}${name}: ${hint}`);
+    }
+  }
+
+  boolean(name: string, value: unknown, fallback: boolean): boolean {
+    if (value === undefined) return fallback;
+    if (typeof value !== 'boolean') throw this.#invalid(name, 'true or false', value);
+    return value;
+  }
+
+  function<F>(name: string, value: F | undefined): F | undefined {
+    if (value !== undefined && typeof value !== 'function') {
+      throw this.#invalid(name, 'a function', value);
+    }
+    return value;
+  }
+
+  integer(name: string, value: unknown, min: number, max: number): number {
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+      throw this.#invalid(name, `a whole number from ${min} to ${max}`, value);
+    }
+    return value;
+  }
+
+  /**
+   * Reads a duration in seconds, up to `max`. Without `min`, it must be above 0. `otherwise` names what else the option
+   * accepts.
+   */
+  seconds(name: string, value: unknown, max: number, min?: number, otherwise = ''): number {
+    const low = typeof value === 'number' && (min === undefined ? value > 0 : value >= min);
+    if (typeof value !== 'number' || !low || !(value <= max)) {
+      const from = min === undefined ? 'above 0' : `from ${min}`;
+      const accepted = `a number of seconds (not milliseconds) ${from} up to ${max}${otherwise}`;
+      throw this.#invalid(name, accepted, value);
+    }
+    return value;
+  }
+
+  /** Reads the name of a table or a Postgres schema. */
+  identifier(name: string, value: unknown): string | undefined {
+    if (value === undefined) return undefined;
+    if (typeof value !== 'string' || value === '' || value.includes('\0')) {
+      throw this.#invalid(name, 'an identifier', value);
+    }
+    if (Buffer.byteLength(value) > MAX_IDENTIFIER_BYTES) {
+      throw new InvalidArgumentError(
+        `${this.#path}${name} must be at most ${MAX_IDENTIFIER_BYTES} bytes long, but got ${Buffer.byteLength(value)}`,
+      );
+    }
+    return value;
+  }
+
+  #invalid(name: string, accepted: string, value: unknown): InvalidArgumentError {
+    return invalidValue(this.#path + name, accepted, value);
+  }
+}

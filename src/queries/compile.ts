@@ -1,0 +1,136 @@
+/**
+ * Turns queries of Drizzle's builder into statements: compiled on first use, once, and then sent as text
+ * straight through the driver.
+ *
+ * @module
+ */
+import { createHash } from 'node:crypto';
+import { is, Param, Placeholder, type SQL } from 'drizzle-orm';
+import { drizzle } from 'drizzle-orm/pg-proxy';
+import type { Connection, Query, Value } from '../drivers/driver.js';
+import { parameter } from './sql.js';
+
+/** Builds queries for every driver. It never sends any itself. */
+export const db = /* @__PURE__ */ drizzle(async () => ({ rows: [] }));
+
+/** Runs a single SQL statement, such as DDL, and returns its rows. */
+export async function runSql(
+  on: Connection,
+  statement: SQL,
+): Promise<readonly (readonly Value[])[]> {
+  let rows: readonly (readonly Value[])[] = [];
+  const onConnection = drizzle(async (text, values: Value[]) => {
+    rows = await on.run({ text, name: undefined }, values);
+    return { rows: [] };
+  });
+  await onConnection.execute(statement);
+  return rows;
+}
+
+/** A query of the builder, of Drizzle 0.45 or 1.0. */
+interface Built<Row> {
+  readonly _: { readonly result: readonly Row[] };
+  toSQL(): { sql: string; params: unknown[] };
+}
+
+/** Sends a statement on a connection and returns its rows. */
+export type Statement<Name extends string, Row> = (
+  connection: Connection,
+  values: Readonly<Record<Name, Value>>,
+) => Promise<Row[]>;
+
+/** The parameters of a statement, by name. */
+export type Parameters<Name extends string> = Readonly<Record<Name, SQL<string>>>;
+
+/**
+ * Declares a statement. `build` runs at its first use: Drizzle takes milliseconds to compile one, and
+ * compiling all of them when a store opens would block the event loop.
+ *
+ * @param kind part of its name on the server; a hash of its text follows, so that stores can share a pool
+ * @param isPrepared whether the server keeps its plan
+ */
+export function statement<const Name extends string, Row>(
+  kind: string,
+  isPrepared: boolean,
+  names: readonly Name[],
+  build: (parameters: Parameters<Name>) => Built<Row>,
+): Statement<Name, Row> {
+  let compiled: Compiled<Name> | undefined;
+  return (connection, values) => {
+    compiled ??= compile(kind, isPrepared, names, build);
+    const { query, parameters, fields } = compiled;
+    return connection
+      .run(
+        query,
+        parameters.map((each) => resolve(each, values)),
+      )
+      .then((rows) => {
+        const decoded: Row[] = [];
+        for (const row of rows) decoded.push(decode<Row>(fields, row));
+        return decoded;
+      });
+  };
+}
+
+/** A parameter's name, or a constant of the query. */
+type ParameterSource<Name> = { readonly name: Name } | { readonly constant: Value };
+
+interface Compiled<Name extends string> {
+  readonly query: Query;
+  readonly parameters: readonly ParameterSource<Name>[];
+  readonly fields: readonly string[];
+}
+
+function compile<Name extends string, Row>(
+  kind: string,
+  isPrepared: boolean,
+  names: readonly Name[],
+  build: (parameters: Parameters<Name>) => Built<Row>,
+): Compiled<Name> {
+  const parameters = {} as Record<Name, SQL<string>>;
+  for (const name of names) parameters[name] = parameter(name);
+  const built = build(parameters);
+  const { sql: text, params } = built.toSQL();
+  const hash = createHash('sha256').update(text).digest('base64url').slice(0, 16);
+  return {
+    query: { text, name: isPrepared ? `connect_drizzle_${kind}_${hash}` : undefined },
+    parameters: params.map((param) => sourceOf(param, names)),
+    fields: fieldsOf(built),
+  };
+}
+
+/**
+ * Drizzle puts an encoder around a placeholder in `set()` and `values()`. It is ignored: all parameters are
+ * strings, and JSON would be encoded twice.
+ */
+function sourceOf<Name extends string>(
+  param: unknown,
+  names: readonly Name[],
+): ParameterSource<Name> {
+  const value = is(param, Param) ? param.value : param;
+  if (!is(value, Placeholder)) return { constant: value === null ? null : String(value) };
+  const name = names.find((each) => each === value.name);
+  if (name === undefined) throw new TypeError(`Unknown parameter ${value.name}`);
+  return { name };
+}
+
+function resolve<Name extends string>(
+  source: ParameterSource<Name>,
+  values: Readonly<Record<Name, Value>>,
+): Value {
+  return 'name' in source ? values[source.name] : source.constant;
+}
+
+/** The names of the selected fields, in the order of the result's columns. */
+function fieldsOf(built: object): string[] {
+  const selected: unknown = Reflect.get(built, 'getSelectedFields');
+  const fields: unknown = typeof selected === 'function' ? selected.call(built) : undefined;
+  return typeof fields === 'object' && fields !== null ? Object.keys(fields) : [];
+}
+
+/** All fields are selected as text, which is what their types say. */
+function decode<Row>(fields: readonly string[], row: readonly Value[]): Row {
+  const decoded: Record<string, Value> = {};
+  for (let at = 0; at < fields.length; at += 1) decoded[fields[at] as string] = row[at] ?? null;
+  return decoded as Row;
+}

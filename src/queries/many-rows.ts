@@ -1,0 +1,284 @@
+/**
+ * Statements for a batch of rows. Each is one implicit transaction, so it has committed when it answers.
+ *
+ * Rows to update are locked by a CTE with FOR UPDATE SKIP LOCKED and updated through their `ctid`. No
+ * statement waits for a row, so no two can deadlock. What another transaction holds, or changed after this
+ * statement's snapshot (the `ctid` is not visible then), is busy, and the caller's row is sent again.
+ * Postgres never inlines a CTE with a row lock, so MATERIALIZED is not needed.
+ * (https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE)
+ *
+ * A write returns only the rows it changed; the rest are read afterwards. Reporting them in the statement
+ * itself doubled the server's time for everybody.
+ *
+ * @module
+ */
+import { and, eq, gt, isNotNull, isNull, notInArray, or, sql } from 'drizzle-orm';
+import type { Connection } from '../drivers/driver.js';
+import { db, statement } from './compile.js';
+import {
+  type Fragments,
+  inputOf,
+  LOCK_TIMEOUT,
+  type StatementSettings,
+  skipLocked,
+} from './fragments.js';
+import {
+  bigint,
+  inByteOrder,
+  integer,
+  joinedText,
+  json,
+  microseconds,
+  none,
+  now,
+  scalar,
+  setLocally,
+  text,
+  timestamp,
+} from './sql.js';
+import {
+  DATA_SEPARATOR,
+  joined,
+  type SaveRow,
+  type StoredRow,
+  split,
+  storedRow,
+  type TouchRow,
+  type WriteRow,
+} from './wire.js';
+
+/** The rows that an insert wrote, by id, and the ids that are tombstones. Others are busy. */
+export interface Inserted {
+  readonly written: ReadonlyMap<string, { readonly version: number; readonly createdAt: number }>;
+  readonly gone: ReadonlySet<string>;
+}
+
+export interface ManyRows {
+  read(on: Connection, ids: readonly string[]): Promise<ReadonlyMap<string, StoredRow>>;
+  /** These three return the ids of the rows they changed; `end` those that it ended. */
+  touch(on: Connection, rows: readonly TouchRow[]): Promise<ReadonlySet<string>>;
+  save(on: Connection, rows: readonly SaveRow[]): Promise<ReadonlySet<string>>;
+  end(on: Connection, ids: readonly string[]): Promise<ReadonlySet<string>>;
+  create(on: Connection, rows: readonly WriteRow[]): Promise<Inserted>;
+  put(on: Connection, rows: readonly WriteRow[]): Promise<Inserted>;
+}
+
+export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
+  const { rows: t, insertable, withUser, prepared } = settings;
+  const owner: 'owner'[] = withUser ? ['owner'] : [];
+  const waitsBriefly = setLocally('lock_timeout', LOCK_TIMEOUT);
+
+  const read = statement('read_many', prepared, ['id'], () => {
+    const { given, includes } = inputOf();
+    return db
+      .with(given)
+      .select(f.readFields())
+      .from(t)
+      .where(and(includes(t.id), f.isNotEnded));
+  });
+
+  const touch = statement('touch_many', prepared, ['id', 'created', 'expiry', 'alive'], () => {
+    const { given, input, includes } = inputOf('created', 'expiry', 'alive');
+    const locked = f.lock(
+      and(includes(t.id), f.isNotEnded, setLocally('synchronous_commit', 'off')),
+    );
+    const touched = db.$with('touched').as(
+      db
+        .update(t)
+        .set({ lastSeenAt: now, expiresAt: f.touchedExpiry(input.created, input.expiry) })
+        .from(locked)
+        .innerJoin(input, eq(input.id, locked.id))
+        .where(
+          and(
+            f.isLocked(locked),
+            or(eq(input.created, sql`'0'`), eq(input.created, text(microseconds(t.createdAt)))),
+            gt(t.expiresAt, timestamp(input.alive)),
+          ),
+        )
+        .returning({ id: t.id }),
+    );
+    return db
+      .with(given, input, locked, touched)
+      .select({ done: joinedText(touched.id) })
+      .from(touched);
+  });
+
+  const save = statement(
+    'save_many',
+    prepared,
+    ['id', 'version', 'created', 'seen', 'expiry', 'data', 'owner'],
+    () => {
+      const { given, input, includes } = inputOf(
+        'version',
+        'created',
+        'seen',
+        'expiry',
+        'data',
+        ...owner,
+      );
+      const locked = f.lock(and(includes(t.id), f.isNotEnded, withUser ? waitsBriefly : undefined));
+      const saved = db.$with('saved').as(
+        db
+          .update(t)
+          .set({
+            ...f.written(input.data, input.owner),
+            expiresAt: f.savedExpiry(input.seen, input.expiry),
+          })
+          .from(locked)
+          .innerJoin(input, eq(input.id, locked.id))
+          .where(
+            and(
+              f.isLocked(locked),
+              eq(t.version, integer(input.version)),
+              eq(microseconds(t.createdAt), bigint(input.created)),
+            ),
+          )
+          .returning({ id: t.id }),
+      );
+      const { announced, isAnnounced } = f.announcement('c', saved);
+      return db
+        .with(given, input, locked, saved, ...announced)
+        .select({ done: joinedText(saved.id) })
+        .from(saved)
+        .where(isAnnounced);
+    },
+  );
+
+  /** Overwrites the rows that exist, and inserts the others; `create` overwrites tombstones, too. */
+  const insertMany = (kind: 'create' | 'put') =>
+    statement(`${kind}_many`, prepared, ['id', 'expiry', 'data', 'owner'], () => {
+      const { given, input, includes } = inputOf('expiry', 'data', ...owner);
+      const locked = db.$with('locked').as(
+        db
+          .select({ id: t.id, ...f.place, revokedAt: t.revokedAt })
+          .from(t)
+          .where(and(includes(t.id), f.isOurs, waitsBriefly))
+          .for('update', skipLocked),
+      );
+      const expiry = timestamp(input.expiry);
+      const written = f.written(input.data, input.owner);
+      const updated = db.$with('updated').as(
+        db
+          .update(t)
+          .set(
+            kind === 'create'
+              ? { ...written, createdAt: now, revokedAt: none, expiresAt: f.capped(expiry, now) }
+              : { ...written, expiresAt: f.capped(expiry, t.createdAt) },
+          )
+          .from(locked)
+          .innerJoin(input, eq(input.id, locked.id))
+          // Found by id, too: many rows are locked here, and a plan made while the table was empty would
+          // look for their places by reading all of it.
+          .where(
+            and(
+              includes(t.id),
+              f.isLocked(locked),
+              kind === 'put' ? isNull(locked.revokedAt) : undefined,
+            ),
+          )
+          .returning({ id: t.id, ...f.writtenFields }),
+      );
+      const ownerOfRow = f.ownerOf(input.owner);
+      const present = db.select({ id: t.id }).from(t).where(includes(t.id));
+      const inserted = db.$with('inserted').as(
+        db
+          .insert(insertable)
+          .select(
+            db
+              .select({
+                id: input.id,
+                data: json(input.data).as('data'),
+                ...(ownerOfRow ? { userId: ownerOfRow.as('owner') } : {}),
+                expiresAt: f.capped(expiry, now).as('expiry'),
+              })
+              .from(input)
+              .where(and(waitsBriefly, notInArray(input.id, present)))
+              .orderBy(inByteOrder(input.id)),
+          )
+          .onConflictDoNothing({ target: t.id })
+          .returning({ id: t.id, ...f.writtenFields }),
+      );
+      const done = db
+        .$with('done')
+        .as(db.select().from(updated).unionAll(db.select().from(inserted)));
+      const { announced, isAnnounced } = f.announcement('c', done);
+      const tombstones = db
+        .select({ ids: joinedText(locked.id) })
+        .from(locked)
+        .where(isNotNull(locked.revokedAt));
+      return db
+        .with(given, input, locked, updated, inserted, done, ...announced)
+        .select({
+          id: joinedText(done.id),
+          version: joinedText(done.version),
+          createdAt: joinedText(done.createdAt),
+          gone: kind === 'put' ? scalar<string | null>(tombstones) : scalar<string | null>(none),
+        })
+        .from(done)
+        .where(isAnnounced);
+    });
+  const create = insertMany('create');
+  const put = insertMany('put');
+
+  const end = statement('end_many', prepared, ['id', 'now'], () => {
+    const { given, includes } = inputOf();
+    const locked = f.lockEnding(and(includes(t.id), f.isNotEnded));
+    const { ended, done, announced, isAnnounced } = f.ending(locked);
+    return db
+      .with(given, locked, ended, ...announced)
+      .select({ done })
+      .from(ended)
+      .where(isAnnounced);
+  });
+
+  const idsIn = ([result]: readonly { done: string | null }[]) =>
+    new Set(split(result?.done ?? null));
+
+  const valuesOf = (rows: readonly WriteRow[]) => ({
+    id: joined(rows, (row) => row.id),
+    expiry: joined(rows, (row) => row.expiresAt),
+    data: joined(rows, (row) => row.data, DATA_SEPARATOR),
+    owner: withUser ? JSON.stringify(rows.map((row) => row.userId)) : null,
+  });
+
+  const inserting =
+    (send: typeof create) =>
+    async (on: Connection, rows: readonly WriteRow[]): Promise<Inserted> => {
+      const [result] = await send(on, valuesOf(rows));
+      const versions = split(result?.version ?? null);
+      const createdAt = split(result?.createdAt ?? null);
+      const written = split(result?.id ?? null).map(
+        (id, at) =>
+          [id, { version: Number(versions[at]), createdAt: Number(createdAt[at]) }] as const,
+      );
+      return { written: new Map(written), gone: new Set(split(result?.gone ?? null)) };
+    };
+
+  return {
+    read: async (on, ids) => {
+      const found = (await read(on, { id: ids.join(',') })).map(storedRow);
+      return new Map(found.map((row) => [row.id, row]));
+    },
+    touch: async (on, rows) =>
+      idsIn(
+        await touch(on, {
+          id: joined(rows, (row) => row.id),
+          created: joined(rows, (row) => row.createdAt),
+          expiry: joined(rows, (row) => row.expiresAt),
+          alive: joined(rows, (row) => row.aliveAt),
+        }),
+      ),
+    save: async (on, rows) =>
+      idsIn(
+        await save(on, {
+          ...valuesOf(rows),
+          version: joined(rows, (row) => row.version),
+          created: joined(rows, (row) => row.createdAt),
+          seen: joined(rows, (row) => row.seenExpiresAt),
+        }),
+      ),
+    create: inserting(create),
+    put: inserting(put),
+    end: async (on, ids) => idsIn(await end(on, { id: ids.join(','), now: String(Date.now()) })),
+  };
+}

@@ -1,0 +1,202 @@
+/**
+ * Statements for one row, the common case: no CTE, no joined parameters, a third to a half of the server's
+ * time. None waits for a row that somebody else has locked: `ctid = (select ctid … for update skip locked)`
+ * finds nothing then. Only two waits remain, an id that is just being inserted and an app's foreign key;
+ * `lock_timeout` limits them.
+ *
+ * @module
+ */
+import { and, eq, gt, or, type SQL, sql } from 'drizzle-orm';
+import type { Connection } from '../drivers/driver.js';
+import { db, statement } from './compile.js';
+import { type Fragments, LOCK_TIMEOUT, type StatementSettings, skipLocked } from './fragments.js';
+import {
+  bigint,
+  integer,
+  json,
+  microseconds,
+  none,
+  now,
+  parameter,
+  scalar,
+  setLocally,
+  text,
+  timestamp,
+} from './sql.js';
+import { type SaveRow, type StoredRow, storedRow, type TouchRow, type WriteRow } from './wire.js';
+
+/** What a write of a new version returns; `undefined` if it wrote nothing. */
+export type Versioned = { readonly version: number; readonly createdAt: number } | undefined;
+
+export interface OneRow {
+  read(on: Connection, id: string): Promise<StoredRow | undefined>;
+  touch(on: Connection, row: TouchRow): Promise<boolean>;
+  save(on: Connection, row: SaveRow): Promise<boolean>;
+  /** Inserts a row unless the id exists. */
+  insert(on: Connection, row: WriteRow): Promise<Versioned>;
+  /** Replaces whatever has the id, a tombstone too. */
+  replace(on: Connection, row: WriteRow): Promise<Versioned>;
+  /** Overwrites a session, but no tombstone. */
+  overwrite(on: Connection, row: WriteRow): Promise<Versioned>;
+  isTombstone(on: Connection, id: string): Promise<boolean>;
+  /** `undefined` if nothing was ended. */
+  end(on: Connection, id: string): Promise<{ readonly wasLive: boolean } | undefined>;
+}
+
+export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
+  const { rows: t, insertable, withUser, prepared } = settings;
+
+  const byId = eq(t.id, parameter('id'));
+  /**
+   * The row of the id if the conditions hold, locked. The id is compared again, since each partition of a
+   * partitioned table has a row at the same `ctid`.
+   */
+  const lockedRow = (...conditions: (SQL | undefined)[]) =>
+    and(
+      eq(
+        t.ctid,
+        scalar(
+          db
+            .select({ ctid: t.ctid })
+            .from(t)
+            .where(and(byId, ...conditions))
+            .for('update', skipLocked),
+        ),
+      ),
+      byId,
+    );
+  const waitsBriefly = setLocally('lock_timeout', LOCK_TIMEOUT);
+
+  const read = statement('read', prepared, ['id'], () =>
+    db.select(f.readFields()).from(t).where(and(byId, f.isNotEnded)),
+  );
+
+  const touch = statement('touch', prepared, ['id', 'created', 'expiry', 'alive'], (p) =>
+    db
+      .update(t)
+      .set({ lastSeenAt: now, expiresAt: f.touchedExpiry(p.created, p.expiry) })
+      .where(
+        lockedRow(
+          f.isNotEnded,
+          or(eq(p.created, sql`'0'`), eq(p.created, text(microseconds(t.createdAt)))),
+          gt(t.expiresAt, timestamp(p.alive)),
+          setLocally('synchronous_commit', 'off'),
+        ),
+      )
+      .returning({ id: t.id }),
+  );
+
+  const save = statement(
+    'save',
+    prepared,
+    ['id', 'version', 'created', 'seen', 'expiry', 'data', 'owner'],
+    (p) =>
+      db
+        .update(t)
+        .set({ ...f.written(p.data, p.owner), expiresAt: f.savedExpiry(p.seen, p.expiry) })
+        .where(
+          lockedRow(
+            f.isNotEnded,
+            eq(t.version, integer(p.version)),
+            eq(microseconds(t.createdAt), bigint(p.created)),
+            withUser ? waitsBriefly : undefined,
+          ),
+        )
+        .returning({ id: t.id, announced: f.announcedId('c') }),
+  );
+
+  const insert = statement('insert', prepared, ['id', 'expiry', 'data', 'owner'], (p) =>
+    db
+      .insert(insertable)
+      .values({
+        id: p.id,
+        data: json(p.data),
+        userId: f.ownerOf(p.owner),
+        expiresAt: f.afterLockTimeout(f.capped(timestamp(p.expiry), now)),
+      })
+      .onConflictDoNothing({ target: t.id })
+      .returning({ ...f.writtenFields, isOurs: text(f.isOurs), announced: f.announcedId('c') }),
+  );
+
+  const replace = statement('create', prepared, ['id', 'expiry', 'data', 'owner'], (p) =>
+    db
+      .update(t)
+      .set({
+        ...f.written(p.data, p.owner),
+        createdAt: now,
+        revokedAt: none,
+        expiresAt: f.capped(timestamp(p.expiry), now),
+      })
+      .where(lockedRow(f.isOurs, withUser ? waitsBriefly : undefined))
+      .returning({ ...f.writtenFields, announced: f.announcedId('c') }),
+  );
+
+  const overwrite = statement('put', prepared, ['id', 'expiry', 'data', 'owner'], (p) =>
+    db
+      .update(t)
+      .set({ ...f.written(p.data, p.owner), expiresAt: f.capped(timestamp(p.expiry), t.createdAt) })
+      .where(lockedRow(f.isNotEnded, withUser ? waitsBriefly : undefined))
+      .returning({ ...f.writtenFields, announced: f.announcedId('c') }),
+  );
+
+  const tombstoneOf = statement('tombstone', prepared, ['id'], () =>
+    db
+      .select({ revoked: text(sql`${t.revokedAt} is not null`) })
+      .from(t)
+      .where(and(byId, f.isOurs)),
+  );
+
+  const end = statement('end', prepared, ['id', 'now'], () => {
+    const locked = db
+      .select({ ctid: t.ctid, live: sql<boolean>`${f.isLive}`.as('live') })
+      .from(t)
+      .where(and(byId, f.isNotEnded))
+      .for('update', skipLocked)
+      .as('locked');
+    return (
+      db
+        .update(t)
+        .set(f.tombstone)
+        .from(locked)
+        .where(and(eq(t.ctid, locked.ctid), byId))
+        // Qualified by hand: 0.45 does not, and an app's column could be called `live`.
+        .returning({ live: sql<string>`locked.live::text`, announced: f.announcedId('d') })
+    );
+  });
+
+  const valuesOf = (row: WriteRow) => ({
+    id: row.id,
+    expiry: String(row.expiresAt),
+    data: row.data,
+    owner: row.userId,
+  });
+  const versioned = ([row]: readonly { version: string; createdAt: string }[]): Versioned =>
+    row && { version: Number(row.version), createdAt: Number(row.createdAt) };
+  const isWritten = (rows: readonly unknown[]) => rows.length > 0;
+
+  return {
+    read: (on, id) => read(on, { id }).then(([row]) => row && storedRow(row)),
+    touch: (on, row) =>
+      touch(on, {
+        id: row.id,
+        created: String(row.createdAt),
+        expiry: String(row.expiresAt),
+        alive: String(row.aliveAt),
+      }).then(isWritten),
+    save: (on, row) =>
+      save(on, {
+        ...valuesOf(row),
+        version: String(row.version),
+        created: String(row.createdAt),
+        seen: String(row.seenExpiresAt),
+      }).then(isWritten),
+    insert: (on, row) => insert(on, valuesOf(row)).then(versioned),
+    replace: (on, row) => replace(on, valuesOf(row)).then(versioned),
+    overwrite: (on, row) => overwrite(on, valuesOf(row)).then(versioned),
+    isTombstone: (on, id) => tombstoneOf(on, { id }).then(([row]) => row?.revoked === 'true'),
+    end: (on, id) =>
+      end(on, { id, now: String(Date.now()) }).then(
+        ([row]) => row && { wasLive: row.live === 'true' },
+      ),
+  };
+}

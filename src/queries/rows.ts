@@ -1,0 +1,129 @@
+/**
+ * What becomes of each row of a statement, whether it was sent for one row or for many.
+ *
+ * @module
+ */
+import type { Connection } from '../drivers/driver.js';
+import type { Inserted, ManyRows } from './many-rows.js';
+import type { OneRow, Versioned } from './one-row.js';
+import type { RowStatement, RowStatements } from './statements.js';
+import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from './wire.js';
+
+export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
+  const read = async (on: Connection, ids: readonly string[]) => {
+    const found = await many.read(on, ids);
+    return ids.map((id) => found.get(id));
+  };
+
+  return {
+    read: alone((on, id) => one.read(on, id), read),
+    touch: alone(
+      async (on, row) => {
+        if (await one.touch(on, row)) return 'done';
+        return missedTouch(row, await one.read(on, row.id));
+      },
+      async (on, rows) =>
+        judged(on, rows, await many.touch(on, rows), () => 'done', 'busy', missedTouch),
+    ),
+    save: alone(
+      async (on, row) => {
+        if (await one.save(on, row)) return saved(row);
+        return missedSave(row, await one.read(on, row.id));
+      },
+      async (on, rows) => judged(on, rows, await many.save(on, rows), saved, BUSY, missedSave),
+    ),
+    create: alone(
+      async (on, row) => done((await one.insert(on, row)) ?? (await one.replace(on, row))) ?? BUSY,
+      async (on, rows) => inserted(rows, await many.create(on, rows)),
+    ),
+    put: alone(
+      async (on, row) => {
+        const written = (await one.overwrite(on, row)) ?? (await one.insert(on, row));
+        return done(written) ?? ((await one.isTombstone(on, row.id)) ? GONE : BUSY);
+      },
+      async (on, rows) => inserted(rows, await many.put(on, rows)),
+    ),
+    end: alone(
+      async (on, id) => {
+        const ended = await one.end(on, id);
+        if (ended !== undefined) return ended.wasLive ? 'done' : 'gone';
+        return (await one.read(on, id)) === undefined ? 'gone' : 'busy';
+      },
+      async (on, ids) => {
+        const rows = ids.map((id) => ({ id }));
+        const ended = await many.end(on, ids);
+        return judged<{ id: string }, Outcome>(
+          on,
+          rows,
+          ended,
+          () => 'done',
+          'busy',
+          (_, stored) => (stored === undefined ? 'gone' : 'busy'),
+        );
+      },
+    ),
+  };
+
+  /** Judges the rows of a write: those it changed, and by a read those it did not. */
+  async function judged<Row extends { readonly id: string }, Result>(
+    on: Connection,
+    rows: readonly Row[],
+    changed: ReadonlySet<string>,
+    success: (row: Row) => Result,
+    busy: Result,
+    missed: (row: Row, stored: StoredRow | undefined) => Result,
+  ): Promise<Result[]> {
+    if (changed.size === rows.length) return rows.map(success);
+    const others = rows.filter((row) => !changed.has(row.id)).map((row) => row.id);
+    const stored = await many.read(on, others).catch((error) => {
+      // What was written stays written, whatever becomes of the rest: they are sent again.
+      if (changed.size > 0) return undefined;
+      throw error;
+    });
+    return rows.map((row) => {
+      if (changed.has(row.id)) return success(row);
+      return stored === undefined ? busy : missed(row, stored.get(row.id));
+    });
+  }
+}
+
+/** A statement for one row alone, and one for several. */
+function alone<Row, Result>(
+  one: (on: Connection, row: Row) => Promise<Result>,
+  several: RowStatement<Row, Result>,
+): RowStatement<Row, Result> {
+  return (on, rows) => {
+    const [row] = rows;
+    return rows.length === 1 && row !== undefined
+      ? one(on, row).then((result) => [result])
+      : several(on, rows);
+  };
+}
+
+const GONE: Written = { outcome: 'gone' };
+const BUSY: Written = { outcome: 'busy' };
+
+function done(written: Versioned): Written | undefined {
+  return written && { outcome: 'done', ...written };
+}
+
+function saved({ version, createdAt }: SaveRow): Written {
+  return { outcome: 'done', version: version + 1, createdAt };
+}
+
+/** A touch that changed nothing: another transaction holds the row, or there is nothing to touch. */
+function missedTouch(row: TouchRow, stored: StoredRow | undefined): Outcome {
+  const isMeant =
+    stored !== undefined && (row.createdAt === 0 || row.createdAt === stored.createdAt);
+  return isMeant && stored.expiresAt > row.aliveAt ? 'busy' : 'gone';
+}
+
+function missedSave({ version, createdAt }: SaveRow, stored: StoredRow | undefined): Written {
+  if (stored === undefined) return GONE;
+  const isSame = stored.version === version && stored.createdAt === createdAt;
+  return isSame ? BUSY : { outcome: 'conflict', stored };
+}
+
+function inserted(rows: readonly WriteRow[], { written, gone }: Inserted): Written[] {
+  return rows.map(({ id }) => done(written.get(id)) ?? (gone.has(id) ? GONE : BUSY));
+}

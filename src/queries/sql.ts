@@ -1,0 +1,66 @@
+/**
+ * The SQL that Drizzle's query builder cannot express, as named helpers.
+ *
+ * @module
+ */
+import { type SQL, type SQLWrapper, sql } from 'drizzle-orm';
+import type { AnyPgColumn } from 'drizzle-orm/pg-core';
+
+type Value = SQL | AnyPgColumn;
+
+export const now = sql`now()`;
+
+/** Spelled out: a plain null in `set` becomes a parameter. */
+export const none = sql`null`;
+
+/** A parameter. The cast keeps drivers from encoding it by an inferred type. */
+export const parameter = (name: string) => sql<string>`${sql.placeholder(name)}::text`;
+
+export const json = (value: Value) => sql`${value}::json`;
+export const integer = (value: Value) => sql<number>`${value}::integer`;
+export const bigint = (value: Value) => sql<number>`${value}::bigint`;
+export const text = (value: SQLWrapper) => sql<string>`${value}::text`;
+export const increment = (value: AnyPgColumn) => sql<number>`${value} + 1`;
+
+/** A time from milliseconds since 1970. */
+export const timestamp = (ms: Value) => sql<Date>`to_timestamp(${ms}::float8 / 1000)`;
+
+/** A time as microseconds since 1970. */
+export const microseconds = (time: Value) =>
+  sql<number>`(date_part('epoch', ${time}) * 1000000)::bigint`;
+
+/** The last moment of a JavaScript `Date` (ECMA-262, Time Values). */
+const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
+
+/** A time as milliseconds since 1970, clamped to what a `Date` can hold: an app may have stored `infinity`. */
+export const milliseconds = (time: Value) =>
+  sql<number>`round(date_part('epoch', least(greatest(${time}, timestamptz 'epoch'), ${LAST_TIME})) * 1000)::bigint`;
+
+/** Joins a column of all rows with commas; null if there are none. */
+export const joinedText = (value: SQLWrapper) =>
+  sql<string | null>`string_agg(${value}::text, ',')`;
+
+/** The rows of a subquery as a list whose length the planner cannot see. */
+export const anyOf = (query: SQLWrapper) => sql`any(array(${query}))`;
+
+/** The only value of a subquery. */
+export const scalar = <T>(query: SQLWrapper) => sql<T>`(${query})`;
+
+/** Sorts by bytes, whatever the database's locale: JavaScript and Postgres then agree. */
+export const inByteOrder = (value: Value) => sql`${value} collate "C"`;
+
+/** Changes a setting for this transaction. As a scalar subquery it runs once, before any row is looked for. */
+export const setLocally = (name: string, value: string) =>
+  sql`(select set_config(${literal(name)}, ${literal(value)}, true)) is not null`;
+
+/** A value, after a setting was changed for this transaction. */
+export const afterSetting = (name: string, value: string, then: SQL) =>
+  sql`case when ${setLocally(name, value)} then ${then} end`;
+
+export const notify = (channel: SQL, payload: SQL) =>
+  sql<string>`pg_notify(${channel}, ${payload})::text`;
+
+/** An SQL string literal, for constants of this package only. */
+export function literal(value: string): SQL<string> {
+  return sql.raw(`'${value.replaceAll("'", "''")}'`) as SQL<string>;
+}

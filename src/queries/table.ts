@@ -1,0 +1,226 @@
+/**
+ * Statements that concern no single row: listing, counting, ending many sessions, pruning, notifications.
+ *
+ * @module
+ */
+import {
+  and,
+  asc,
+  count,
+  desc,
+  eq,
+  gt,
+  inArray,
+  lte,
+  ne,
+  not,
+  notInArray,
+  type Placeholder,
+  type SQL,
+  sql,
+} from 'drizzle-orm';
+import { db, statement } from './compile.js';
+import { type Fragments, type StatementSettings, skipLocked } from './fragments.js';
+import {
+  anyOf,
+  integer,
+  joinedText,
+  milliseconds,
+  notify,
+  now,
+  parameter,
+  scalar,
+  text,
+} from './sql.js';
+import type { Ended, TableStatements } from './statements.js';
+import { split, storedRow } from './wire.js';
+
+/** Rows that one statement ends or deletes: it stays well below a second. */
+const ROWS_PER_STATEMENT = 1000;
+
+export function tableStatements(settings: StatementSettings, f: Fragments): TableStatements {
+  const { rows: t, prepared } = settings;
+
+  /** Deletes rows that nobody holds. In a partitioned table, each partition has a row at the same `ctid`. */
+  const deletion = (condition: SQL | undefined, limit: number | Placeholder) => {
+    const locked = db
+      .$with('locked')
+      .as(db.select(f.place).from(t).where(condition).limit(limit).for('update', skipLocked));
+    const places = db.select({ tableoid: locked.tableoid, ctid: locked.ctid }).from(locked);
+    const deleted = db.$with('deleted').as(
+      db
+        .delete(t)
+        .where(
+          and(
+            eq(t.ctid, anyOf(db.select({ ctid: locked.ctid }).from(locked))),
+            sql`(${t.tableoid}, ${t.ctid}) in ${places}`,
+          ),
+        )
+        .returning({ id: t.id }),
+    );
+    return { locked, deleted };
+  };
+
+  const clear = statement('clear', prepared, [], () => {
+    const { locked, deleted: cleared } = deletion(f.isOurs, ROWS_PER_STATEMENT);
+    const { announced, isAnnounced } = f.announcement('d', cleared);
+    const left = db
+      .select({ id: t.id })
+      .from(t)
+      .where(notInArray(t.id, db.select({ id: cleared.id }).from(cleared)))
+      .limit(1);
+    return db
+      .with(locked, cleared, ...announced)
+      .select({ done: joinedText(cleared.id), busy: scalar<string | null>(left) })
+      .from(cleared)
+      .where(isAnnounced);
+  });
+
+  const ofUser = and(eq(t.userId, f.userParameter), f.isNotEnded);
+
+  const endUser = statement('end_user', prepared, ['user', 'except', 'now'], (p) => {
+    const others = and(ofUser, ne(t.id, p.except));
+    const locked = f.lockEnding(others, ROWS_PER_STATEMENT);
+    const { ended, done, announced, isAnnounced } = f.ending(locked);
+    const left = db
+      .select({ id: t.id })
+      .from(t)
+      .where(and(others, notInArray(t.id, db.select({ id: ended.id }).from(ended))))
+      .limit(1);
+    return db
+      .with(locked, ended, ...announced)
+      .select({ done, busy: scalar<string | null>(left) })
+      .from(ended)
+      .where(isAnnounced);
+  });
+
+  // All of the user's sessions are locked before any is judged. So two log-ins at once cannot each end the
+  // other: one of them finds rows that it cannot lock, or that the other has ended.
+  const endBeyond = statement('end_beyond', prepared, ['user', 'id', 'keep', 'now'], (p) => {
+    const isLiveOfUser = and(ofUser, f.isLive);
+    const locked = f.lockEnding(isLiveOfUser);
+    const all = db.select({ count: count() }).from(t).where(isLiveOfUser);
+    const isIncomplete = sql`${scalar(db.select({ count: count() }).from(locked))} <> ${scalar(all)}`;
+    const ranked = db.$with('ranked').as(
+      db
+        .select({
+          id: locked.id,
+          // The caller's own session comes first: it is never ended.
+          rank: sql<number>`row_number() over (order by ${desc(eq(locked.id, p.id))}, ${desc(locked.lastSeenAt)}, ${asc(locked.id)})`.as(
+            'rank',
+          ),
+        })
+        .from(locked),
+    );
+    const surplus = db.$with('surplus').as(
+      db
+        .select({ id: ranked.id })
+        .from(ranked)
+        .where(
+          and(sql`${ranked}.rank > ${integer(p.keep)}`, ne(ranked.id, p.id), not(isIncomplete)),
+        ),
+    );
+    const { ended, done, announced, isAnnounced } = f.ending(
+      locked,
+      inArray(locked.id, db.select({ id: surplus.id }).from(surplus)),
+    );
+    const wanted = scalar(db.select({ count: count() }).from(surplus));
+    return db
+      .with(locked, ranked, surplus, ended, ...announced)
+      .select({
+        done,
+        busy: sql<
+          string | null
+        >`case when ${isIncomplete} or count(*) <> ${wanted} then 'some' end`,
+      })
+      .from(ended)
+      .where(isAnnounced);
+  });
+
+  const page = (condition?: typeof ofUser) =>
+    db
+      .select(f.readFields(milliseconds(t.lastSeenAt)))
+      .from(t)
+      .where(and(f.isLive, condition, gt(t.id, parameter('after'))))
+      .orderBy(t.id)
+      .limit(sql.placeholder('limit'));
+  const listAll = statement('list', prepared, ['after', 'limit', 'now'], () => page());
+  const listUser = statement('list_user', prepared, ['after', 'limit', 'now', 'user'], () =>
+    page(ofUser),
+  );
+  const listIds = statement('list_ids', prepared, ['after', 'limit', 'now'], (p) =>
+    db
+      .select({ id: t.id })
+      .from(t)
+      .where(and(f.isLive, gt(t.id, p.after)))
+      .orderBy(t.id)
+      .limit(sql.placeholder('limit')),
+  );
+
+  const countLive = statement('count', prepared, ['now'], () =>
+    db
+      .select({ count: text(count()) })
+      .from(t)
+      .where(f.isLive),
+  );
+
+  // `expires_hour` finds the rows by its index; the second condition is exact. Never prepared: the plan
+  // that suits a small table reads a large one from end to end, twice.
+  const prune = statement('prune', false, ['limit'], () => {
+    const isDue = and(lte(t.expiresHour, now), lte(t.expiresAt, now));
+    const { locked, deleted: pruned } = deletion(isDue, sql.placeholder('limit'));
+    return db
+      .with(locked, pruned)
+      .select({ count: text(count()) })
+      .from(pruned);
+  });
+
+  const probe = statement('probe', prepared, [], () =>
+    db.select({ id: t.id }).from(t).where(f.isOurs).limit(0),
+  );
+
+  // Once the queue of notifications has been full, Postgres refuses every one, even after all listeners
+  // have caught up, until somebody asks how full it is.
+  const send = statement('notify', prepared, ['channel', 'payload'], (p) =>
+    db
+      .select({ sent: notify(p.channel, p.payload).as('sent') })
+      .from(sql`(values (pg_notification_queue_usage())) as queue (usage)`)
+      .where(sql`usage >= 0`),
+  );
+
+  return {
+    clear: async (on) => endedIn(await clear(on, {})),
+    endUser: async (on, user, except) =>
+      endedIn(await endUser(on, { user, except, now: String(Date.now()) })),
+    endBeyond: async (on, user, id, keep, at) =>
+      endedIn(await endBeyond(on, { user, id, keep: String(keep), now: String(at) })),
+    list: async (on, { userId, after, limit, now: at }) => {
+      const values = { after, limit: String(limit), now: String(at) };
+      const rows = await (userId === undefined
+        ? listAll(on, values)
+        : listUser(on, { ...values, user: userId }));
+      return rows.map(storedRow);
+    },
+    listIds: async (on, { after, limit, now: at }) =>
+      (await listIds(on, { after, limit: String(limit), now: String(at) })).map(({ id }) => id),
+    count: async (on, at) => numberIn(await countLive(on, { now: String(at) })),
+    prune: async (on, limit) => numberIn(await prune(on, { limit: String(limit) })),
+    probe: async (on) => {
+      await probe(on, {});
+    },
+    notify: async (on, channel, payload) => {
+      await send(on, { channel, payload });
+    },
+  };
+}
+
+function numberIn([row]: readonly { readonly count: string }[]): number {
+  return Number(row?.count ?? 0);
+}
+
+function endedIn([row]: readonly {
+  readonly done: string | null;
+  readonly busy: string | null;
+}[]): Ended {
+  return { ended: split(row?.done ?? null), busy: (row?.busy ?? null) !== null };
+}

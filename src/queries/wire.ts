@@ -1,0 +1,104 @@
+/**
+ * The wire format: how rows travel to the server and back.
+ *
+ * All parameters and results are strings. Many rows travel column by column, each column as one string:
+ * ids and numbers joined by a comma, session data by U+001F, neither of which they can contain. In SQL,
+ * `string_to_array` splits them. A driver escapes every element of an array, but passes a string as it is.
+ *
+ * @module
+ */
+
+/** A touch. Times are milliseconds since 1970, `createdAt` is microseconds. */
+export interface TouchRow {
+  readonly id: string;
+  /** Touches only the session created at this time; 0: whatever session has the id. */
+  readonly createdAt: number;
+  /** With a `createdAt`, the expiry never moves back: another request may have moved it further. */
+  readonly expiresAt: number;
+  /** A session that had expired by this time is not touched. */
+  readonly aliveAt: number;
+}
+
+/** A session to write. Times are milliseconds since 1970. */
+export interface WriteRow {
+  readonly id: string;
+  readonly data: string;
+  readonly expiresAt: number;
+  readonly userId: string | null;
+}
+
+/** A compare-and-set: written only if the stored session still has this version and `createdAt`. */
+export interface SaveRow extends WriteRow {
+  readonly version: number;
+  /** Microseconds since 1970. */
+  readonly createdAt: number;
+  /** The expiry that was read. A touch does not change the version; if both moved the expiry, the later one holds. */
+  readonly seenExpiresAt: number;
+}
+
+/** A row as it is read. Times are milliseconds since 1970, `createdAt` is microseconds. */
+export interface StoredRow {
+  readonly id: string;
+  readonly data: string;
+  readonly version: number;
+  /** With the version, tells this session from a later one of the same id. */
+  readonly createdAt: number;
+  readonly expiresAt: number;
+  readonly userId: string | null;
+}
+
+/** A row of a listing. */
+export interface ListedRow extends StoredRow {
+  readonly lastSeenAt: number;
+}
+
+/** `gone`: no row, or a tombstone. `busy`: another transaction holds the row; send it again. */
+export type Outcome = 'done' | 'gone' | 'busy';
+
+/** The outcome of a write. */
+export type Written =
+  | { readonly outcome: 'done'; readonly version: number; readonly createdAt: number }
+  | { readonly outcome: 'gone' }
+  | { readonly outcome: 'busy' }
+  | { readonly outcome: 'conflict'; readonly stored: StoredRow };
+
+/** U+001F, `chr(31)` in SQL: JSON text never contains it unescaped. */
+export const DATA_SEPARATOR = '\u001f';
+
+/** Joins one column of many rows. */
+export function joined<Row>(
+  rows: readonly Row[],
+  pick: (row: Row) => string | number,
+  separator = ',',
+): string {
+  return rows.map(pick).join(separator);
+}
+
+/** Splits a column; `string_agg` of no rows is null. */
+export function split(column: string | null): string[] {
+  return column === null ? [] : column.split(',');
+}
+
+/** The result of a read: numbers and id joined in `head`, since every column of a row costs the driver time. */
+export interface ReadResult {
+  readonly head: string;
+  readonly data: string | null;
+  readonly userId: string | null;
+}
+
+/** Decodes a row. The id comes last: in a row made by hand it can be any string. */
+export function storedRow({ head, data, userId }: ReadResult): ListedRow {
+  const version = head.indexOf(',');
+  const createdAt = head.indexOf(',', version + 1);
+  const expiresAt = head.indexOf(',', createdAt + 1);
+  const lastSeenAt = head.indexOf(',', expiresAt + 1);
+  return {
+    id: head.slice(lastSeenAt + 1),
+    data: data ?? 'null',
+    version: Number(head.slice(0, version)),
+    createdAt: Number(head.slice(version + 1, createdAt)),
+    expiresAt: Number(head.slice(createdAt + 1, expiresAt)),
+    lastSeenAt: Number(head.slice(expiresAt + 1, lastSeenAt)),
+    userId,
+  };
+}

@@ -1,0 +1,85 @@
+/**
+ * Ends sessions: one, a user's, those beyond `maxSessionsPerUser`, or all.
+ *
+ * @module
+ */
+import type { Batcher, TableCalls } from '../batching/batcher.js';
+import type { Deadline } from '../batching/deadlines.js';
+import type { Rows } from '../batching/rows.js';
+import type { Ended } from '../queries/statements.js';
+import type { SaveResult } from './save.js';
+
+/** What ending sessions needs of an open store. */
+export interface Opened {
+  readonly rows: Rows;
+  readonly batcher: Batcher;
+  readonly statements: TableCalls;
+}
+
+export type Announce = (event: 'change' | 'destroy', id: string) => void;
+
+export class Revoker {
+  readonly #maxPerUser: number | undefined;
+  readonly #announce: Announce;
+
+  constructor(maxPerUser: number | undefined, announce: Announce) {
+    this.#maxPerUser = maxPerUser;
+    this.#announce = announce;
+  }
+
+  /** Ends the session of an id. Returns the number of live sessions ended, 0 or 1. */
+  async end(id: string, { rows }: Opened, deadline: Deadline): Promise<number> {
+    const outcome = await rows.write(id, deadline, (writes) => writes.end(id));
+    if (outcome === 'gone') return 0;
+    this.#announce('destroy', id);
+    return 1;
+  }
+
+  /** Ends a user's sessions except the one with the id `except`. Returns the number of live sessions ended. */
+  endUser(userId: string, except: string | undefined, opened: Opened): Promise<number> {
+    return this.#endAll(() => opened.statements.endUser(userId, except ?? ''), opened);
+  }
+
+  /** Deletes all rows, tombstones included. */
+  async clear(opened: Opened): Promise<void> {
+    await this.#endAll(() => opened.statements.clear(), opened);
+  }
+
+  /** Runs {@link limit} after a save if there is a limit. */
+  afterSave(
+    id: string,
+    saving: Promise<SaveResult>,
+    opened: Opened,
+  ): Promise<SaveResult | undefined> {
+    return this.#maxPerUser === undefined
+      ? saving
+      : saving.then((result) => this.limit(id, result, opened));
+  }
+
+  /**
+   * Announces a save that has committed. If the session gained a user, ends the oldest of the user's sessions beyond
+   * `maxSessionsPerUser`, but never this one.
+   */
+  async limit(id: string, { changed, gainedUser }: SaveResult, opened: Opened): Promise<undefined> {
+    if (changed) this.#announce('change', id);
+    const most = this.#maxPerUser;
+    if (gainedUser === null || most === undefined) return;
+    const { endBeyond } = opened.statements;
+    await this.#endAll(() => endBeyond(gainedUser, id, most, Date.now()), opened);
+  }
+
+  /** Repeats a statement that ends some sessions at a time until it leaves none. Returns how many it ended. */
+  async #endAll(statement: () => Promise<Ended>, { rows, batcher }: Opened): Promise<number> {
+    let count = 0;
+    for (;;) {
+      const { ended, busy } = await batcher.untilFree(
+        statement,
+        (result) => result.ended.length > 0 || !result.busy,
+      );
+      rows.ended(ended);
+      for (const id of ended) this.#announce('destroy', id);
+      count += ended.length;
+      if (!busy) return count;
+    }
+  }
+}

@@ -1,0 +1,30 @@
+/**
+ * The parts that together know what a session is.
+ *
+ * @module
+ */
+import type { Settings } from '../options.js';
+import type { Codec } from './codec.js';
+import { Loader } from './load.js';
+import { type Announce, Revoker } from './revoking.js';
+import { Saver } from './save.js';
+
+export interface Sessions {
+  readonly loader: Loader;
+  readonly saver: Saver;
+  readonly revoker: Revoker;
+}
+
+export function createSessions(
+  codec: Codec,
+  settings: Settings,
+  announce: Announce,
+  log: (message: string) => void,
+): Sessions {
+  const saver = new Saver(codec, settings);
+  return {
+    saver,
+    loader: new Loader(codec, saver, settings.maxLifetime, log),
+    revoker: new Revoker(settings.maxSessionsPerUser, announce),
+  };
+}

@@ -1,0 +1,51 @@
+/**
+ * The clocks and timers of this package.
+ *
+ * They are taken when this module is loaded, so fake timers that an app's tests install later neither
+ * stop nor speed up a store. Import them from here, never from the globals or from `node:timers`: in a
+ * CommonJS build, `node:timers` itself has the fake ones.
+ *
+ * @module
+ */
+import { performance } from 'node:perf_hooks';
+import * as timers from 'node:timers';
+import * as timersPromises from 'node:timers/promises';
+
+export const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediate } = timers;
+
+const sleep = timersPromises.setTimeout;
+const wallMs = Date.now;
+
+/** Node replaces a longer delay by one millisecond. */
+const LONGEST_DELAY_MS = 2 ** 31 - 1;
+
+/** A wall clock that runs ahead by less than this is being adjusted; the machine was not suspended. */
+const ADJUSTMENT_MS = 100;
+
+/** Milliseconds on a clock that nobody can set. It stands still while the machine is suspended. */
+export const monotonicMs: () => number = performance.now.bind(performance);
+
+let lastMonotonicMs = monotonicMs();
+let lastWallMs = wallMs();
+let suspendedMs = 0;
+
+/**
+ * Milliseconds for measuring how old something is. While a machine is suspended, the monotonic clock
+ * stops and the wall clock does not, so this clock jumps ahead whenever the wall clock does. It never
+ * goes back: setting the wall clock can only make things look older than they are.
+ */
+export function agingMs(): number {
+  const monotonic = monotonicMs();
+  const wall = wallMs();
+  const aheadMs = wall - lastWallMs - (monotonic - lastMonotonicMs);
+  if (aheadMs > ADJUSTMENT_MS) suspendedMs += aheadMs;
+  lastMonotonicMs = monotonic;
+  lastWallMs = wall;
+  return monotonic + suspendedMs;
+}
+
+/** Waits, or until the signal is aborted. Does not keep the process alive. */
+export async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  const delayMs = Math.min(ms, LONGEST_DELAY_MS);
+  await sleep(delayMs, undefined, { signal, ref: false }).catch(() => {});
+}
