@@ -285,6 +285,8 @@ function isSqlState(code: string): boolean {
 function safeCause(error: unknown): SafeCause {
   const safe: { -readonly [K in keyof SafeCause]: SafeCause[K] } = {};
   for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
+    // This package's own code is no SQLSTATE.
+    if (at instanceof SessionStoreError) continue;
     for (const [key, value] of Object.entries(at)) {
       const field = ALIASES[key] ?? SAFE_FIELDS.find((name) => name === key);
       if (field !== undefined && typeof value === 'string') safe[field] ??= value;

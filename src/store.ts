@@ -195,7 +195,8 @@ export class DrizzleStore extends TypedStore {
 
   static {
     // express-session assigns `store.generate`, which creates the session of a request. The accessor remembers these.
-    Object.defineProperty(DrizzleStore.prototype, 'generate', {
+    // biome-ignore lint/complexity/noThisInStatic: esbuild renames a class that refers to itself by its name.
+    Object.defineProperty(this.prototype, 'generate', {
       configurable: true,
       get(this: DrizzleStore) {
         return this.#generate;

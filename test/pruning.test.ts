@@ -1,7 +1,7 @@
 /** Pruning: what it deletes, how it goes about it, and what stops it. */
 import { tracingChannel } from 'node:diagnostics_channel';
 import { DrizzleStore, idOf, StoreClosedError } from 'connect-drizzle';
-import type pg from 'pg';
+import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { gate } from './support/gate.js';
@@ -166,7 +166,7 @@ describe('pruneSessions()', () => {
 
   test('deletes any number, in batches that no reader waits for', async () => {
     await fill(12_000, 100);
-    const query = vi.spyOn(pool, 'query');
+    using query = vi.spyOn(pg.Client.prototype, 'query');
     const held = await holdDeletes();
     const store = storeWith({ timeout: 5 });
     const pruned = store.pruneSessions();
@@ -210,7 +210,7 @@ describe('pruneSessions()', () => {
   test('finds its rows by an index', async () => {
     await fill(1000, 100_000);
     await database.query('analyze sessions');
-    const query = vi.spyOn(pool, 'query');
+    using query = vi.spyOn(pg.Client.prototype, 'query');
     await storeWith({ preparedStatements: false }).pruneSessions();
     const text = query.mock.calls
       .map(([sent]: unknown[]) =>

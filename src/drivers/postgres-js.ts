@@ -105,7 +105,11 @@ class Instance implements Connection {
       max_lifetime: null,
       connect_timeout: 0,
       fetch_types: false,
-      types: {},
+      // Session data passes neither through the app's conversions nor into its debug log.
+      serializers: {},
+      transform: { undefined: undefined, column: {}, value: {}, row: {} },
+      debug: false,
+      shared: { retries: 0, typeArrayMap: {} },
       onnotify: events.onNotify,
       onclose: () => {
         // With several hosts, one that is no primary is closed, and the next one tried.
@@ -113,7 +117,9 @@ class Instance implements Connection {
       },
       socket: (to: SocketOptions) => this.#openSocket(to),
     };
-    this.#sql = url === undefined ? make({ ...options, ...own }) : make(url, own);
+    if (url === undefined) this.#sql = make({ ...options, ...own });
+    // Unlike parsed options, these would be parsed.
+    else this.#sql = make(url, { ...own, transform: undefined, shared: undefined });
   }
 
   async connect(deadlineMs: number): Promise<void> {

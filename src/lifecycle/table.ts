@@ -69,7 +69,9 @@ export class TableGuard {
         // Something else is missing, such as a table that a trigger of the app uses.
         return new StatementError(error);
       case 'missing':
-        return new TableMissingError(label, error);
+        return reported instanceof TableMissingError
+          ? reported
+          : new TableMissingError(label, error);
       case 'mismatch':
         this.isUsable = false;
         return mismatchError(verdict, error);
