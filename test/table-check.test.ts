@@ -218,6 +218,7 @@ describe("another package's table", () => {
       'Drizzle on node-postgres',
       (url: string) => {
         const pool = new pg.Pool({ connectionString: url });
+        pool.on('error', () => {});
         return { source: drizzleNodePostgres({ client: pool }), end: () => pool.end() };
       },
     ],
