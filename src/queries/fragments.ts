@@ -4,7 +4,12 @@
  * @module
  */
 import { and, eq, gt, isNull, type SQL, sql, type WithSubquery } from 'drizzle-orm';
-import { type AnyPgColumn, pgTable, text as textColumn } from 'drizzle-orm/pg-core';
+import {
+  type AnyPgColumn,
+  type PgUpdateSetSource,
+  pgTable,
+  text as textColumn,
+} from 'drizzle-orm/pg-core';
 import { db } from './compile.js';
 import {
   afterSetting,
@@ -21,7 +26,7 @@ import {
   text,
   timestamp,
 } from './sql.js';
-import type { SessionView } from './view.js';
+import type { RowTable, SessionView } from './view.js';
 
 /** What makes one store's statements differ from another's. */
 export interface StatementSettings extends SessionView {
@@ -48,6 +53,9 @@ const ID_BYTES = 43;
 
 /** With a comma each, within the 8,000 bytes of a notification's payload. */
 const IDS_PER_NOTIFICATION = 150;
+
+/** Without it, the compiler accepts an unknown column in an object that is spread into `set()`. */
+type Changes = PgUpdateSetSource<RowTable>;
 
 interface Place {
   readonly ctid: AnyPgColumn;
@@ -144,12 +152,13 @@ export function fragmentsOf(settings: StatementSettings) {
   const userParameter = sql<string>`${parameter('user')}::${sql.raw(settings.userIdType)}`;
 
   /** What a save changes, whatever it does to the expiry. */
-  const written = (data: SQL | AnyPgColumn, owner: SQL | AnyPgColumn | undefined) => ({
-    data: json(data),
-    userId: ownerOf(owner),
-    version: increment(t.version),
-    lastSeenAt: now,
-  });
+  const written = (data: SQL | AnyPgColumn, owner: SQL | AnyPgColumn | undefined) =>
+    ({
+      data: json(data),
+      userId: ownerOf(owner),
+      version: increment(t.version),
+      lastSeenAt: now,
+    }) satisfies Changes;
 
   /** What makes a row a tombstone. */
   const tombstone = {
@@ -158,7 +167,7 @@ export function fragmentsOf(settings: StatementSettings) {
     version: increment(t.version),
     revokedAt: now,
     expiresAt: sql`now() + ${TOMBSTONE}`,
-  };
+  } satisfies Changes;
 
   /** The expiry of a touch: never moved back for a session that was read. `created` is '0' if none was. */
   const touchedExpiry = (created: SQL | AnyPgColumn, expiry: SQL | AnyPgColumn) =>
