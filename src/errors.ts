@@ -250,7 +250,7 @@ export function storeError(error: unknown, table: string): Error {
 
 /**
  * Returns the package that an import or a require did not find: pg, postgres or PGlite. Under Jest the
- * error comes from another realm, so it is no instance of this one's `Error`.
+ * error comes from another realm, so it is not an instance of this one's `Error`.
  */
 function missingPackage(error: unknown): string | undefined {
   const message = isRecord(error) ? String(error.message) : '';

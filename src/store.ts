@@ -37,10 +37,9 @@ import { traced } from './util/tracing.js';
  * A session store for express-session on PostgreSQL.
  *
  * Methods take a Node callback, which is never called synchronously, or return a promise. A sid that is unknown, expired,
- * revoked or malformed means "no session" and is never an error. Any call may fail with a {@link StoreClosedError}
- * (`ERR_STORE_CLOSED`), {@link ConnectionError} (`ERR_CONNECTION`), {@link StoreTimeoutError} (`ERR_STORE_TIMEOUT`),
- * {@link TableMissingError} (`ERR_TABLE_MISSING`), {@link TableMismatchError} (`ERR_TABLE_MISMATCH`) or
- * {@link StatementError} (`ERR_STATEMENT`).
+ * revoked or malformed means "no session" and is never an error. Any call may fail with a {@link StoreClosedError},
+ * {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError}, {@link TableMismatchError} or
+ * {@link StatementError}.
  */
 export class DrizzleStore extends TypedStore {
   readonly #settings: Settings;
@@ -230,9 +229,8 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Changes the stored session atomically: two concurrent increments of a counter add two. `fn` changes the session that
-   * it gets, or returns another one; it runs again if another writer was first. If the result has no usable cookie, the
-   * stored one is kept.
+   * Changes the stored session atomically: two concurrent increments add two. `fn` changes the session that it gets, or
+   * returns another one; it runs again if another writer was first. A stored cookie is kept if the result has no usable one.
    *
    * @returns what was saved, or `undefined` if there is no live session
    * @throws what `fn` throws, and what `set` throws

@@ -67,7 +67,7 @@ export interface Opener {
   open(settings: OwnPool): Promise<Driver>;
 }
 
-const TAKEN =
+const ACCEPTED =
   'a Drizzle database (node-postgres, postgres-js or PGlite), a pg.Pool, a PGlite, a postgres-js sql, ' +
   "a 'postgres://…' URL, a folder ('./data'), or nothing or 'memory://' for an in-memory store";
 
@@ -91,7 +91,9 @@ export function openerFor(source: unknown): Opener {
 }
 
 function refused(got: string): InvalidArgumentError {
-  return new InvalidArgumentError(`The source of a session store must be ${TAKEN}, but got ${got}`);
+  return new InvalidArgumentError(
+    `The source of a session store must be ${ACCEPTED}, but got ${got}`,
+  );
 }
 
 function openerForText(text: string): Opener {

@@ -41,7 +41,7 @@ export interface Claim {
 
 /** @internal A claim of another owner. */
 export interface FoundClaim extends Claim {
-  /** Whether the owner has the folder. Otherwise it is still finding out. */
+  /** Whether the owner has the folder. Otherwise it is still checking the claims of others. */
   readonly holds: boolean;
 }
 
@@ -302,7 +302,7 @@ function bootId(): string {
   }
 }
 
-/** @internal The `code` of a Node error. Under Jest, those are no instances of `Error`. */
+/** @internal The `code` of a Node error. Under Jest, they are not instances of `Error`. */
 export function codeOf(error: unknown): string | undefined {
   return typeof error === 'object' && error !== null && 'code' in error
     ? String(error.code)

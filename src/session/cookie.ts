@@ -77,8 +77,8 @@ export function isSameCookie(
 }
 
 /**
- * express-session sets `originalMaxAge` anew at each touch from two readings of the clock. It drifts by a millisecond, or
- * by more if the process is held up between the two. A drift is no change.
+ * express-session sets `originalMaxAge` again at each touch from two readings of the clock. It drifts by a millisecond, or
+ * by more if the process is held up between the two. A drift does not count as a change.
  */
 export const LIFETIME_DRIFT_MS = 100;
 

@@ -34,7 +34,7 @@ export interface CacheStats {
   misses: number;
 }
 
-/** A row, and when it was asked for: it is at least as new as that. Times are of {@link agingMs}. */
+/** A row, and when it was requested; it is at least as new as that. Times are of {@link agingMs}. */
 interface Known {
   readonly row: StoredRow;
   readonly askedAtMs: number;
