@@ -290,8 +290,7 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Opens the source and checks the table. Await it to fail at startup if the database is unreachable.
-   * Besides the errors of any call, throws:
+   * Opens the source and checks that the table exists. Await it to fail at startup if the database is unreachable.
    *
    * @throws {FolderInUseError} (`ERR_FOLDER_IN_USE`) for an embedded database
    * @throws {DriverMissingError} (`ERR_DRIVER_MISSING`) if the package of the source's driver is not installed

@@ -50,7 +50,7 @@ export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
 /** Added to the limit, so that callers time out first, with a clearer error. */
 const PATIENCE_MS = 100;
 
-/** The options of pools that have no limit of their own, with the number of acquires that wait on each. */
+/** Pools whose own options set no limit, and how many acquires are waiting on each. */
 const limited = new WeakMap<object, number>();
 
 /**
