@@ -1,5 +1,5 @@
 /**
- * Every error of this package, each a class with a stable `code`, and how a driver's error becomes one of them.
+ * Every error of this package, each a class with a stable `code`, and the conversion of drivers' errors to them.
  *
  * No error contains a sid or any content of a session. Its `cause` is a copy of the driver's error with the safe fields
  * only: Drizzle's message contains all parameters, and Postgres' `detail` the failing row.
@@ -30,7 +30,7 @@ const SAFE_FIELDS = [
   'constraint',
 ] as const;
 
-/** What postgres-js calls some of them. */
+/** The names that postgres-js has for some of them. */
 const ALIASES: Readonly<Record<string, (typeof SAFE_FIELDS)[number]>> = {
   schema_name: 'schema',
   table_name: 'table',
@@ -74,7 +74,7 @@ export class StoreClosedError extends SessionStoreError {
   }
 }
 
-/** The database did not answer within `timeout` seconds. A write may still take effect. */
+/** The call took longer than `timeout` seconds. A write that was already sent may still take effect. */
 export class StoreTimeoutError extends SessionStoreError {
   readonly code = 'ERR_STORE_TIMEOUT';
   constructor(seconds: number) {
@@ -95,8 +95,8 @@ export class TableMissingError extends SessionStoreError {
 }
 
 /**
- * Why a table cannot be used: it is another package's, an older or incomplete version of the session table, or
- * something else keeps the store from using it (a wrong type, a missing permission, a view …).
+ * Why a table cannot be used: it belongs to another package, it is an older or incomplete version of the session
+ * table, or something else keeps the store from using it (a wrong type, a missing permission, a view …).
  */
 export type MismatchReason = 'foreign' | 'outdated' | 'unusable';
 
@@ -106,7 +106,7 @@ export class TableMismatchError extends SessionStoreError {
   constructor(
     message: string,
     readonly reason: MismatchReason,
-    /** The package whose table it is, such as `'connect-pg-simple'`, if recognised. */
+    /** The package that owns the table, such as `'connect-pg-simple'`, if recognised. */
     readonly owner: string | undefined,
     cause?: unknown,
   ) {
@@ -114,7 +114,7 @@ export class TableMismatchError extends SessionStoreError {
   }
 }
 
-/** The session cannot be serialized: it contains a BigInt or a cycle, a `toJSON` throws, or it is no object. */
+/** The session cannot be serialized: it contains a BigInt or a cycle, a `toJSON` throws, or it is not an object. */
 export class NotSerializableError extends SessionStoreError {
   readonly code = 'ERR_NOT_SERIALIZABLE';
   constructor(reason: string) {
@@ -130,7 +130,7 @@ export class InvalidSidError extends SessionStoreError {
   }
 }
 
-/** `userId` returned a value that is no user id, or one that is too long for an index. */
+/** `userId` returned a value that is not a user id, or one that is too long for an index. */
 export class InvalidUserIdError extends SessionStoreError {
   readonly code = 'ERR_INVALID_USER_ID';
 }
@@ -148,7 +148,7 @@ export class MigrationError extends SessionStoreError {
   readonly code = 'ERR_MIGRATION';
 }
 
-/** Somebody else has the folder of an embedded database open: a process, a worker thread or a store. */
+/** Another process, worker thread or store has the folder of an embedded database open. */
 export class FolderInUseError extends SessionStoreError {
   readonly code = 'ERR_FOLDER_IN_USE';
   constructor(
@@ -233,7 +233,7 @@ export function sqlState(error: unknown): string | undefined {
 /**
  * Converts a driver's error into one of this package. Returns a bug (a `TypeError` and the like) as it is.
  *
- * @param table what the message calls the session table
+ * @param table the session table's name in the message
  */
 export function storeError(error: unknown, table: string): Error {
   if (error instanceof SessionStoreError || error instanceof InvalidArgumentError) return error;
@@ -250,7 +250,7 @@ export function storeError(error: unknown, table: string): Error {
 
 /**
  * Returns the package that an import or a require did not find: pg, postgres or PGlite. Under Jest the
- * error comes from another realm, so it is no instance of this one's `Error`.
+ * error comes from another realm, so it is not an instance of this one's `Error`.
  */
 function missingPackage(error: unknown): string | undefined {
   const message = isRecord(error) ? String(error.message) : '';

@@ -5,10 +5,10 @@
  * @module
  */
 
-/** The table that the package's own migrations make. */
+/** The table that the package's migrations create. */
 export const DEFAULT_TABLE_NAME = 'sessions';
 
-/** The columns as the package's own migrations call them. */
+/** The column names in the package's migrations. */
 export const COLUMN_NAMES = {
   id: 'id',
   data: 'data',

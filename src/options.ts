@@ -18,7 +18,7 @@ export type AppTable = PgTable &
 
 /** Converts a session to a string and back, instead of JSON. */
 export interface Serializer {
-  /** Gets a shallow copy of the session, its cookie as plain data. */
+  /** Returns a string for a session. It gets a shallow copy, with the cookie as plain data. */
   stringify(session: object): string;
   /** Returns a plain object equal to the one that `stringify` got. */
   parse(text: string): unknown;
@@ -28,7 +28,7 @@ export interface Serializer {
 export interface SyncOptions {
   /** Where to listen if the app's pool goes through a transaction pooler, which does not support LISTEN. */
   readonly connectionString?: string;
-  /** Seconds for which cached sessions are trusted after a heartbeat that came back. @default 5 */
+  /** Seconds for which cached sessions are used after a heartbeat was sent that came back. @default 5 */
   readonly heartbeat?: number;
 }
 
@@ -66,17 +66,17 @@ export interface DrizzleStoreOptions {
   readonly disableTouch?: boolean | undefined;
   /** Write a touch only if it moves the expiry by this much, or in the second half of a lifetime. @default 0 */
   readonly touchAfter?: number | undefined;
-  /** Mean time between two deletions of expired sessions, jittered by half; `false` never deletes. @default 900 */
+  /** Mean time between two deletions of expired sessions, jittered by 50 %; `false` never deletes. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;
-  /** Gets errors of background work, and of promises that the caller may not await. @default console.error */
+  /** Called with errors of background work, and of every promise that a method rejects. @default console.error */
   readonly errorLog?: ((message: string, error?: unknown) => void) | undefined;
-  /** @default JSON */
+  /** Converts sessions to strings and back. @default JSON */
   readonly serializer?: Serializer | undefined;
-  /** Closes the store when it is aborted. */
+  /** Aborting it closes the store. */
   readonly signal?: AbortSignal | undefined;
   /** Maximum number of statements in flight, for reads and for writes each. @default 2, at most half of the pool */
   readonly lanes?: number | undefined;
-  /** How long a call waits for the database. @default 30 */
+  /** Total time a call may take. @default 30 */
   readonly timeout?: number | undefined;
   /** Set to `false` behind a transaction pooler that does not support prepared statements. @default true */
   readonly preparedStatements?: boolean | undefined;
@@ -153,7 +153,7 @@ const MOVED: Readonly<Record<string, string>> = {
   pgPromise: 'pass its pool as the first argument: new DrizzleStore(db.$pool, options)',
   conString: 'pass the URL as the first argument: new DrizzleStore(url, options)',
   conObject: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
-  pruneSessionRandomizedInterval: 'pruneSessionInterval is always jittered, by half',
+  pruneSessionRandomizedInterval: 'pruneSessionInterval is always jittered, by 50 %',
   // session-pouchdb-store
   purge: 'use pruneSessionInterval, in seconds',
   maxIdle: 'it is an option of the cache: cache: { maxIdle }, in seconds',
@@ -330,13 +330,13 @@ function keysFrom(keys: readonly EncryptionKey[] | undefined): readonly KeyObjec
   return keys.map((key: EncryptionKey, at) => keyFrom(key, at));
 }
 
-/** Never puts a key into an error message. */
+/** Error messages never contain a key. */
 function keyFrom(key: unknown, at: number): KeyObject {
   const bytes = keyBytes(key);
   if (bytes?.byteLength === 32) return createSecretKey(bytes);
-  const came = bytes === undefined ? typeof key : `${bytes.byteLength} bytes`;
+  const got = bytes === undefined ? typeof key : `${bytes.byteLength} bytes`;
   throw new InvalidArgumentError(
-    `encryptionKeys[${at}] must be 32 bytes as a Buffer, a secret KeyObject, hex or base64, but got ${came}`,
+    `encryptionKeys[${at}] must be 32 bytes as a Buffer, a secret KeyObject, hex or base64, but got ${got}`,
   );
 }
 

@@ -1,8 +1,8 @@
 /**
  * The session table as a Drizzle schema.
  *
- * An app re-exports `sessions` from its own schema (`export * from 'connect-drizzle/schema'`), makes
- * one under another name with {@link sessionTable}, or spreads {@link sessionColumns} and
+ * An app re-exports `sessions` from its own schema (`export * from 'connect-drizzle/schema'`), creates
+ * a table under another name with {@link sessionTable}, or spreads {@link sessionColumns} and
  * {@link sessionIndexes} into a table of its own. Imports nothing but `drizzle-orm`, so that the app can
  * share its schema file with a browser.
  *
@@ -22,18 +22,18 @@ import {
 } from 'drizzle-orm/pg-core';
 import { COLUMN_NAMES, type ColumnNames, DEFAULT_TABLE_NAME, indexName } from './names.js';
 
-/** Where a table is: its name and, unless the connection's `search_path` finds it, its schema. */
+/** The name of a table and, unless the connection's `search_path` finds it, of its schema. */
 export interface TableName {
   /** @default 'sessions' */
   readonly tableName?: string | undefined;
-  /** @default undefined: wherever the connection's `search_path` leads */
+  /** @default undefined: the first schema on the connection's `search_path` that has the table */
   readonly schemaName?: string | undefined;
   /** @internal The columns' names in an app's own table. */
   readonly columnNames?: ColumnNames | undefined;
 }
 
 /**
- * The columns of the session table, anew for each call, to spread into a `pgTable` of the app's own.
+ * Returns new columns of the session table, to spread into a `pgTable` of the app's own.
  *
  * `userId` may be replaced by a column of another SQL type with a foreign key:
  * `{ ...sessionColumns(), userId: integer('user_id').references(() => users.id, { onDelete: 'cascade' }) }`.
@@ -42,7 +42,7 @@ export function sessionColumns(names: ColumnNames = COLUMN_NAMES): SessionColumn
   return {
     /** `base64url(SHA-256(sid))`: safe to show; the sid itself is never stored. */
     id: text(names.id).primaryKey(),
-    /** `json`, not `jsonb`: kept to the letter, U+0000 and lone surrogates included. Null in a tombstone. */
+    /** `json`, not `jsonb`: returned byte for byte, U+0000 and lone surrogates included. Null in a tombstone. */
     data: json(names.data),
     userId: text(names.userId),
     /** Raised by every change of `data`, never by a touch. */
@@ -51,17 +51,17 @@ export function sessionColumns(names: ColumnNames = COLUMN_NAMES): SessionColumn
     lastSeenAt: timestamp(names.lastSeenAt, { withTimezone: true }).notNull().defaultNow(),
     /** Not indexed, so that a touch within the hour is a HOT update: no index is written. */
     expiresAt: timestamp(names.expiresAt, { withTimezone: true }).notNull(),
-    /** Set in a tombstone: the session was ended and must not be written back. */
+    /** Set in a tombstone: the session has ended and must not be written back. */
     revokedAt: timestamp(names.revokedAt, { withTimezone: true }),
-    /** What pruning finds its rows by. */
+    /** Pruning finds expired rows by this column. */
     expiresHour: timestamp(names.expiresHour, { withTimezone: true }).generatedAlwaysAs(
       sql`date_bin('1 hour', ${sql.identifier(names.expiresAt)}, timestamptz '2000-01-01 00:00:00+00')`,
     ),
   };
 }
 
-// Drizzle 0.45 and 1.0 have other names for the same types. So these are written as what Drizzle's own
-// functions return, which holds in both, and not left to inference, which writes out one version's.
+// Drizzle 0.45 and 1.0 name the same types differently. Derived from Drizzle's own functions, these types
+// work with both; inferred ones would name the types of one version in the declarations.
 type Text = ReturnType<typeof text>;
 type Integer = ReturnType<typeof integer>;
 type Timestamp = ReturnType<typeof timestamp>;
@@ -89,8 +89,8 @@ interface IndexedColumns {
 }
 
 /**
- * The two indexes of the session table, for the third argument of the app's own `pgTable`. Their names
- * derive from the table's, cut to what Postgres takes.
+ * Returns the two indexes of the session table, for the third argument of the app's own `pgTable`. Their
+ * names derive from the table's name, shortened if they are too long for Postgres.
  */
 export function sessionIndexes(table: IndexedColumns) {
   const tableName = getTableName(table.userId.table);
@@ -101,7 +101,7 @@ export function sessionIndexes(table: IndexedColumns) {
 }
 
 /**
- * A session table under a name, or in a Postgres schema, of the app's own:
+ * Creates a session table under the app's own name, or in a Postgres schema:
  * `export const sessions = sessionTable({ tableName: 'web_sessions', schemaName: 'auth' })`.
  */
 export function sessionTable(name?: TableName & { schemaName?: undefined }): PlainSessionTable;
@@ -122,7 +122,7 @@ function plainTable(tableName: string, columnNames: ColumnNames): PlainSessionTa
 }
 
 function qualifiedTable(tableName: string, schemaName: string, columnNames: ColumnNames) {
-  // `pgSchema()` refuses the name `public`, which is as good as any to those who pass it.
+  // `pgSchema()` refuses the name `public`, but an app may pass it.
   return new PgSchema(schemaName).table(tableName, sessionColumns(columnNames), sessionIndexes);
 }
 
@@ -131,11 +131,11 @@ type PlainSessionTable = ReturnType<typeof pgTable<string, SessionColumns>>;
 type QualifiedSessionTable = ReturnType<typeof tableInSchema<string, SessionColumns>>;
 
 /** The session table under its default name. */
-// Not sessionTable(): its PgSchema brings Drizzle's query builder with it, 30 kB of a browser bundle.
+// Not sessionTable(): its PgSchema imports Drizzle's query builder, 30 kB in a browser bundle.
 export const sessions: PlainSessionTable = /* @__PURE__ */ plainTable(
   DEFAULT_TABLE_NAME,
   COLUMN_NAMES,
 );
 
-/** A session table that {@link sessionTable} made. */
+/** A session table that {@link sessionTable} created. */
 export type SessionTable = PlainSessionTable | QualifiedSessionTable;

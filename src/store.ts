@@ -1,5 +1,5 @@
 /**
- * The store: express-session's contract first, then what goes beyond it.
+ * The store: express-session's contract first, then the methods that go beyond it.
  *
  * @module
  */
@@ -37,19 +37,19 @@ import { traced } from './util/tracing.js';
  * A session store for express-session on PostgreSQL.
  *
  * Methods take a Node callback, which is never called synchronously, or return a promise. A sid that is unknown, expired,
- * revoked or malformed means "no session" and is never an error. Any call may fail with a {@link StoreClosedError}
- * (`ERR_STORE_CLOSED`), {@link ConnectionError} (`ERR_CONNECTION`), {@link StoreTimeoutError} (`ERR_STORE_TIMEOUT`),
- * {@link TableMissingError} (`ERR_TABLE_MISSING`) or {@link StatementError} (`ERR_STATEMENT`).
+ * revoked or malformed means "no session" and is never an error. Any call may fail with a {@link StoreClosedError},
+ * {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError}, {@link TableMismatchError} or
+ * {@link StatementError}.
  */
 export class DrizzleStore extends TypedStore {
   readonly #settings: Settings;
-  readonly #engine: Runtime;
+  readonly #runtime: Runtime;
   readonly #replies: Replies;
   readonly #sessions: Sessions;
   #generate: ((request: Request) => void) | undefined;
 
   /**
-   * Checks its arguments; opens nothing before the first call.
+   * Checks its arguments. Opens the source at the first call, or at once with `sync`.
    * @param source a Drizzle database, a pool, a PGlite or postgres-js client, a URL, a folder, or nothing for an
    *   in-memory store
    * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`), a `TypeError` naming the value it got and the values it accepts
@@ -63,7 +63,7 @@ export class DrizzleStore extends TypedStore {
     const named = table === undefined ? sessionTable({ tableName, schemaName }) : table;
     const codec = new Codec(settings.serializer, settings.encryptionKeys);
     this.#settings = settings;
-    this.#engine = new Runtime({
+    this.#runtime = new Runtime({
       opener,
       settings,
       table: viewOf(named, nameIn(opener.drizzle), settings.userId !== undefined),
@@ -71,12 +71,12 @@ export class DrizzleStore extends TypedStore {
       onForeign: (event, id) => this.#announce(event, id, false),
       onState: (state) => process.nextTick(() => this.emit('sync', state)),
     });
-    this.#replies = new Replies(this.#engine);
+    this.#replies = new Replies(this.#runtime);
     this.#sessions = createSessions(
       codec,
       settings,
       (event, id) => this.#announce(event, id, true),
-      (message) => this.#engine.log(message),
+      (message) => this.#runtime.log(message),
     );
     if (opener.inMemory && process.env.NODE_ENV === 'production') {
       process.emitWarning(
@@ -86,10 +86,10 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Returns a session, or `undefined` if there is none. A row that cannot be read is reported and is no session.
+   * Returns a session, or `undefined` if there is none. A row that cannot be read is reported and counts as no session.
    *
    * Frameworks pass a callback and create a request's session from the result, which fails without a usable cookie. For a
-   * callback, a row without one is no session and is reported, too. A promise returns it as it is stored.
+   * callback, a row without one is reported, too, and counts as no session. A promise returns it as stored.
    */
   override get(sid: string, callback: (error: unknown, session?: SessionData | null) => void): void;
   override get(sid: string): Promise<SessionData | undefined>;
@@ -112,14 +112,13 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Saves a session. Inserts a new one. Saves one that `get` returned by compare-and-set, and merges it if another request
-   * changed it meanwhile. Does nothing if the session ended meanwhile. It expires with its cookie, or after `ttl` if its
-   * cookie has no expiry.
+   * Inserts a new session. Saves a loaded one by compare-and-set, and merges it if another request changed it meanwhile.
+   * Does nothing if it ended meanwhile. It expires with its cookie, or after `ttl` if the cookie has no expiry.
    *
    * @throws {InvalidSidError} (`ERR_INVALID_SID`) if the sid is empty or not a string
    * @throws {NotSerializableError} (`ERR_NOT_SERIALIZABLE`) if the session cannot be serialized
    * @throws {InvalidUserIdError} (`ERR_INVALID_USER_ID`) if the option `userId` returns an invalid user id
-   * @throws {ConflictError} (`ERR_CONFLICT`) if other writers were first at a thousand tries
+   * @throws {ConflictError} (`ERR_CONFLICT`) if another writer was first a thousand times
    */
   override set(sid: string, session: SessionData, callback: Callback<void>): void;
   override set(sid: string, session: SessionData): Promise<void>;
@@ -133,7 +132,7 @@ export class DrizzleStore extends TypedStore {
     });
   }
 
-  /** Moves a session's expiry to that of its cookie. Does nothing if there is no live session. */
+  /** Moves a session's expiry to that of its cookie, or `ttl` from now. Does nothing if there is no live session. */
   override touch(sid: string, session: SessionData, callback: Callback<void>): void;
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback?: Callback<void>) {
@@ -211,8 +210,8 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Iterates over live sessions in pages that are read as they are needed. Leaves out and reports those that cannot be
-   * read. The first step of the iteration throws what is wrong with the options.
+   * Iterates over live sessions in pages that are read when needed. Omits and reports sessions that cannot be read.
+   * Invalid options throw at the first step of the iteration.
    *
    * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`) for an invalid option, and if `userId` is given but undefined:
    *   a visitor who is not logged in must not see everybody's sessions
@@ -223,7 +222,7 @@ export class DrizzleStore extends TypedStore {
     return listSessions(list, this.#sessions.loader, this.#settings, options);
   }
 
-  /** Returns the ids of all live sessions. `destroy` and `revoke` take them. */
+  /** Returns the ids of all live sessions. `destroy` and `revoke` accept them. */
   ids(callback: (error: unknown, ids?: string[]) => void): void;
   ids(): Promise<string[]>;
   ids(callback?: Callback<string[]>) {
@@ -231,9 +230,8 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Changes a session from what is stored, atomically: two increments of a counter add two. `fn` changes the session that
-   * it gets, or returns another one; it runs again if another writer was first. If the result has no usable cookie, the
-   * stored one is kept.
+   * Changes the stored session atomically: two concurrent increments add two. `fn` changes the session that it gets, or
+   * returns another one; it runs again if another writer was first. A stored cookie is kept if the result has no usable one.
    *
    * @returns what was saved, or `undefined` if there is no live session
    * @throws what `fn` throws, and what `set` throws
@@ -249,7 +247,7 @@ export class DrizzleStore extends TypedStore {
     });
   }
 
-  /** Ends the session of an id. Returns the number of live sessions ended, 0 or 1. A sid is no id. */
+  /** Ends the session of an id. Returns the number of live sessions ended, 0 or 1. A sid is not an id. */
   revoke(id: string): Promise<number> {
     return this.#replies.query(undefined, async (opened, deadline) =>
       isId(id) ? this.#sessions.revoker.end(id, opened, deadline) : 0,
@@ -275,7 +273,7 @@ export class DrizzleStore extends TypedStore {
   pruneSessions(callback: Callback<number>): void;
   pruneSessions(): Promise<number>;
   pruneSessions(callback?: Callback<number>) {
-    return this.#replies.query(callback, () => this.#engine.prune());
+    return this.#replies.query(callback, () => this.#runtime.prune());
   }
 
   /**
@@ -289,12 +287,11 @@ export class DrizzleStore extends TypedStore {
         "The table is the app's own: create it with drizzle-kit (`drizzle-kit generate`, `drizzle-kit migrate`)";
       return this.#replies.promise(Promise.reject(new MigrationError(message)));
     }
-    return this.#replies.promise(this.#engine.migrate());
+    return this.#replies.promise(this.#runtime.migrate());
   }
 
   /**
    * Opens the source and checks that the table exists. Await it to fail at startup if the database is unreachable.
-   * Besides the errors of any call, throws:
    *
    * @throws {FolderInUseError} (`ERR_FOLDER_IN_USE`) for an embedded database
    * @throws {DriverMissingError} (`ERR_DRIVER_MISSING`) if the package of the source's driver is not installed
@@ -305,7 +302,7 @@ export class DrizzleStore extends TypedStore {
 
   /** Returns counts since the store was created. */
   stats(): StoreStats {
-    return statsOf(this.#engine, this.#sessions);
+    return statsOf(this.#runtime, this.#sessions);
   }
 
   /**
@@ -315,7 +312,7 @@ export class DrizzleStore extends TypedStore {
   close(callback: Callback<void>): void;
   close(): Promise<void>;
   close(callback?: Callback<void>) {
-    return this.#replies.settle(callback, this.#engine.close());
+    return this.#replies.settle(callback, this.#runtime.close());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

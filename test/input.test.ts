@@ -83,15 +83,15 @@ describe('a source that cannot be meant', () => {
     'a transaction: its ROLLBACK would undo what the store has acknowledged; pass the database itself';
   const aClient =
     "a single pg client: the app's ROLLBACK would undo what the store has acknowledged; pass a pg.Pool";
-  const neither = "a text that is neither a URL nor a folder; write a relative folder as './…'";
+  const neither = "a string that is neither a URL nor a folder; write a relative folder as './…'";
   const unset = "(an unset variable?); for an in-memory store pass nothing or 'memory://'";
 
   const wrong: [what: string, source: unknown, came: string][] = [
     ['an explicit undefined', undefined, `undefined ${unset}`],
     ['null', null, `null ${unset}`],
     ['an empty text', '', 'an empty string'],
-    ["the text 'undefined'", 'undefined', "the text 'undefined' (an unset variable?)"],
-    ["the text 'null'", 'null', "the text 'null' (an unset variable?)"],
+    ["the string 'undefined'", 'undefined', "the string 'undefined' (an unset variable?)"],
+    ["the string 'null'", 'null', "the string 'null' (an unset variable?)"],
     [
       'a URL in quotation marks',
       '"postgres://localhost/app"',
@@ -115,11 +115,7 @@ describe('a source that cannot be meant', () => {
     ['a URL of a file', 'file:///var/lib/app', "the scheme 'file:'"],
     ['half of memory://', 'memory:', "the scheme 'memory:'"],
     ['a URL of the browser', 'idb://app', "the scheme 'idb:'"],
-    [
-      'a URL that is none',
-      'postgres://user:secret@host:port/',
-      'a postgres URL that cannot be read',
-    ],
+    ['a URL that is none', 'postgres://user:secret@host:port/', 'an invalid postgres URL'],
     ['a relative path without a dot', 'data/sessions', neither],
     ['a home folder', '~/sessions', neither],
     ['a text with a blank', 'my sessions', neither],

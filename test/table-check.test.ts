@@ -333,7 +333,7 @@ describe('a table that is replaced while the store is open', () => {
     await expect(store.set('sid', sessionWith())).rejects.toMatchObject({
       code: 'ERR_TABLE_MISMATCH',
       reason: 'unusable',
-      message: expect.stringContaining('the column id is no primary key'),
+      message: expect.stringContaining('the column id is not the primary key'),
       cause: { code: '42P10' },
     });
     await database.query('alter table sessions add primary key (id)');
@@ -619,31 +619,31 @@ const refused: Record<string, [expected: string, ...changes: string[]]> = {
     'alter table sessions add column tenant our_tenant',
   ],
   'no unique key': [
-    'the column id is no primary key',
+    'the column id is not the primary key',
     'alter table sessions drop constraint sessions_pkey',
   ],
   'a key of two columns': [
-    'the column id is no primary key',
+    'the column id is not the primary key',
     'alter table sessions drop constraint sessions_pkey',
     'alter table sessions add primary key (id, created_at)',
   ],
   'a partial unique index': [
-    'the column id is no primary key',
+    'the column id is not the primary key',
     'alter table sessions drop constraint sessions_pkey',
     'create unique index other on sessions (id) where revoked_at is null',
   ],
   'a deferrable key': [
-    'the column id is no primary key',
+    'the column id is not the primary key',
     'alter table sessions drop constraint sessions_pkey',
     'alter table sessions add primary key (id) deferrable',
   ],
   'a unique index on an expression': [
-    'the column id is no primary key',
+    'the column id is not the primary key',
     'alter table sessions drop constraint sessions_pkey',
     'create unique index other on sessions (lower(id))',
   ],
   'an invalid unique index': [
-    'the column id is no primary key',
+    'the column id is not the primary key',
     'alter table sessions drop constraint sessions_pkey',
     'create unique index other on sessions (id)',
     `update pg_index set indisvalid = false where indexrelid = 'other'::regclass`,

@@ -1,5 +1,5 @@
 /**
- * Many callers, one statement: which lanes a statement takes, and what the store counts of it.
+ * Many callers, one statement: chooses the lanes of each statement, and counts what is sent.
  *
  * @module
  */
@@ -115,7 +115,7 @@ export class Batcher {
       });
   }
 
-  /** Sends a statement again, after a pause that holds no lane, while another transaction is in its way. */
+  /** Sends a statement again, after a pause that holds no lane, while another transaction holds its rows. */
   async untilFree<Result>(
     send: () => Promise<Result>,
     isSettled: (result: Result) => boolean,

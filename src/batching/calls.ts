@@ -1,8 +1,8 @@
 /**
- * The calls that wait for one statement, and what becomes of each.
+ * The calls that wait for one statement, with their retries.
  *
- * A batch is only as weak as its rows: what the server refuses of many rows is split until only the guilty
- * caller has the error, and rows that another transaction is in the way of are sent again.
+ * If the server refuses a batch, it is split until only the guilty caller has the error. Rows that another
+ * transaction holds are sent again.
  *
  * A caller's promise is created in its own async context and only resolved here, so that it continues in
  * its own context, not in that of the call that filled the batch.

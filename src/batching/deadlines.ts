@@ -1,6 +1,5 @@
 /**
- * How long a call may take: from its start, through its wait for its turn and its connection, to the
- * database's answer.
+ * Limits the total time of a call: its wait for its turn, for a connection and for the database.
  *
  * @module
  */
@@ -9,16 +8,17 @@ import { AsyncResource } from 'node:async_hooks';
 import { StoreTimeoutError } from '../errors.js';
 import { monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
 
-/** What a call is waiting in. It takes the call out, or leaves it to end unheard. */
+/** What a call waits in. */
 export interface Holder {
+  /** Ends the caller's wait with an error. A statement that was already sent continues. */
   giveUp(error: StoreTimeoutError): void;
 }
 
-/** A moment at which a call gives up. */
+/** The moment at which a call gives up. */
 export class Deadline {
-  /** Where the call is now; `undefined` if it waits for nothing of the store's. */
+  /** What the call waits in; `undefined` if it waits for nothing. */
   holder: Holder | undefined;
-  /** Set when the moment has come. */
+  /** Set once the deadline has passed. */
   error: StoreTimeoutError | undefined;
   /** @internal The list of all deadlines, oldest first. */
   previous: Deadline | undefined;
@@ -44,7 +44,7 @@ export class Deadline {
 }
 
 /**
- * All deadlines of a store. They are all equally far away, so the oldest is always the first to pass: one
+ * All deadlines of a store. All calls have the same time, so the oldest deadline is always the next to pass: one
  * list and one timer serve them all, and a call that ends in time costs no timer.
  */
 export class Deadlines {
@@ -52,19 +52,19 @@ export class Deadlines {
   #first: Deadline | undefined;
   #last: Deadline | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** The timer belongs to the store, not to the request that came first. */
+  /** The timer belongs to the store, not to the first request. */
   readonly #context = new AsyncResource('connect-drizzle');
 
   constructor(seconds: number) {
     this.seconds = seconds;
   }
 
-  /** The deadline of what starts now, on the monotonic clock. */
+  /** Returns the deadline of a call that starts now, on the monotonic clock. */
   nowPlusTimeout(): number {
     return monotonicMs() + this.seconds * 1000;
   }
 
-  /** Starts a deadline. Each is ended once. */
+  /** Starts a deadline. {@link end} must follow. */
   start(): Deadline {
     const deadline = new Deadline(this.nowPlusTimeout());
     deadline.previous = this.#last;
@@ -86,7 +86,7 @@ export class Deadlines {
     deadline.next = undefined;
   }
 
-  /** Runs a call with a deadline of its own. */
+  /** Runs work with a deadline of its own. */
   async within<T>(work: (deadline: Deadline) => Promise<T>): Promise<T> {
     const deadline = this.start();
     try {
@@ -99,7 +99,7 @@ export class Deadlines {
   #wakeAt(atMs: number): NodeJS.Timeout {
     const ms = Math.max(Math.ceil(atMs - monotonicMs()), 1);
     return this.#context.runInAsyncScope(() =>
-      // If the event loop was blocked, answers may be waiting in the sockets: they count first.
+      // If the event loop was blocked, results may already be in the sockets: read them first.
       setTimeout(() => setImmediate(() => setImmediate(() => this.#wake())), ms).unref(),
     );
   }

@@ -1,12 +1,12 @@
 /**
- * Statements that go past the lanes: checks of the table, pruning, heartbeats.
+ * Statements that bypass the lanes: table checks, pruning, heartbeats.
  *
  * @module
  */
 import type { Connection, Driver } from '../drivers/driver.js';
 import type { Deadlines } from './deadlines.js';
 
-/** Runs work on a connection of its own, within the time of a call. Closes the connection if that is over. */
+/** Runs work on a connection of its own, for at most `timeout`; then closes the connection. */
 export function runDirect<T>(
   driver: Driver,
   deadlines: Deadlines,

@@ -33,10 +33,10 @@ export class KeyedLock {
   readonly #lines = new Map<string, Line>();
 
   /**
-   * Enters the line of an id; whoever entered leaves once. Returns `undefined` if the turn has come at once,
-   * else a promise of it.
+   * Enters the line of an id. Returns `undefined` if the call may run at once, otherwise a promise that
+   * resolves when it may. Afterwards the caller must {@link leave} once.
    *
-   * @throws {StoreTimeoutError} through the promise, at the deadline; there is nothing to leave then
+   * @throws {StoreTimeoutError} through the promise, at the deadline; the caller must not leave then
    */
   enter(id: string, isExclusive: boolean, deadline: Deadline): Promise<void> | undefined {
     const line = this.#lines.get(id);
@@ -75,7 +75,7 @@ export class KeyedLock {
     }
   }
 
-  /** Takes the next call that still waits; with `isExclusive`, only if it is of that kind. */
+  /** Takes the next call that still waits; with `isExclusive`, only if it is of the same kind. */
   #next({ waiting }: Line, isExclusive?: boolean): Waiting | undefined {
     while (waiting?.[0]?.isOver) waiting.shift();
     const next = waiting?.[0];

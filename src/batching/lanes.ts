@@ -1,15 +1,15 @@
 /**
- * When statements are sent, and which.
+ * Decides when a statement is sent, and for which calls.
  *
- * A lane is one connection's worth of statements in flight. There are few, and reads and writes have
- * their own, so that a burst of sessions takes neither the app's connections nor each other's. A lane
- * first acquires its connection, then takes the calls that wait: a call that gives up while it waits was
- * never sent.
+ * A lane is one connection's worth of statements in flight. There are few lanes, so a burst of calls
+ * cannot take all of the app's connections. Reads and writes have lanes of their own, so they do not
+ * wait for each other. A lane first acquires its connection, then takes the calls that wait: a call that
+ * times out while it waits was never sent.
  *
- * An idle lane sends what one turn of the event loop brings, from however many sockets; no call waits for
- * a timer. (Sent one by one, the calls of 64 connections took a tenth more of an Express app's time.)
+ * An idle lane sends the calls of one turn of the event loop, from all sockets; no call waits for a
+ * timer. (Measured: sending the calls of 64 connections one by one cost an Express app a tenth more time.)
  * While statements are in flight, calls gather, and the next free lane takes the oldest. So batches grow
- * with the load and vanish without it.
+ * with the load; without load there are none.
  *
  * @module
  */
@@ -20,7 +20,7 @@ import { StoreTimeoutError } from '../errors.js';
 import { setImmediate, setTimeout } from '../util/clock.js';
 import type { Deadlines } from './deadlines.js';
 
-/** Free lanes share what waits, so that server and client work at the same time. Fewer rows are not worth a statement. */
+/** Free lanes share the waiting calls, so that server and client work in parallel. Fewer are not worth a statement. */
 const MIN_SHARE = 8;
 
 /**
@@ -56,7 +56,7 @@ export class Lanes {
   #running = 0;
   #isFlushing = false;
   #holding: NodeJS.Timeout | undefined;
-  /** Connections that a statement opens belong to the store, not to the request that came first. */
+  /** Connections that a lane opens belong to the store, not to the first request. */
   readonly #context = new AsyncResource('connect-drizzle');
 
   constructor(count: number, driver: Driver, deadlines: Deadlines) {
@@ -65,11 +65,11 @@ export class Lanes {
     this.#deadlines = deadlines;
   }
 
-  /** Sends what waits, together with what else comes in this turn of the event loop. */
+  /** Sends the waiting calls, together with others that come in this turn of the event loop. */
   flushSoon(): void {
     if (this.#isFlushing || this.#free === 0) return;
     this.#isFlushing = true;
-    // Callers that were answered together come back together: they need not wait for other sockets.
+    // Callers that got their results together come back together: they need not wait for other sockets.
     queueMicrotask(this.#decide);
   }
 
@@ -131,7 +131,7 @@ export class Lanes {
     );
   }
 
-  /** Calls give up at their own deadlines; any other failure is theirs, unless another lane can serve them. */
+  /** Calls time out at their own deadlines. Any other error fails them, unless another lane can serve them. */
   #notAcquired(error: unknown): void {
     const isLast = this.#acquiring === 0 && this.#running === 0;
     if (isLast && !(error instanceof StoreTimeoutError)) {
@@ -148,8 +148,8 @@ export class Lanes {
       return;
     }
     this.#running += 1;
-    // A statement has its time from the moment it is sent. Then its connection is closed: what has been
-    // silent for so long may stay so.
+    // A statement may take `timeout` from the moment it is sent. Then its connection is closed, since the
+    // server may never respond.
     const limit = this.#deadlines.start();
     limit.holder = { giveUp: () => connection.destroy() };
     const share = Math.ceil(queue.size / (this.#free + this.#acquiring + 1));

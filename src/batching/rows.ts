@@ -1,7 +1,7 @@
 /**
- * The rows of the session table, one at a time: what the store reads and writes through. Behind it, calls
- * of one id are put in order, calls of many ids share a statement, and texts are turned into what is
- * stored. The cache implements the same contract around this one.
+ * Reads and writes the rows of the session table, one at a time. Calls of one id run in order, calls of many
+ * ids share a statement, and texts are converted to their stored form. The cache implements the same
+ * interface in front of this one.
  *
  * @module
  */
@@ -41,13 +41,13 @@ export interface Rows {
   write<T>(id: string, deadline: Deadline, work: (writes: RowWrites) => Promise<T>): Promise<T>;
   /** Moves an expiry. Waiting touches of one id become one. `onDone` runs before any later call of the id. */
   touch(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided>;
-  /** Says that rows have ended other than by {@link write}. */
+  /** Reports rows that were ended without {@link write}. */
   ended(ids: readonly string[]): void;
 }
 
-/** Turns the text of a session into what is stored, and back. */
+/** Converts the text of a session to its stored form, and back. */
 export interface Sealing {
-  /** Whether a text is stored as it is. */
+  /** Whether the stored form is the text itself. */
   readonly isPlain: boolean;
   seal(id: string, text: string): string;
   unseal(id: string, stored: string): string;
@@ -127,7 +127,7 @@ export class BatchedRows implements Rows {
   ended(): void {}
 }
 
-/** A turn to write: over when its work has ended, and so has every statement that it sent. */
+/** A turn to write. It ends when its work and all statements that the work sent have ended. */
 class Writing implements RowWrites {
   readonly #send: Sends;
   readonly #deadline: Deadline;
@@ -184,7 +184,7 @@ class WaitingTouch {
     this.row = row;
   }
 
-  /** As if both had been sent: the session was alive at the first, and stays until the later expiry. */
+  /** Merges a touch, as if both had been sent: the session was alive at the first, and the later expiry holds. */
   join(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided> {
     const { aliveAt, expiresAt } = this.row;
     const later = row.createdAt === 0 ? row.expiresAt : Math.max(row.expiresAt, expiresAt);
@@ -231,7 +231,7 @@ class Member implements Holder {
   }
 }
 
-/** What fails before it first waits must give its turn back, too. */
+/** An async function, so that work that throws synchronously gives its turn back, too. */
 async function started<T>(work: (writes: RowWrites) => Promise<T>, writing: Writing): Promise<T> {
   return work(writing);
 }

@@ -1,7 +1,6 @@
 /**
- * Where a store's data is: from what an app passes to a connection that the store's statements run on.
- * All that differs between the drivers, and is not Drizzle's, stands behind {@link Connection}. No
- * driver is loaded before a store needs it.
+ * Recognises what an app passes as the source of a store, and opens it as a {@link Driver}. No driver's
+ * package is loaded before a store needs it.
  *
  * @module
  */
@@ -37,42 +36,46 @@ export interface PGliteSource {
   readonly dumpDataDir: unknown;
 }
 
-/** What `postgres()` of postgres-js gives. */
+/** The `sql` that `postgres()` of postgres-js returns. */
 export interface PostgresJsSource {
   readonly options: object;
   readonly unsafe: unknown;
   readonly listen: unknown;
 }
 
-/** What a store can be opened on: see the README's table of sources. */
+/** What a store can be opened on: see the table of sources in the README. */
 export type Source = DrizzleSource | PoolSource | PGliteSource | PostgresJsSource | string;
 
-/** @internal What concerns a pool of the store's own. */
+/** @internal Settings for a pool that the store itself opens. */
 export interface OwnPool {
-  /** Seconds after which a connection that does not answer is given up. */
+  /** Seconds that connecting may take. */
   readonly timeout: number;
-  /** Gets the failures of idle connections. */
+  /** Called when an idle connection fails. */
   readonly onIdleError: (error: unknown) => void;
 }
 
-/** @internal A checked source: what it is, and how it is opened. */
+/** @internal A recognised source. */
 export interface Opener {
   /** Whether its sessions end with the process. */
   readonly inMemory: boolean;
-  /** An embedded database makes its own table. */
+  /** Whether it is an embedded database, which creates its own table. */
   readonly embedded: boolean;
-  /** The app's Drizzle database, which knows how it cases names. */
+  /** The app's Drizzle database, for its `casing`. */
   readonly drizzle: object | undefined;
   /** Keeps a broken connection of the app's pool from ending the process, until the returned function is called. */
   readonly guard?: (report: (error: unknown) => void) => () => void;
   open(settings: OwnPool): Promise<Driver>;
 }
 
-const TAKEN =
+const ACCEPTED =
   'a Drizzle database (node-postgres, postgres-js or PGlite), a pg.Pool, a PGlite, a postgres-js sql, ' +
   "a 'postgres://…' URL, a folder ('./data'), or nothing or 'memory://' for an in-memory store";
 
-/** @internal Tells what a source is, or throws a TypeError; nothing is opened. */
+/**
+ * @internal Recognises a source without opening it.
+ *
+ * @throws {InvalidArgumentError}
+ */
 export function openerFor(source: unknown): Opener {
   if (typeof source === 'string') return openerForText(source);
   if (source === undefined || source === null) {
@@ -87,9 +90,9 @@ export function openerFor(source: unknown): Opener {
   throw refused(describe(source));
 }
 
-function refused(came: string): InvalidArgumentError {
+function refused(got: string): InvalidArgumentError {
   return new InvalidArgumentError(
-    `The source of a session store must be ${TAKEN}, but got ${came}`,
+    `The source of a session store must be ${ACCEPTED}, but got ${got}`,
   );
 }
 
@@ -105,15 +108,15 @@ function openerForText(text: string): Opener {
   const isPath = text.startsWith('.') || isAbsolute(text) || /^[A-Za-z]:[\\/]/.test(text);
   if (!isPath && scheme !== undefined) throw refused(`the scheme '${scheme}:'`);
   if (text === 'undefined' || text === 'null')
-    throw refused(`the text '${text}' (an unset variable?)`);
+    throw refused(`the string '${text}' (an unset variable?)`);
   if (!isPath && !/^[\w-]+$/.test(text)) {
-    throw refused("a text that is neither a URL nor a folder; write a relative folder as './…'");
+    throw refused("a string that is neither a URL nor a folder; write a relative folder as './…'");
   }
   if (text.includes('\0')) throw refused('a folder with a NUL in it');
   return pgliteOpener(resolve(text));
 }
 
-/** A Drizzle database: the store builds its own on the client, so that the app's logger, cache, casing and replicas do not apply. */
+/** A Drizzle database. The store uses only its client, so the app's logger, cache and replicas do not apply. */
 function openerForDrizzle(source: object): Opener {
   const database = property(source, '$primary') ?? source;
   if (typeof database !== 'object') throw refused(describe(source));
@@ -136,7 +139,7 @@ function openerForDrizzle(source: object): Opener {
   return opener;
 }
 
-/** Drivers are told apart by shape: the app may load another copy of a driver than the store would. */
+/** Recognises a client by its shape, not by `instanceof`: the app may load another copy of the driver. */
 function openerForClient(client: object, drizzle: object | undefined): Opener | undefined {
   if (typeof client === 'function') {
     if (!('unsafe' in client)) return undefined;
@@ -171,7 +174,7 @@ function poolOpener(pool: PgPool, drizzle: object | undefined): Opener {
 }
 
 function urlOpener(url: string): Opener {
-  if (!URL.canParse(url)) throw refused('a postgres URL that cannot be read');
+  if (!URL.canParse(url)) throw refused('an invalid postgres URL');
   return {
     inMemory: false,
     embedded: false,
@@ -229,7 +232,7 @@ function pgliteOpener(target: string | Pglite | undefined, drizzle?: object): Op
   };
 }
 
-/** How a Drizzle database names a column: as it is named, or by its `casing` where it has no name. */
+/** Returns a function that names columns like a Drizzle database: a column without a name follows its `casing`. */
 export function nameIn(database: object | undefined): (column: AnyPgColumn) => string {
   const casing = property(property(database, 'dialect'), 'casing');
   const byCasing = property(casing, 'getColumnCasing');
@@ -240,7 +243,7 @@ export function nameIn(database: object | undefined): (column: AnyPgColumn) => s
   };
 }
 
-/** The names by which Drizzle tells its classes apart, of the object's own class first. */
+/** Returns Drizzle's names for the classes of an object (`entityKind`), its own class first. */
 function entityKinds(value: object): string[] {
   const kinds: string[] = [];
   for (

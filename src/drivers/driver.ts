@@ -1,5 +1,5 @@
 /**
- * What the store needs of a database driver. Each driver has one file beside this one.
+ * The driver interface. Each driver implements it in one file of this folder.
  *
  * @module
  */
@@ -13,11 +13,11 @@ export interface Query {
   readonly name: string | undefined;
 }
 
-/** A connection that nobody else uses until it is released. */
+/** A connection that nothing else uses until it is released. */
 export interface Connection {
   /** Runs a statement and returns its rows, each an array of its columns. */
   run(query: Query, values: readonly Value[]): Promise<readonly (readonly Value[])[]>;
-  /** Gives the connection back. */
+  /** Makes the connection available to others again. */
   release(): void;
   /** Closes the connection at once, so that its statement fails; the driver opens another one when needed. */
   destroy(): void;
@@ -36,7 +36,7 @@ export interface Driver {
   readonly listen: Listen;
   /** Runs statements in a transaction of its own; rolls it back if `work` fails. */
   transaction<T>(work: (on: Connection) => Promise<T>): Promise<T>;
-  /** Closes what the store itself has opened. */
+  /** Closes only what the store itself opened. */
   close(): Promise<void>;
 }
 

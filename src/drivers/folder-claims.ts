@@ -22,7 +22,7 @@ export const sleep = timersPromises.setTimeout;
 
 const BEAT_MS = 2000;
 const POLL_MS = 500;
-/** How long an owner whose socket cannot be asked counts as alive without a beat. */
+/** How long an owner counts as alive without a beat, if its socket cannot be checked. */
 const PATIENCE_MS = 8000;
 
 const isWindows = process.platform === 'win32';
@@ -30,29 +30,29 @@ const isWindows = process.platform === 'win32';
 const MAX_SOCKET_PATH_BYTES = 103;
 const MAX_TRIES = 100;
 
-/** @internal What the name of a claim's file says. */
+/** @internal The parts of the name of a claim's file. */
 export interface Claim {
   readonly token: string;
   /** The pid of the owner, as the owner sees it. */
   readonly pid: number;
-  /** The running kernel (one boot of one machine): under another one, the socket cannot be asked. */
+  /** The running kernel (one boot of one machine): under another one, the socket cannot be checked. */
   readonly kernel: string;
 }
 
-/** @internal The claim of somebody else. */
+/** @internal A claim of another owner. */
 export interface FoundClaim extends Claim {
-  /** Whether the owner has the folder. Otherwise it is still finding out. */
+  /** Whether the owner has the folder. Otherwise it is still checking the claims of others. */
   readonly holds: boolean;
 }
 
-/** The claims that this copy of the module has made, to withdraw at exit. */
+/** The claims of this copy of the module, to withdraw at exit. */
 const owned = new Set<OwnClaim>();
 
 function withdrawAll(): void {
   for (const claim of owned) claim.withdrawAtExit();
 }
 
-/** @internal A claim of one's own. */
+/** @internal This opener's own claim. */
 export class OwnClaim implements Claim {
   readonly token: string;
   readonly pid = process.pid;
@@ -89,7 +89,7 @@ export class OwnClaim implements Claim {
     }
   }
 
-  /** Gives the socket its name when it listens: one that refuses a connection has no owner any more. */
+  /** Names the socket only once it listens. So a named socket that refuses a connection has no owner any more. */
   async #publish(): Promise<void> {
     if (this.#server !== undefined && !isWindows) {
       await rename(newSocketOf(this.#directory, this), socketOf(this.#directory, this));
@@ -98,7 +98,7 @@ export class OwnClaim implements Claim {
     await file.close();
   }
 
-  /** Marks the claim as the one that has the folder. Throws ENOENT if somebody has deleted it. */
+  /** Marks the claim as the one that has the folder. Throws ENOENT if the claim was deleted. */
   async hold(): Promise<void> {
     const file = await open(fileOf(this.#directory, this), 'r+');
     try {
@@ -122,7 +122,7 @@ export class OwnClaim implements Claim {
       for (const path of pathsOf(this.#directory, this)) rmSync(path, { force: true });
       rmdirSync(this.#directory);
     } catch {
-      // What is left here, the next opener deletes.
+      // The next opener deletes what is left.
     }
   }
 
@@ -132,7 +132,7 @@ export class OwnClaim implements Claim {
     if (owned.size === 0) process.off('exit', withdrawAll);
   }
 
-  /** Moves the file's time on. It reads no clock, since an app's test may have replaced that. */
+  /** Moves the file's time forward without reading a clock, which an app's test may have replaced. */
   async #beat(): Promise<void> {
     const file = fileOf(this.#directory, this);
     try {
@@ -148,7 +148,7 @@ export class OwnClaim implements Claim {
   }
 }
 
-/** @internal Returns the claims of others. Deletes sockets that are left of dead owners without a claim. */
+/** @internal Returns the claims of others. Deletes the sockets of dead owners that have no claim. */
 export async function claimsOfOthers(directory: string, own: Claim): Promise<FoundClaim[]> {
   const names = await readdir(directory);
   const claims = names.map(parse).filter((claim) => claim !== undefined);
@@ -169,10 +169,10 @@ export async function claimsOfOthers(directory: string, own: Claim): Promise<Fou
 }
 
 /**
- * @internal Tells whether the owner of a claim lives. Its socket decides at once, and an owner that is
- * blocked or stopped still counts as alive. If the socket cannot be asked (another host, a file system
+ * @internal Returns whether the owner of a claim is alive. Its socket decides at once; an owner that is
+ * blocked or stopped still counts as alive. If the socket cannot be checked (another host, a file system
  * without sockets), the owner counts as alive while its file's time changes. Such an owner loses the
- * folder if it blocks for longer than `PATIENCE_MS`: without that limit, a host that crashed would keep
+ * folder if it blocks for longer than `PATIENCE_MS`. Without that limit, a host that crashed would keep
  * the folder until a person deletes the lock.
  */
 export async function isAlive(directory: string, claim: Claim): Promise<boolean> {
@@ -234,7 +234,7 @@ async function listen(directory: string, token: string): Promise<Server | undefi
   return server;
 }
 
-/** Asks a socket whether it has an owner. The kernel answers, even if the owner's event loop is blocked. */
+/** Checks whether a socket has an owner. The kernel accepts connections even if the owner's event loop is blocked. */
 async function ask(directory: string, name: string): Promise<'alive' | 'dead' | 'unknown'> {
   const failure = await withAddress(directory, name, (path) => {
     return new Promise<unknown>((resolve) => {
@@ -246,7 +246,7 @@ async function ask(directory: string, name: string): Promise<'alive' | 'dead' | 
       });
     });
   }).catch((error: unknown) => error);
-  // EAGAIN: so many others are asking that they have to queue.
+  // EAGAIN: the socket's queue of connections is full.
   if (failure === undefined || codeOf(failure) === 'EAGAIN') return 'alive';
   return codeOf(failure) === (isWindows ? 'ENOENT' : 'ECONNREFUSED') ? 'dead' : 'unknown';
 }
@@ -269,7 +269,7 @@ async function withAddress<T>(
   }
 }
 
-/** Watches a file until its time changes or patience ends. Counts its looks instead of reading a clock. */
+/** Watches a file until its time changes or `PATIENCE_MS` is over. Counts its polls instead of reading a clock. */
 async function hasBeats(file: string): Promise<boolean> {
   const timeOf = () =>
     stat(file).then(
@@ -302,7 +302,7 @@ function bootId(): string {
   }
 }
 
-/** @internal The `code` of a Node error. Under Jest, those are no instances of `Error`. */
+/** @internal The `code` of a Node error. Under Jest, they are not instances of `Error`. */
 export function codeOf(error: unknown): string | undefined {
   return typeof error === 'object' && error !== null && 'code' in error
     ? String(error.code)

@@ -1,7 +1,7 @@
 /**
- * The lock on an embedded database's folder: two that have one PGlite folder open overwrite each other's
- * writes without an error. The lock is inside the folder, since containers that share a folder need not
- * share the one above it.
+ * Locks the folder of an embedded database: two PGlites on one folder overwrite each other's writes
+ * without an error. The lock is inside the folder, because containers that share a folder may not share
+ * its parent folder.
  *
  * @module
  */
@@ -13,14 +13,14 @@ import { claimsOfOthers, codeOf, isAlive, OwnClaim, remove, sleep } from './fold
 /** The directory inside the folder that holds the claims. */
 const CLAIMS = 'connect-drizzle.lock';
 const POLL_MS = 25;
-/** How often another opener is waited for that is finding out whether it may have the folder. */
+/** How often to poll while another opener is still deciding whether it may have the folder. */
 const MAX_POLLS = 400;
-/** How long an empty lock file of version 1.0.0 may be one that is being written. */
+/** How long to wait for the pid in an empty lock file of version 1.0.0, which may still be written. */
 const WRITING_MS = 5000;
 
 /**
- * Returns the real path of a folder, which need not exist: one name for it, whatever symbolic links
- * lead to it (PGlite does not follow them). Creates the folders above it.
+ * Returns the real path of a folder, which may not exist yet. PGlite does not follow symbolic links.
+ * Creates the parent folders.
  *
  * @throws {FolderError} if they cannot be created
  */
@@ -60,7 +60,7 @@ export async function lockFolder(folder: string): Promise<() => Promise<void>> {
 }
 
 /**
- * Returns when nobody else can have the folder. Each opener creates its claim first and looks at the
+ * Waits until no other opener can have the folder. Each opener creates its claim first and looks at the
  * others' afterwards, so of two openers at least one sees the other. The lower token goes first: the
  * higher one gives up, unless it had looked before the lower one came; then it has the folder soon.
  */

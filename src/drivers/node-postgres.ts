@@ -1,5 +1,5 @@
 /**
- * node-postgres: pools of `pg` and of what is built like it.
+ * node-postgres: pools of `pg`, and of packages with the same interface.
  *
  * @module
  */
@@ -47,16 +47,16 @@ export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
   };
 }
 
-/** The callers give up first, with an error that says so. */
+/** Added to the limit, so that callers time out first, with a clearer error. */
 const PATIENCE_MS = 100;
 
 /** Pools whose own options set no limit, and how many acquires are waiting on each. */
 const limited = new WeakMap<object, number>();
 
 /**
- * A pool's connect cannot be given up, and a client that never finishes connecting takes its place in the pool
- * for good. So while the store waits for a connection, a pool without a `connectionTimeoutMillis` gets one. The
- * pool may read it at any time until then: when another client is removed, it connects a new one.
+ * Acquires a client. `pool.connect()` cannot be cancelled, and a client that never finishes connecting keeps its
+ * place in the pool for good. So while the store waits, a pool without `connectionTimeoutMillis` has one: the pool
+ * may connect a new client at any time until then, for example when it removes another one.
  */
 function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
   const isIdle = pool.idleCount > pool.waitingCount;
@@ -139,7 +139,7 @@ function destroySocket(client: object): void {
   if (hasMethod(stream, 'destroy')) stream.destroy();
 }
 
-/** LISTEN on a client of its own, of the pool's own class and with its settings. */
+/** Listens on a separate client of the pool's own class, with the pool's settings. */
 function listenOn(pool: PgPool): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
     signal.throwIfAborted();
@@ -164,7 +164,7 @@ function listenOn(pool: PgPool): Listen {
       // Neither connecting nor listening keeps the process alive.
       unref(client);
       await connecting;
-      // TLS has made it another socket.
+      // With TLS, the client has another socket now.
       unref(client);
       await client.query(`listen "${channel}"`);
     } catch (error) {
@@ -194,11 +194,12 @@ interface ListeningClient {
 
 function newClient(pool: PgPool, options: object): ListeningClient {
   const Client = property(pool, 'Client');
-  if (typeof Client !== 'function') throw new TypeError('This pool has no class of clients');
+  if (typeof Client !== 'function')
+    throw new TypeError('This pool has no Client class to listen with');
   return Reflect.construct(Client, [options]);
 }
 
-/** A copy with the password, which pg-pool makes a property that a spread leaves out. */
+/** Copies the options with the password, which pg-pool makes non-enumerable. */
 function allOf(options: object): object {
   const copy: Record<string, unknown> = {};
   for (const key of Object.getOwnPropertyNames(options)) copy[key] = property(options, key);

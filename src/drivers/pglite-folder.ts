@@ -1,5 +1,5 @@
 /**
- * Opens a PGlite in a folder that has a lock in it.
+ * Opens a PGlite in a folder that already contains the lock.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { PGlite, PGliteOptions } from '@electric-sql/pglite';
 
-/** Opens the database in a folder, or creates it; `create` is what PGlite has under that name. */
+/** Opens the database in a folder, or creates it; `create` is `PGlite.create`. */
 export async function createInFolder(
   folder: string,
   create: (options: PGliteOptions) => Promise<PGlite>,

@@ -54,7 +54,7 @@ function listenOn(client: Pglite): Listen {
     const listening = client.listen(channel, (payload) => {
       if (!isOver) onMessage(payload);
     });
-    // The app may be in a transaction: the wait for it can be given up, the LISTEN cannot.
+    // LISTEN waits for a transaction of the app. It cannot be cancelled, but the wait for it can.
     const unlisten = await unlessAborted(listening, signal).catch((error) => {
       listening.then((stop) => stop()).catch(() => {});
       throw error;

@@ -9,7 +9,7 @@ import type { EventEmitter } from 'node:events';
 
 type Report = (error: unknown) => void;
 
-/** What this package keeps on a pool: one listener for all stores, of all copies of the package. */
+/** Attached to a pool: one listener for all stores, of all copies of the package. */
 interface Guard {
   /** Weak, so that the pool does not keep a store in memory that the app has forgotten to close. */
   readonly reports: Set<WeakRef<Report>>;
@@ -21,9 +21,9 @@ interface Guard {
 const GUARD = Symbol.for('connect-drizzle.pool-guard.1');
 
 /**
- * Listens to the pool's `error` event until the returned function is called. The first store reports;
- * if the app has a listener of its own, none does, since that one hears of the same error. The caller
- * must keep `report` in memory.
+ * Listens to the pool's `error` event until the returned function is called. Only the first store
+ * reports an error, and none if the app has a listener of its own, which gets the same error. The
+ * caller must keep `report` in memory.
  */
 export function guardPool(pool: object, report: Report): () => void {
   if (!isEmitter(pool)) return () => {};

@@ -1,7 +1,7 @@
 /**
- * postgres-js. Statements run on instances of the store's own, made with the app's settings, one connection
- * each: a connection of the app's pool can neither be acquired safely (when its socket dies, `sql.reserve()`
- * ends the process, or leaves every later query waiting) nor be closed when it falls silent.
+ * postgres-js. Statements run on instances of the store's own, created with the app's settings and one
+ * connection each. The app's own connections are not used: when a socket dies, `sql.reserve()` ends the process
+ * or leaves every later query waiting, and a connection that no longer responds cannot be closed.
  *
  * @module
  */
@@ -75,7 +75,7 @@ interface InstanceEvents {
   readonly onNotify?: (channel: string, payload: string) => void;
 }
 
-/** A postgres-js of one connection, which never reconnects by itself. */
+/** A postgres-js instance with one connection, which never reconnects by itself. */
 class Instance implements Connection {
   isUsable = true;
   readonly #sql: PostgresJs;
@@ -86,7 +86,7 @@ class Instance implements Connection {
   #isHeld: boolean;
   /** Hosts tried so far. */
   #tried = 0;
-  /** postgres-js can leave a query waiting whose connection could not be made. */
+  /** Fails the first query. postgres-js may leave it waiting if the connection fails. */
   #fail: (error: unknown) => void = () => {};
 
   /** `isHeld`: whether its socket keeps the process alive from the start. */
@@ -112,7 +112,7 @@ class Instance implements Connection {
       shared: { retries: 0, typeArrayMap: {} },
       onnotify: events.onNotify,
       onclose: () => {
-        // With several hosts, one that is no primary is closed, and the next one tried.
+        // With several hosts, postgres-js closes the connection to a server that is not primary and tries the next.
         if (this.#isConnected) this.#lose();
       },
       socket: (to: SocketOptions) => this.#openSocket(to),
@@ -162,7 +162,7 @@ class Instance implements Connection {
     return rows.map((row) => row.map(decoded));
   }
 
-  /** While it is held, its socket keeps the process alive. */
+  /** Takes it from the idle ones; until it is released, its socket keeps the process alive. */
   hold(): void {
     this.#isHeld = true;
     this.#socket?.ref();
@@ -182,7 +182,7 @@ class Instance implements Connection {
     this.#sql.end({ timeout: 0 }).catch(() => {});
   }
 
-  /** Closes it in order, so that the server does not log a lost connection. */
+  /** Closes it gracefully, so that the server does not log a lost connection. */
   async close(): Promise<void> {
     this.#lose();
     await this.#sql.end({ timeout: 1 });
@@ -195,7 +195,7 @@ class Instance implements Connection {
     this.#events.onLost();
   }
 
-  /** The store makes the sockets: those of postgres-js can neither be unref'd nor closed at once. */
+  /** Creates the sockets itself: those of postgres-js can neither be unref'd nor closed at once. */
   async #openSocket({ host, port, path }: SocketOptions): Promise<Socket> {
     try {
       if (this.#isConnected || !this.isUsable) throw new Error('The connection was lost');
@@ -203,7 +203,7 @@ class Instance implements Connection {
       const hosts = [host].flat();
       const ports = [port].flat();
       let failure: unknown = new Error('No host accepts the connection');
-      // Each host once: postgres-js asks again if a server is no primary.
+      // Each host once: postgres-js asks for another socket if a server is not primary.
       while (this.#tried < hosts.length) {
         const at = this.#tried;
         this.#tried += 1;
@@ -232,7 +232,7 @@ function decoded(bytes: Uint8Array | null): Value {
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
 }
 
-/** LISTEN. `sql.listen` is not used: it reconnects by itself and so hides that notifications were missed. */
+/** Listens without `sql.listen`, which reconnects by itself and so hides that notifications were missed. */
 function listenWith(sql: PostgresJs, load: () => Promise<MakePostgres>): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
     const make = await load();
@@ -276,7 +276,7 @@ interface SocketOptions {
 
 function connected(socket: Socket, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const giveUp = () => socket.destroy(new Error('The wait for the server was given up'));
+    const giveUp = () => socket.destroy(new Error('Gave up waiting for the server'));
     const settle = () => {
       socket.off('error', fail);
       signal.removeEventListener('abort', giveUp);

@@ -1,8 +1,8 @@
 import type { Connection } from './driver.js';
 
 /**
- * Runs work in a transaction on a connection, which it releases. The isolation level does not depend on the
- * app's default: after a wait for a lock, what its holder has done must be visible.
+ * Runs work in a transaction on a connection, and releases the connection. Sets the isolation level, whatever the
+ * app's default is: after waiting for a lock, a statement must see what the lock's holder committed.
  */
 export async function transactionOn<T>(
   on: Connection,
@@ -15,7 +15,7 @@ export async function transactionOn<T>(
     await run('commit');
     return result;
   } catch (error) {
-    // A connection that cannot roll back is of no more use to anybody.
+    // A connection that cannot roll back cannot be used again.
     await run('rollback').catch(() => on.destroy());
     throw error;
   } finally {

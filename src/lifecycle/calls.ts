@@ -7,21 +7,21 @@ export class Calls {
   #inFlight = 0;
   #onIdle: (() => void) | undefined;
 
-  /** Counts a call until it settles, and returns the result of `give` or `recover`. */
+  /** Counts a call until it settles, and returns the result of `onResult` or `onError`. */
   track<T, Result>(
     running: Promise<T>,
-    give: (value: T) => Result,
-    recover: (error: unknown) => Result,
+    onResult: (value: T) => Result,
+    onError: (error: unknown) => Result,
   ): Promise<Result> {
     this.#inFlight += 1;
     return running.then(
       (value) => {
         this.#end();
-        return give(value);
+        return onResult(value);
       },
       (error) => {
         this.#end();
-        return recover(error);
+        return onError(error);
       },
     );
   }

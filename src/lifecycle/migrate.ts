@@ -1,7 +1,7 @@
 /**
  * `store.migrate()`: runs the bundled migrations under the store's own table name, in one transaction.
- * A tracking table remembers which ones a table has had. Processes that migrate at the same time take
- * turns by an advisory lock; the later ones find nothing left to do.
+ * A tracking table records which ones a table has had. An advisory lock lets only one process migrate at
+ * a time; the others then find nothing left to do.
  *
  * @module
  */
@@ -76,14 +76,14 @@ export async function migrate(
       sql`insert into ${tracking} (table_name, migration) values (${tableName}::text, ${name}::text)`,
     );
   }
-  // Nothing of this is kept if the migrations cannot make the table usable.
+  // If the table cannot be used after the migrations, the error rolls all of this back.
   const after = await checkTable(on, expected);
   if (after.state === 'mismatch') {
     throw new MigrationError(`The migrations have run, but: ${after.message}`);
   }
 }
 
-/** Returns a function that puts this store's names into a generated statement. */
+/** Returns a function that replaces the names in a generated statement with this store's. */
 function renaming(tableName: string, table: string): (statement: string) => string {
   const ownNames = new Map([
     [DEFAULT_TABLE_NAME, table],

@@ -1,6 +1,6 @@
 /**
- * Pruning: a loop that waits and deletes what has expired, in batches that no reader waits for, until
- * none is left. When its signal is aborted it stops at once, in the middle of a run too.
+ * Pruning: a loop that waits, then deletes expired rows in batches until none are left. No reader waits
+ * for it. When its signal is aborted, it stops after the current batch.
  *
  * @module
  */
@@ -18,7 +18,7 @@ export interface PruneSettings {
   readonly onError: (error: unknown) => void;
 }
 
-/** Prunes at intervals, with a jitter of half, so that many processes do not prune at the same time. */
+/** Prunes at intervals, with a jitter of 50 %, so that many processes do not prune at the same time. */
 export async function pruneAtIntervals({
   interval,
   signal,

@@ -13,10 +13,10 @@ export type Callback<T> = (error?: unknown, result?: T) => void;
 
 /** @internal Runs the calls of a store and delivers their results. */
 export class Replies {
-  readonly #engine: Runtime;
+  readonly #runtime: Runtime;
 
-  constructor(engine: Runtime) {
-    this.#engine = engine;
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
   }
 
   /**
@@ -42,9 +42,9 @@ export class Replies {
     onError: (error: unknown) => unknown = rethrow,
   ): Promise<unknown> | undefined {
     if (typeof callback !== 'function') {
-      return this.promise(this.#engine.perform(prepare, onResult, onError));
+      return this.promise(this.#runtime.perform(prepare, onResult, onError));
     }
-    void this.#engine.perform(
+    void this.#runtime.perform(
       prepare,
       (value) => process.nextTick(reply, callback, onResult, value),
       (error) => process.nextTick(reply, callback, onError, error),
@@ -62,7 +62,7 @@ export class Replies {
 
   /** Runs a call whose caller handles its rejection. */
   perform<T>(run: (opened: Opened) => Promise<T>): Promise<T> {
-    return this.#engine.perform(() => run, identity<T>, rethrow);
+    return this.#runtime.perform(() => run, identity<T>, rethrow);
   }
 
   /**
@@ -70,11 +70,11 @@ export class Replies {
    * that would end the process.
    */
   promise<T>(promise: Promise<T>): Promise<T> {
-    promise.catch((error) => this.#engine.log('A session store call failed', error));
+    promise.catch((error) => this.#runtime.log('A session store call failed', error));
     return promise;
   }
 
-  /** Replies with what is done already. */
+  /** Replies with the outcome of a promise. */
   settle<T>(callback: Callback<T> | undefined, done: Promise<T>): Promise<T> | undefined {
     if (typeof callback !== 'function') return this.promise(done);
     done.then(
@@ -96,8 +96,8 @@ export class Replies {
    * `undefined` if the call has to run: no row is cached, or `load` threw and its caller must get the error.
    */
   cached<T>(id: string, load: (row: StoredRow) => T | undefined): T | null | undefined {
-    if (this.#engine.isClosed || tracing.get.hasSubscribers) return undefined;
-    const row = this.#engine.opened?.rows.peek(id);
+    if (this.#runtime.isClosed || tracing.get.hasSubscribers) return undefined;
+    const row = this.#runtime.opened?.rows.peek(id);
     try {
       return row && (load(row) ?? null);
     } catch {

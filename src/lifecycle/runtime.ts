@@ -1,6 +1,6 @@
 /**
- * What a store runs on: it opens the source at the first call, keeps the calls in order while the source
- * opens, connects realtime with the cache and the app's events, prunes, and closes all of it.
+ * The runtime of a store. It opens the source at the first call, keeps the calls in order while the source
+ * opens, passes announcements to the cache and the app's events, prunes, and closes everything.
  *
  * @module
  */
@@ -40,13 +40,13 @@ export class Runtime {
   readonly #opening: Opening;
   readonly #deadlines: Deadlines;
   readonly #calls = new Calls();
-  /** A field: the guard of the app's pool only holds it weakly. node-postgres adds the whole client to this error. */
+  /** A field: the pool's guard holds it only weakly. It converts the error, to which node-postgres adds the client. */
   readonly #onIdleError = (error: unknown) =>
     this.log(
       'An idle connection of the session store failed',
       storeError(error, this.#parts.table.label),
     );
-  /** Guards the app's pool from the start: it may lose a connection before the first call. */
+  /** Guards the app's pool from the start: a connection may break before the first call. */
   readonly #unguard: (() => void) | undefined;
   readonly #closing = new AbortController();
   readonly #pruning: Promise<void>;
@@ -233,7 +233,7 @@ export class Runtime {
     await this.#pruning;
     await this.realtime?.close();
     await this.#calls.idle();
-    // The last callers are answered in the next tick.
+    // The callbacks of the last calls run in the next tick.
     await new Promise((resolve) => setImmediate(resolve));
     await this.#opening.close();
     this.#unguard?.();

@@ -10,7 +10,7 @@ import type { Runtime } from './runtime.js';
 export interface StoreStats {
   /** Reads answered by the cache. */
   readonly hits: number;
-  /** Reads that the cache could not answer, or was not asked for (`update()`). */
+  /** Reads that the cache could not answer, and those that bypass it (`update()`). */
   readonly misses: number;
   /** Batched statements sent, without the reads that find out why a row was not written. */
   readonly statements: number;
@@ -33,8 +33,8 @@ export interface StoreStats {
 }
 
 /** @internal */
-export function statsOf(engine: Runtime, { saver, loader }: Sessions): StoreStats {
-  const { batcher, cache } = engine.opened ?? {};
+export function statsOf(runtime: Runtime, { saver, loader }: Sessions): StoreStats {
+  const { batcher, cache } = runtime.opened ?? {};
   return {
     hits: cache?.stats.hits ?? 0,
     misses: cache?.stats.misses ?? 0,
@@ -45,8 +45,8 @@ export function statsOf(engine: Runtime, { saver, loader }: Sessions): StoreStat
     merges: saver.stats.merges,
     dropped: saver.stats.dropped,
     unreadable: loader.unreadableRows,
-    pruned: engine.pruned,
-    sync: engine.realtime?.state ?? 'off',
+    pruned: runtime.pruned,
+    sync: runtime.realtime?.state ?? 'off',
     cached: cache?.size ?? 0,
   };
 }

@@ -1,7 +1,6 @@
 /**
- * Knows whether the session table can be used. The table is checked before the first call, before each
- * call after a failed check, and after a statement failed in a way that a changed table explains. A healthy
- * store pays nothing.
+ * Checks the session table before the first call, before each call after a failed check, and after a
+ * statement failed in a way that a changed table could explain. Otherwise calls cost no check.
  *
  * @module
  */
@@ -38,7 +37,7 @@ export class TableGuard {
   }
 
   /**
-   * Checks the table and returns where it is. A missing table is created with `create`; without it, nothing is
+   * Checks the table and returns its schema. A missing table is created with `create`; without it, nothing is
    * thrown, since the statement that needs the table fails by itself.
    *
    * @throws {TableMismatchError}

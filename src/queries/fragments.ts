@@ -84,7 +84,7 @@ export type InputColumn = Exclude<keyof InputTable['_']['columns'], 'id'>;
 /**
  * The parameters of a batch, one string a column, split into rows. They are split in CTEs, out of the
  * planner's sight: if it saw how long a list is, it would find each call's own plan a little cheaper than
- * the generic one, and plan every call anew.
+ * the generic one, and plan every call again.
  */
 export function inputOf<const Name extends InputColumn>(...names: readonly Name[]) {
   const all = ['id', ...names] as const;
@@ -148,7 +148,7 @@ export function fragmentsOf(settings: StatementSettings) {
       ? sql<string>`${owner}::${sql.raw(settings.userIdType)}`
       : undefined;
 
-  /** The owner whose sessions a statement is about. */
+  /** The owner of the sessions that a statement lists or ends. */
   const userParameter = sql<string>`${parameter('user')}::${sql.raw(settings.userIdType)}`;
 
   /** What a save changes, whatever it does to the expiry. */
@@ -236,7 +236,7 @@ export function fragmentsOf(settings: StatementSettings) {
    */
   const isLocked = (locked: Place) => and(eq(t.ctid, locked.ctid), eq(t.tableoid, locked.tableoid));
 
-  /** Locks the rows that nobody else has locked. */
+  /** Locks the rows that no other transaction has locked. */
   const lock = (condition: SQL | undefined) =>
     db.$with('locked').as(
       db

@@ -1,9 +1,9 @@
 /**
- * Statements for a batch of rows. Each is one implicit transaction, so it has committed when it answers.
+ * Statements for a batch of rows. Each is one implicit transaction, so it has committed when its result arrives.
  *
  * Rows to update are locked by a CTE with FOR UPDATE SKIP LOCKED and updated through their `ctid`. No
- * statement waits for a row, so no two can deadlock. What another transaction holds, or changed after this
- * statement's snapshot (the `ctid` is not visible then), is busy, and the caller's row is sent again.
+ * statement waits for a row, so no two can deadlock. A row that another transaction holds, or changed after
+ * this statement's snapshot (its `ctid` is not visible then), is busy and is sent again.
  * Postgres never inlines a CTE with a row lock, so MATERIALIZED is not needed.
  * (https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE)
  *
@@ -167,8 +167,8 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
           )
           .from(locked)
           .innerJoin(input, eq(input.id, locked.id))
-          // Found by id, too: many rows are locked here, and a plan made while the table was empty would
-          // look for their places by reading all of it.
+          // Found by id, too: a plan made while the table was empty would read the whole table to find the
+          // many locked rows by `ctid`.
           .where(
             and(
               includes(t.id),

@@ -1,6 +1,6 @@
 /**
  * Statements for one row, the common case: no CTE, no joined parameters, a third to a half of the server's
- * time. None waits for a row that somebody else has locked: `ctid = (select ctid … for update skip locked)`
+ * time. None waits for a row that another transaction has locked: `ctid = (select ctid … for update skip locked)`
  * finds nothing then. Only two waits remain, an id that is just being inserted and an app's foreign key;
  * `lock_timeout` limits them.
  *

@@ -1,5 +1,5 @@
 /**
- * What becomes of each row of a statement, whether it was sent for one row or for many.
+ * Finds the outcome of each row of a statement, for one row or for many.
  *
  * @module
  */
@@ -64,7 +64,7 @@ export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
     ),
   };
 
-  /** Judges the rows of a write: those it changed, and by a read those it did not. */
+  /** Returns the outcome of each row of a write. Reads the rows that the write did not change. */
   async function judged<Row extends { readonly id: string }, Result>(
     on: Connection,
     rows: readonly Row[],
@@ -76,7 +76,7 @@ export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
     if (changed.size === rows.length) return rows.map(success);
     const others = rows.filter((row) => !changed.has(row.id)).map((row) => row.id);
     const stored = await many.read(on, others).catch((error) => {
-      // What was written stays written, whatever becomes of the rest: they are sent again.
+      // The changed rows have been committed. The others count as busy and are sent again.
       if (changed.size > 0) return undefined;
       throw error;
     });
@@ -87,7 +87,7 @@ export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
   }
 }
 
-/** A statement for one row alone, and one for several. */
+/** Uses one statement for a row alone, and another for several. */
 function alone<Row, Result>(
   one: (on: Connection, row: Row) => Promise<Result>,
   several: RowStatement<Row, Result>,

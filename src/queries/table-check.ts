@@ -22,7 +22,7 @@ export interface Mismatch {
   /** The schema that the table is in, if the role can see it. */
   readonly schemaName: string | undefined;
   readonly reason: MismatchReason;
-  /** The package whose table it is, if recognised. */
+  /** The package that owns the table, if recognised. */
   readonly owner: string | undefined;
   /** What is wrong, and what to do. */
   readonly message: string;
@@ -36,7 +36,7 @@ export interface Located {
 
 export type Verdict = Located | Mismatch;
 
-/** Finds out whether a store can use its table. */
+/** Checks whether a store can use its table. */
 export async function checkTable(on: Connection, expected: ExpectedTable): Promise<Verdict> {
   const facts = await readFacts(on, { ...expected, idName: expected.rows.id.name });
   return judge(expected, facts);
@@ -98,7 +98,7 @@ function foreign(
   missing: readonly string[],
 ): Mismatch {
   const owner = ownerOf(names);
-  const whose =
+  const belongs =
     owner === undefined
       ? 'is not a table of connect-drizzle'
       : `belongs to ${owner.name}: it has the columns ${listed(owner.columns)}`;
@@ -109,7 +109,7 @@ function foreign(
   return mismatch(
     schema,
     'foreign',
-    `The table ${label} ${whose}; ${lacks(missing)}. Use another table: ${ANOTHER_TABLE}${importing}`,
+    `The table ${label} ${belongs}; ${lacks(missing)}. Use another table: ${ANOTHER_TABLE}${importing}`,
     owner?.name,
   );
 }
@@ -170,7 +170,7 @@ function faultsOf(expected: ExpectedTable, facts: TableFacts): Fault[] {
   return faults;
 }
 
-/** Faults of the columns that the store reads and writes, except that they are missing. */
+/** Faults of the columns that the store reads and writes. Missing columns are not among them. */
 function ownColumnFaults(expected: ExpectedTable, { columns, userType }: TableFacts): Fault[] {
   const { rows: view, withUser, userIdNullable } = expected;
   const found = new Map(columns.map((column) => [column.name, column]));
@@ -214,7 +214,7 @@ function keyFaults({ rows: view }: ExpectedTable, { columns, hasKey }: TableFact
   if (hasKey || !columns.some((column) => column.name === name)) return [];
   return [
     {
-      text: `the column ${name} is no primary key and has no other unique index that is valid, not deferrable and not partial`,
+      text: `the column ${name} is not the primary key and has no other unique index that is valid, not deferrable and not partial`,
     },
   ];
 }

@@ -31,7 +31,7 @@ export interface TableFacts {
   /** Whether `on conflict (id)` finds a unique index. */
   readonly hasKey: boolean;
   readonly hasRules: boolean;
-  /** The commands that row-level security lets the role run on no row, because no policy allows them. */
+  /** The commands that no policy of the row-level security allows the role. */
   readonly withoutPolicy: readonly string[];
   readonly maySelect: boolean;
   readonly mayDelete: boolean;
@@ -39,7 +39,7 @@ export interface TableFacts {
   readonly userType: { readonly name: string; readonly category: string } | null;
 }
 
-/** There is no such table, or the role may not use the schema that holds it. */
+/** The table does not exist, or the role may not use its schema. */
 export interface NoTable {
   readonly kind: null;
   /** The schema in which it would be created. */
@@ -140,7 +140,7 @@ export function quoted(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
-/** The shape is the query's; this only tells it from what a driver may have made of it. */
+/** The query defines the shape. This only checks that the driver returned its JSON. */
 function isFacts(value: unknown): value is TableFacts | NoTable {
   return isRecord(value) && (value.kind === null || Array.isArray(value.columns));
 }

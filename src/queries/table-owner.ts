@@ -12,7 +12,7 @@ export interface Owner {
   readonly canImport: boolean;
 }
 
-/** A package, and the columns that all have to be there; of several spellings, one. */
+/** A package, and the columns that its table must have. A list holds alternative names of one column. */
 interface Fingerprint {
   readonly name: string;
   readonly columns: readonly (string | readonly string[])[];
@@ -21,7 +21,7 @@ interface Fingerprint {
 
 const EXPIRY = ['expires_at', 'expires', 'idle_expires', 'active_expires', 'expiry'];
 
-/** The first that fits is the owner: later ones are less specific. */
+/** The first match is the owner: later ones are less specific. */
 const FINGERPRINTS: readonly Fingerprint[] = [
   { name: 'connect-pg-simple', columns: ['sid', 'sess', 'expire'], canImport: true },
   { name: 'Laravel', columns: ['payload', 'last_activity'] },
@@ -36,8 +36,8 @@ const FINGERPRINTS: readonly Fingerprint[] = [
 ];
 
 /**
- * Returns the package that a table with these columns belongs to, if it is a known one. Case and underscores do not
- * count: an ORM may turn `sessionToken` into `session_token`.
+ * Returns the package that owns a table with these columns, if known. Ignores case and underscores, because an ORM
+ * may turn `sessionToken` into `session_token`.
  */
 export function ownerOf(names: Iterable<string>): Owner | undefined {
   const spelled = new Map([...names].map((name) => [plain(name), name]));

@@ -41,7 +41,7 @@ const ROWS_PER_STATEMENT = 1000;
 export function tableStatements(settings: StatementSettings, f: Fragments): TableStatements {
   const { rows: t, prepared } = settings;
 
-  /** Deletes rows that nobody holds. In a partitioned table, each partition has a row at the same `ctid`. */
+  /** Deletes rows that nothing else has locked. In a partitioned table, each partition has a row at the same `ctid`. */
   const deletion = (condition: SQL | undefined, limit: number | Placeholder) => {
     const locked = db
       .$with('locked')
@@ -179,8 +179,8 @@ export function tableStatements(settings: StatementSettings, f: Fragments): Tabl
     db.select({ id: t.id }).from(t).where(f.isOurs).limit(0),
   );
 
-  // Once the queue of notifications has been full, Postgres refuses every one, even after all listeners
-  // have caught up, until somebody asks how full it is.
+  // Once the notification queue has been full, Postgres refuses every notification until
+  // `pg_notification_queue_usage()` is called, even after all listeners have caught up.
   const send = statement('notify', prepared, ['channel', 'payload'], (p) =>
     db
       .select({ sent: notify(p.channel, p.payload).as('sent') })

@@ -63,7 +63,7 @@ export interface SessionView {
  *
  * @param nameOf returns a column's name in the database
  * @param withUser whether the store fills `user_id`
- * @throws {InvalidArgumentError} if it is no Postgres table, or lacks a session column
+ * @throws {InvalidArgumentError} if it is not a Postgres table, or lacks a session column
  */
 export function viewOf(
   table: AppTable,

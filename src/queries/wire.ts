@@ -2,7 +2,7 @@
  * The wire format: how rows travel to the server and back.
  *
  * All parameters and results are strings. Many rows travel column by column, each column as one string:
- * ids and numbers joined by a comma, session data by U+001F, neither of which they can contain. In SQL,
+ * ids and numbers joined by a comma, session data by U+001F. They never contain their separator. In SQL,
  * `string_to_array` splits them. A driver escapes every element of an array, but passes a string as it is.
  *
  * @module

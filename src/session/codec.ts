@@ -1,9 +1,9 @@
 /**
- * Converts between a session and what is stored of it. There are three forms:
+ * Converts between a session and its stored form. There are three forms:
  *
  * - the session itself;
  * - its text: JSON, or what an app's serializer returns. Texts are compared, merged and cached;
- * - the stored form, always JSON: the text itself, or a JSON string of another serializer's text or of the ciphertext.
+ * - the stored form, always JSON: the text itself, or a JSON string with a serializer's text or the ciphertext.
  *
  * @module
  */
@@ -20,10 +20,10 @@ import type { Serializer } from '../options.js';
 import { hasMethod, isObject, isPlainObject } from '../util/guards.js';
 import type { SameValue } from './merge.js';
 
-/** A stored form that cannot be read: corrupt, encrypted under an unknown key, or no session. */
+/** A stored form that cannot be read: corrupt, encrypted under an unknown key, or not a session. */
 export class Unreadable extends Error {}
 
-/** A session as parsed: the app's data, which nothing has checked. */
+/** A parsed session: the app's data, not validated. */
 export type ParsedSession = SessionData & Record<string, unknown>;
 
 export class Codec {
@@ -52,7 +52,7 @@ export class Codec {
    */
   text(session: object): string {
     const text = isObject(session) && !Array.isArray(session) ? this.#textOf(session) : undefined;
-    // Reject what could not be read back: an array, or an object whose JSON is no object.
+    // Reject a value that could not be read back: an array, or an object whose JSON is not an object.
     if (text === undefined || (this.isJson && !text.startsWith('{'))) {
       throw new NotSerializableError('it is not an object');
     }
@@ -73,7 +73,7 @@ export class Codec {
   }
 
   /**
-   * Returns a new session object for a text.
+   * Parses a text into a new session object.
    *
    * @throws {Unreadable}
    */

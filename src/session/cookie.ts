@@ -33,7 +33,7 @@ export function timeOf(date: unknown): number | undefined {
 
 /**
  * Whether express-session can create a `Cookie` from a stored cookie and touch it (express-session/session/store.js,
- * `createSession`, and session/cookie.js). It throws if the cookie is no object, if a lifetime is neither a number nor
+ * `createSession`, and session/cookie.js). It throws if the cookie is not an object, if a lifetime is neither a number nor
  * falsy, and, in `Set-Cookie`, if a lifetime ends beyond any `Date`. It accepts every other value; `expires` is replaced
  * by the expiry of the row.
  */
@@ -52,7 +52,7 @@ function isUsableLifetime(ms: unknown): boolean {
 
 /** Returns the fields of an express-session `Cookie` without serializing it; `undefined` for any other object. */
 export function cookieData(cookie: unknown): CookieData | undefined {
-  // An app may replace `toJSON`; then only its JSON tells what is stored.
+  // An app may replace `toJSON`; then only its JSON shows what is stored.
   if (!isObject(cookie) || property(cookie, 'toJSON') !== TO_JSON) return undefined;
   const data = property(cookie, 'data');
   return isPlainObject(data) ? data : undefined;
@@ -77,8 +77,8 @@ export function isSameCookie(
 }
 
 /**
- * express-session sets `originalMaxAge` anew at each touch from two readings of the clock. It drifts by a millisecond, or
- * by more if the process is held up between the two. A drift is no change.
+ * express-session sets `originalMaxAge` again at each touch from two readings of the clock. It drifts by a millisecond, or
+ * by more if the process is held up between the two. A drift does not count as a change.
  */
 export const LIFETIME_DRIFT_MS = 100;
 

@@ -7,7 +7,7 @@ import { hash } from 'node:crypto';
 
 /**
  * Returns the id of a session: `base64url(SHA-256(sid))`, 43 characters. The table, events, `all()` and `sessions()` use
- * it. It is safe to show, since nobody can find the sid from it; a sid is random, so the hash needs no salt.
+ * it. It is safe to show: the sid cannot be derived from it. A sid is random, so the hash needs no salt.
  */
 export function idOf(sid: string): string {
   return hash('sha256', sid.isWellFormed() ? sid : illFormed(sid), 'base64url');

@@ -34,8 +34,8 @@ export class Loader {
   }
 
   /**
-   * Returns the session of a live row and remembers its origin. `isForRequest`: a row without a usable cookie is no
-   * session; otherwise it is returned as stored.
+   * Returns the session of a live row and remembers its origin. With `isForRequest`, a row without a usable cookie
+   * counts as no session; otherwise it is returned as stored.
    */
   loaded(row: StoredRow, isForRequest: boolean): SessionData | undefined {
     if (this.endOf(row) <= Date.now()) return undefined;

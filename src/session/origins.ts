@@ -18,7 +18,7 @@ export interface Loaded {
   userId: string | null;
   /** Milliseconds since 1970. */
   expiresAt: number;
-  /** Whether express-session has put the session into a `Session`, which drops some keys. */
+  /** Whether express-session has created a `Session` from it, which drops some keys. */
   readonly isInflated: boolean;
   /** The cookie as it was read; `undefined` once a save may have changed it. */
   cookie: CookieData | undefined;

@@ -9,7 +9,7 @@ import type { Rows } from '../batching/rows.js';
 import type { Ended } from '../queries/statements.js';
 import type { SaveResult } from './save.js';
 
-/** What ending sessions needs of an open store. */
+/** The parts of an open store that ending sessions needs. */
 export interface Opened {
   readonly rows: Rows;
   readonly batcher: Batcher;
@@ -68,7 +68,7 @@ export class Revoker {
     await this.#endAll(() => endBeyond(gainedUser, id, most, Date.now()), opened);
   }
 
-  /** Repeats a statement that ends some sessions at a time until it leaves none. Returns how many it ended. */
+  /** Repeats a statement that ends some sessions at a time until none are left. Returns how many were ended. */
   async #endAll(statement: () => Promise<Ended>, { rows, batcher }: Opened): Promise<number> {
     let count = 0;
     for (;;) {

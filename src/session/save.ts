@@ -100,7 +100,7 @@ export class Saver {
   }
 
   /**
-   * Returns what a save is to write.
+   * Returns what a save will write.
    *
    * @throws {NotSerializableError}
    * @throws {InvalidUserIdError}

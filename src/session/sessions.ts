@@ -1,5 +1,5 @@
 /**
- * The parts that together know what a session is.
+ * Creates the parts of a store that load, save and revoke sessions.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * `update()`: changes a session from what is stored, atomically.
+ * `update()`: changes the stored session atomically.
  *
  * @module
  */

@@ -26,8 +26,8 @@ export function userIdText(userId: unknown): string | null {
     );
   }
   if (typeof userId !== 'string') {
-    const came = typeof userId === 'object' ? describe(userId) : `a ${typeof userId}`;
-    throw new InvalidUserIdError(`A user id must be a string or a number, but is ${came}`);
+    const got = typeof userId === 'object' ? describe(userId) : `a ${typeof userId}`;
+    throw new InvalidUserIdError(`A user id must be a string or a number, but is ${got}`);
   }
   if (Buffer.byteLength(userId) > MAX_USER_ID_BYTES) {
     throw new InvalidUserIdError(`A user id must be at most ${MAX_USER_ID_BYTES} bytes long`);
@@ -49,9 +49,9 @@ export function mixesUsers(
 }
 
 /**
- * Returns the id of a user whose sessions are to be found.
+ * Returns the id of a user as the table stores it, to find the user's sessions.
  *
- * @throws {InvalidArgumentError} if it identifies nobody, or without the option `userId`
+ * @throws {InvalidArgumentError} for an empty id, or without the option `userId`
  */
 export function userIdToFind(settings: Pick<Settings, 'userId'>, userId: UserId): string {
   if (settings.userId === undefined) {

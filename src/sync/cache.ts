@@ -34,7 +34,7 @@ export interface CacheStats {
   misses: number;
 }
 
-/** A row, and when it was asked for: it is at least as new as that. Times are of {@link agingMs}. */
+/** A row, and when it was requested; it is at least as new as that. Times are of {@link agingMs}. */
 interface Known {
   readonly row: StoredRow;
   readonly askedAtMs: number;
@@ -167,12 +167,12 @@ export class CachedRows implements Rows {
   }
 
   /**
-   * Hears an announcement that this process made itself. The entry is already newer, unless the write
-   * is one whose outcome is unknown.
+   * Handles an announcement of this process itself. The entry is already newer, unless the outcome of
+   * the write is unknown.
    */
   echoed(kind: 'change' | 'destroy', ids: readonly string[]): void {
     for (const id of ids) {
-      // Ending all sessions of a user evicts their ids only once it is answered.
+      // Ending all sessions of a user evicts their ids only after its result arrives.
       if (kind === 'destroy' || this.#ownWrites.hear(id)) this.#evict(id);
     }
   }
@@ -212,7 +212,7 @@ export class CachedRows implements Rows {
     for (const ticket of this.#tickets.get(id) ?? []) ticket.isSpoiled = true;
   }
 
-  /** Releases the entries that nobody used for `maxIdle`; the least recently used come first. */
+  /** Deletes the entries that were not used for `maxIdle`; the least recently used come first. */
   #releaseIdle(): void {
     const nowMs = agingMs();
     for (;;) {
@@ -238,7 +238,7 @@ export class CachedRows implements Rows {
     if (tickets?.size === 0) this.#tickets.delete(ticket.id);
   }
 
-  /** Takes an answer. If it cannot be cached, the entry is older than the answer and goes. */
+  /** Caches an answer. If it cannot be cached, deletes the entry, which is older than the answer. */
   #settle(ticket: Ticket, known: Known | undefined): void {
     const { id, epoch, isSpoiled } = ticket;
     if (isSpoiled) return;

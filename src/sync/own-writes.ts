@@ -8,7 +8,7 @@
  * @module
  */
 
-/** What has to be known about listening. */
+/** What this module needs to know about listening. */
 export interface Listening {
   /** Changes when listening begins and when it ends. */
   readonly epoch: number;
@@ -73,7 +73,7 @@ export class OwnWrites {
     return account;
   }
 
-  /** What was announced while nobody listened is never heard. */
+  /** Announcements from a time without a listener are never heard. */
   #startOver(): void {
     this.#epoch = this.#listening.epoch;
     for (const [id, account] of this.#accounts) {

@@ -8,8 +8,8 @@
  *
  * The first heartbeat of each connection goes through the store's own statements, like the
  * announcements, and no other is sent before it came back. Sent through the listening connection, it
- * would come back behind a transaction pooler, which drops everybody else's notifications, and from the
- * wrong database.
+ * would come back even behind a transaction pooler, which drops the notifications of other connections,
+ * and even from the wrong database.
  *
  * @module
  */
@@ -64,7 +64,7 @@ export class Realtime {
   }
 
   /**
-   * Whether no change older than `heartbeat` seconds is unknown here. After the machine was suspended
+   * Whether every change older than `heartbeat` seconds has been heard. After the machine was suspended
    * it is false until a new heartbeat comes back, because {@link agingMs} counts that time.
    */
   holdsAt(nowMs: number): boolean {
@@ -77,7 +77,7 @@ export class Realtime {
     this.#running ??= this.#run(open);
   }
 
-  /** Ends the current connection and asks anew where to listen. */
+  /** Ends the current connection and asks again where to listen. */
   restart(): void {
     this.#over.abort();
   }
@@ -138,7 +138,7 @@ export class Realtime {
       clearTimeout(limit);
       // A statement that was sent before may have missed a notification.
       this.epoch += 1;
-      // Heartbeats are not awaited: a half-open connection takes the bytes and never answers.
+      // Heartbeats are not awaited: a half-open connection accepts the bytes and never responds.
       beat(1, announce).then(
         () => (isAnnounced = true),
         (error) => {

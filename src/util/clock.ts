@@ -1,7 +1,7 @@
 /**
  * The clocks and timers of this package.
  *
- * They are taken when this module is loaded, so fake timers that an app's tests install later neither
+ * They are captured when this module is loaded, so fake timers that an app's tests install later neither
  * stop nor speed up a store. Import them from here, never from the globals or from `node:timers`: in a
  * CommonJS build, `node:timers` itself has the fake ones.
  *
@@ -22,7 +22,7 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
 /** A wall clock that runs ahead by less than this is being adjusted; the machine was not suspended. */
 const ADJUSTMENT_MS = 100;
 
-/** Milliseconds on a clock that nobody can set. It stands still while the machine is suspended. */
+/** Milliseconds on a clock that cannot be set. It stops while the machine is suspended. */
 export const monotonicMs: () => number = performance.now.bind(performance);
 
 let lastMonotonicMs = monotonicMs();
@@ -44,7 +44,7 @@ export function agingMs(): number {
   return monotonic + suspendedMs;
 }
 
-/** Waits, or until the signal is aborted. Does not keep the process alive. */
+/** Waits for a time, or until the signal is aborted. Does not keep the process alive. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   const delayMs = Math.min(ms, LONGEST_DELAY_MS);
   await sleep(delayMs, undefined, { signal, ref: false }).catch(() => {});

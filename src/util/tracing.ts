@@ -1,12 +1,12 @@
 /**
- * What can be observed from outside, through `node:diagnostics_channel`: one tracing channel per
- * operation, named `connect-drizzle:` and the operation. No context contains a sid or a session.
+ * Tracing through `node:diagnostics_channel`: one tracing channel per operation, named
+ * `connect-drizzle:<operation>`. No context contains a sid or a session.
  *
  * @module
  */
 import { tracingChannel } from 'node:diagnostics_channel';
 
-/** What a subscriber gets. */
+/** The context that subscribers get. */
 export interface TraceContext {
   readonly operation: Operation;
   /** The id of the session, `base64url(SHA-256(sid))`, if the operation concerns one. */
@@ -32,7 +32,7 @@ export const tracing = {
   statement: channel('statement'),
 } as const;
 
-/** Runs an operation; traces it if somebody has subscribed. */
+/** Runs an operation, and traces it if there are subscribers. */
 export function traced<T>(context: TraceContext, run: () => Promise<T>): Promise<T> {
   return tracing[context.operation].hasSubscribers ? observed(context, run) : run();
 }
