@@ -59,14 +59,13 @@ export class DrizzleStore extends TypedStore {
     // An explicit `undefined` is rejected: it probably is an unset variable.
     const opener = openerFor(args.length === 0 ? 'memory://' : args[0]);
     const settings = settingsFrom(args[1] === undefined ? {} : args[1]);
-    const { table, tableName, schemaName } = settings;
-    const named = table === undefined ? sessionTable({ tableName, schemaName }) : table;
+    const { tableName, schemaName, table = sessionTable({ tableName, schemaName }) } = settings;
     const codec = new Codec(settings.serializer, settings.encryptionKeys);
     this.#settings = settings;
     this.#engine = new Runtime({
       opener,
       settings,
-      table: viewOf(named, nameIn(opener.drizzle), settings.userId !== undefined),
+      table: viewOf(table, nameIn(opener.drizzle), settings.userId !== undefined),
       sealing: codec,
       onForeign: (event, id) => this.#announce(event, id, false),
       onState: (state) => process.nextTick(() => this.emit('sync', state)),
@@ -293,7 +292,6 @@ export class DrizzleStore extends TypedStore {
 
   /**
    * Opens the source and checks that the table exists. Await it to fail at startup if the database is unreachable.
-   * Besides the errors of any call, throws:
    *
    * @throws {FolderInUseError} (`ERR_FOLDER_IN_USE`) for an embedded database
    * @throws {DriverMissingError} (`ERR_DRIVER_MISSING`) if the package of the source's driver is not installed

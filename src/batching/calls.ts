@@ -12,10 +12,9 @@
 
 import type { Connection } from '../drivers/driver.js';
 import { isConnectionFailure, type StoreTimeoutError, sqlState } from '../errors.js';
-import type { RowStatement } from '../queries/statements.js';
+import type { RowStatement } from '../queries/contract.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { setTimeout } from '../util/clock.js';
-import type { BatchStats } from './batcher.js';
 import type { Deadline, Holder } from './deadlines.js';
 import type { CallQueue, Lanes } from './lanes.js';
 
@@ -40,6 +39,13 @@ export type Send<Row, Settled> = (
   deadline: Deadline,
   onEnd?: (result?: Settled) => void,
 ) => Promise<Settled>;
+
+export interface BatchStats {
+  statements: number;
+  rows: number;
+  largestBatch: number;
+  retries: number;
+}
 
 export interface CallSettings<Row, Result, Settled extends Result> {
   readonly lanes: Lanes;
