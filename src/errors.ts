@@ -277,6 +277,20 @@ export function isConnectionFailure(state: string): boolean {
   return !isSqlState(state) || /^(08|28|3D|53|57|58|XX)/.test(state);
 }
 
+/** The server is read-only: the primary has moved. */
+export const READ_ONLY = '25006';
+
+/**
+ * Whether a connection has failed, or leads to a server that is shutting down or has become read-only. The
+ * next one may lead to the new primary.
+ */
+export function isUnusable(error: unknown): boolean {
+  const state = sqlState(error);
+  return (
+    state === undefined || !isSqlState(state) || state === READ_ONLY || /^(08|57P)/.test(state)
+  );
+}
+
 /** Whether a code is an SQLSTATE (`23505`, `P0001`, `XX000`) and not one of Node's that looks like it (`EPIPE`). */
 function isSqlState(code: string): boolean {
   return /^([0-9]|F0|HV|P0|XX)[0-9A-Z]+$/.test(code) && code.length === 5;

@@ -59,14 +59,13 @@ export class DrizzleStore extends TypedStore {
     // An explicit `undefined` is rejected: it probably is an unset variable.
     const opener = openerFor(args.length === 0 ? 'memory://' : args[0]);
     const settings = settingsFrom(args[1] === undefined ? {} : args[1]);
-    const { table, tableName, schemaName } = settings;
-    const named = table === undefined ? sessionTable({ tableName, schemaName }) : table;
+    const { tableName, schemaName, table = sessionTable({ tableName, schemaName }) } = settings;
     const codec = new Codec(settings.serializer, settings.encryptionKeys);
     this.#settings = settings;
     this.#runtime = new Runtime({
       opener,
       settings,
-      table: viewOf(named, nameIn(opener.drizzle), settings.userId !== undefined),
+      table: viewOf(table, nameIn(opener.drizzle), settings.userId !== undefined),
       sealing: codec,
       onForeign: (event, id) => this.#announce(event, id, false),
       onState: (state) => process.nextTick(() => this.emit('sync', state)),

@@ -6,10 +6,17 @@
 
 import type { Connection, Driver } from '../drivers/driver.js';
 import { StoreTimeoutError } from '../errors.js';
-import type { RowStatement, Statements } from '../queries/statements.js';
+import type { RowStatement, Statements } from '../queries/contract.js';
 import { monotonicMs } from '../util/clock.js';
 import { traced, tracing } from '../util/tracing.js';
-import { BatchedCalls, type CallSettings, MAX_ROWS, pause, type Send } from './calls.js';
+import {
+  BatchedCalls,
+  type BatchStats,
+  type CallSettings,
+  MAX_ROWS,
+  pause,
+  type Send,
+} from './calls.js';
 import type { Deadlines } from './deadlines.js';
 import { runDirect } from './direct.js';
 import { Lanes } from './lanes.js';
@@ -23,13 +30,6 @@ export interface BatcherSettings {
   readonly errorOf: (error: unknown) => unknown;
   /** The same, after finding out whether the table is to blame. */
   readonly explain: (error: unknown) => Promise<unknown>;
-}
-
-export interface BatchStats {
-  statements: number;
-  rows: number;
-  largestBatch: number;
-  retries: number;
 }
 
 /** `other`: slow work that no request is waiting for. */

@@ -11,11 +11,16 @@
  */
 
 import type { Connection } from '../drivers/driver.js';
-import { isConnectionFailure, type StoreTimeoutError, sqlState } from '../errors.js';
-import type { RowStatement } from '../queries/statements.js';
+import {
+  isConnectionFailure,
+  isUnusable,
+  READ_ONLY,
+  type StoreTimeoutError,
+  sqlState,
+} from '../errors.js';
+import type { RowStatement } from '../queries/contract.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { setTimeout } from '../util/clock.js';
-import type { BatchStats } from './batcher.js';
 import type { Deadline, Holder } from './deadlines.js';
 import type { CallQueue, Lanes } from './lanes.js';
 
@@ -28,9 +33,6 @@ const BACKOFF: Backoff = { firstMs: 2, longestMs: 100 };
 /** Deadlock detected, could not serialize, lock not available: the same statement may succeed when sent again. */
 const TRANSIENT = new Set(['40P01', '40001', '55P03']);
 
-/** The server is read-only: the primary has moved. */
-const READ_ONLY = '25006';
-
 /**
  * Sends a row. `onEnd` runs once the row can have no further effect, before its caller continues, with the
  * result if there is one.
@@ -40,6 +42,13 @@ export type Send<Row, Settled> = (
   deadline: Deadline,
   onEnd?: (result?: Settled) => void,
 ) => Promise<Settled>;
+
+export interface BatchStats {
+  statements: number;
+  rows: number;
+  largestBatch: number;
+  retries: number;
+}
 
 export interface CallSettings<Row, Result, Settled extends Result> {
   readonly lanes: Lanes;
@@ -106,6 +115,8 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
   }
 
   get size(): number {
+    // The oldest give up first. Those that have are nothing to acquire a connection for, or to keep in memory.
+    while (this.#waiting[0]?.isOver) this.#waiting.shift();
     return this.#waiting.length;
   }
 
@@ -201,7 +212,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
       first.isSuspect = true;
       this.#sendAgain(first);
     } else {
-      if (isUnusable(state)) on.destroy();
+      if (isUnusable(error)) on.destroy();
       // Not awaited: to find out the reason takes a connection, and this lane may hold the only one.
       void this.#fail(calls, error);
     }
@@ -239,16 +250,6 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
 function concernsRows(state: string | undefined): boolean {
   if (state === undefined || isConnectionFailure(state) || state === READ_ONLY) return false;
   return state === '42501' || !state.startsWith('42');
-}
-
-/**
- * Whether a connection has failed, or leads to a server that is shutting down or has become read-only. The
- * next one may lead to the new primary.
- */
-function isUnusable(state: string | undefined): boolean {
-  return (
-    state === undefined || /^(08|57P)/.test(state) || state === READ_ONLY || !/^\w{5}$/.test(state)
-  );
 }
 
 /** Waits longer at each try. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Connection, Driver } from '../drivers/driver.js';
+import { isUnusable } from '../errors.js';
 import type { Deadlines } from './deadlines.js';
 
 /** Runs work on a connection of its own, for at most `timeout`; then closes the connection. */
@@ -20,6 +21,9 @@ export function runDirect<T>(
     });
     try {
       return await deadline.waitFor(work(on), () => on.destroy());
+    } catch (error) {
+      if (isUnusable(error)) on.destroy();
+      throw error;
     } finally {
       on.release();
     }

@@ -7,7 +7,7 @@
  */
 
 import type { StoreTimeoutError } from '../errors.js';
-import type { RowStatement, RowStatements } from '../queries/statements.js';
+import type { RowStatement, RowStatements } from '../queries/contract.js';
 import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from '../queries/wire.js';
 import type { Batcher } from './batcher.js';
 import type { Send } from './calls.js';

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { StoreTimeoutError } from '../errors.js';
 import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
 import type { Connection, Driver, Listen, Query, Value } from './driver.js';
@@ -50,8 +51,8 @@ export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
 /** Added to the limit, so that callers time out first, with a clearer error. */
 const PATIENCE_MS = 100;
 
-/** Pools whose own options set no limit, and how many acquires are waiting on each. */
-const limited = new WeakMap<object, number>();
+/** Pools whose own options set no limit: how many acquires are waiting on each, and the options' own value. */
+const limited = new WeakMap<object, { waiting: number; readonly own: number | undefined }>();
 
 /**
  * Acquires a client. `pool.connect()` cannot be cancelled, and a client that never finishes connecting keeps its
@@ -60,12 +61,15 @@ const limited = new WeakMap<object, number>();
  */
 function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
   const isIdle = pool.idleCount > pool.waitingCount;
+  const startedMs = monotonicMs();
   const stopLimiting = isIdle ? undefined : limitConnecting(pool.options, deadlineMs);
   return new Promise((resolve, reject) => {
     pool.connect((error, client, release) => {
       stopLimiting?.();
-      if (client === undefined) reject(error);
-      else resolve(new PgConnection(client, release));
+      if (client !== undefined) resolve(new PgConnection(client, release));
+      else if (monotonicMs() < deadlineMs) reject(error);
+      // The pool's own error would fail calls that have only just begun to wait.
+      else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
     });
   });
 }
@@ -74,21 +78,22 @@ function limitConnecting(
   options: { connectionTimeoutMillis?: number | undefined },
   deadlineMs: number,
 ): (() => void) | undefined {
-  const waiting = limited.get(options) ?? 0;
-  const isAppsOwn = waiting === 0 && Boolean(options.connectionTimeoutMillis);
+  let limit = limited.get(options);
+  const isAppsOwn = limit === undefined && Boolean(options.connectionTimeoutMillis);
   if (isAppsOwn || !Number.isFinite(deadlineMs)) return undefined;
-  if (waiting === 0) {
+  if (limit === undefined) {
+    limit = { waiting: 0, own: options.connectionTimeoutMillis };
+    limited.set(options, limit);
     const leftMs = Math.max(Math.ceil(deadlineMs - monotonicMs()), 0);
     options.connectionTimeoutMillis = leftMs + PATIENCE_MS;
   }
-  limited.set(options, waiting + 1);
+  const shared = limit;
+  shared.waiting += 1;
   return () => {
-    const left = (limited.get(options) ?? 1) - 1;
-    if (left > 0) limited.set(options, left);
-    else {
-      limited.delete(options);
-      options.connectionTimeoutMillis = undefined;
-    }
+    shared.waiting -= 1;
+    if (shared.waiting > 0) return;
+    limited.delete(options);
+    options.connectionTimeoutMillis = shared.own;
   };
 }
 

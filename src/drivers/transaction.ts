@@ -1,3 +1,4 @@
+import { isUnusable } from '../errors.js';
 import type { Connection } from './driver.js';
 
 /**
@@ -17,6 +18,7 @@ export async function transactionOn<T>(
   } catch (error) {
     // A connection that cannot roll back cannot be used again.
     await run('rollback').catch(() => on.destroy());
+    if (isUnusable(error)) on.destroy();
     throw error;
   } finally {
     on.release();

@@ -4,9 +4,9 @@
  * @module
  */
 import type { Connection } from '../drivers/driver.js';
+import type { RowStatement, RowStatements } from './contract.js';
 import type { Inserted, ManyRows } from './many-rows.js';
 import type { OneRow, Versioned } from './one-row.js';
-import type { RowStatement, RowStatements } from './statements.js';
 import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from './wire.js';
 
 export function rowStatements(one: OneRow, many: ManyRows): RowStatements {

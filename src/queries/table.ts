@@ -20,6 +20,7 @@ import {
   sql,
 } from 'drizzle-orm';
 import { db, statement } from './compile.js';
+import type { Ended, TableStatements } from './contract.js';
 import { type Fragments, type StatementSettings, skipLocked } from './fragments.js';
 import {
   anyOf,
@@ -32,7 +33,6 @@ import {
   scalar,
   text,
 } from './sql.js';
-import type { Ended, TableStatements } from './statements.js';
 import { split, storedRow } from './wire.js';
 
 /** Rows that one statement ends or deletes: it stays well below a second. */

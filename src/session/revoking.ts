@@ -6,7 +6,7 @@
 import type { Batcher, TableCalls } from '../batching/batcher.js';
 import type { Deadline } from '../batching/deadlines.js';
 import type { Rows } from '../batching/rows.js';
-import type { Ended } from '../queries/statements.js';
+import type { Ended } from '../queries/contract.js';
 import type { SaveResult } from './save.js';
 
 /** The parts of an open store that ending sessions needs. */

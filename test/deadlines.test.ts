@@ -1,0 +1,241 @@
+import { DrizzleStore, idOf, StoreTimeoutError } from 'connect-drizzle';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { holding, until } from './support/obstacles.js';
+import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
+import { contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
+
+let database: ReusedDatabase;
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  await database.clear();
+});
+
+afterAll(() => database.drop());
+
+const silent = { pruneSessionInterval: false, errorLog: () => {} } as const;
+
+function times<T>(count: number, make: (at: number) => T): T[] {
+  return Array.from({ length: count }, (_, at) => make(at));
+}
+
+describe('a call that gives up before it was sent', () => {
+  /** A store whose pool has one connection, which the app holds. */
+  async function heldPool(timeout: number) {
+    const pool = database.pool({ max: 1 });
+    const store = await database.store({ timeout }, pool);
+    const app = await pool.connect();
+    app.on('error', () => {});
+    return { pool, store, app };
+  }
+
+  test('is never sent if it has waited for a connection', async () => {
+    const { pool, store, app } = await heldPool(0.3);
+    const calls = [store.set('a', sessionWith()), store.set('b', sessionWith())];
+    for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
+    app.release();
+    await until(async () => pool.waitingCount === 0 && pool.idleCount === 1);
+    await store.set('c', sessionWith());
+    await store.close();
+    expect(await database.query('select id from sessions')).toEqual([{ id: idOf('c') }]);
+  });
+
+  test('is never sent if it has waited for its turn', async () => {
+    const store = await database.store({ timeout: 0.5 });
+    await store.set('a', sessionWith({ n: 0 }));
+    const table = await holding(database, 'lock table sessions in access exclusive mode');
+    const calls = times(3, (n) => store.set('a', sessionWith({ n: n + 1 })));
+    calls.push(store.destroy('a'));
+    await table.waiting(1);
+    for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
+    await table.release();
+    await store.close();
+    const [row] = await database.query<{ data: object | null }>('select data from sessions');
+    // The first was sent: it may have taken effect.
+    expect([{ n: 0 }, { n: 1 }]).toContainEqual(contentOf(row?.data));
+  });
+
+  test('does not shorten the wait of a call that comes after it', async () => {
+    const { store, app } = await heldPool(1);
+    await expect(store.get('a')).rejects.toThrow(StoreTimeoutError);
+    // The lane's own wait for a connection ends a tenth of a second after the first call's.
+    const startedAt = performance.now();
+    await expect(store.get('b')).rejects.toThrow(StoreTimeoutError);
+    expect(performance.now() - startedAt).toBeGreaterThan(900);
+    app.release();
+    expect(await store.get('c')).toBeUndefined();
+  });
+});
+
+describe('calls on a network that swallows everything', () => {
+  const options = { ...silent, timeout: 0.3 } as const;
+
+  /** Fails 60 calls of all kinds, and shows that each kind works when the network is back. */
+  async function silence(proxy: TcpProxy, store: DrizzleStore): Promise<string | undefined> {
+    await store.ready();
+    await store.set('sid', sessionWith({ n: 1 }));
+    proxy.swallow();
+    const outcomes = await Promise.allSettled([
+      ...times(20, (n) => store.get(`sid ${n}`)),
+      ...times(15, (n) => store.set(`sid ${n}`, sessionWith())),
+      ...times(10, (n) => store.touch(`other ${n}`, sessionWith())),
+      ...times(5, (n) => store.destroy(`gone ${n}`)),
+      ...times(2, () => store.ready()),
+      store.update('sid', () => {}),
+      store.length(),
+      store.ids(),
+      store.all(),
+      store.clear(),
+      store.pruneSessions(),
+      store.revoke(idOf('sid')),
+      store.get('sid'),
+    ]);
+    expect(outcomes).toHaveLength(60);
+    expect(
+      outcomes.map(
+        (each) => each.status === 'rejected' && each.reason instanceof StoreTimeoutError,
+      ),
+    ).toEqual(outcomes.map(() => true));
+    const [clock] = await database.query<{ now: string }>('select now()::text as now');
+    proxy.release();
+    expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
+    await store.set('sid', sessionWith({ n: 2 }));
+    await store.touch('sid', sessionWith());
+    expect(await store.length()).toBe(1);
+    expect(await store.pruneSessions()).toBe(0);
+    await store.ready();
+    expect(await store.revoke(idOf('sid'))).toBe(1);
+    return clock?.now;
+  }
+
+  /** The server itself does not learn that a connection from before is gone. */
+  const connectionsSince = async (time: string | undefined) => {
+    const [row] = await database.query<{ count: number }>(
+      `select count(*)::int as count from pg_stat_activity
+       where datname = current_database() and application_name = 'silent' and backend_start > $1`,
+      [time],
+    );
+    return row?.count;
+  };
+
+  const urlOf = ({ url }: { url: string }) => `${url}?application_name=silent`;
+
+  test.each([undefined, 0])(
+    "cost an app's pool with connectionTimeoutMillis: %s no connection",
+    async (connectionTimeoutMillis) => {
+      await database.store();
+      await using proxy = await startProxy(database.url);
+      const pool = database.pool({ connectionString: proxy.url, connectionTimeoutMillis });
+      const store = new DrizzleStore(pool, options);
+      await silence(proxy, store);
+      await store.close();
+      await until(async () => pool.totalCount === pool.idleCount && pool.waitingCount === 0);
+      expect(pool.options.connectionTimeoutMillis).toBe(connectionTimeoutMillis);
+      await pool.end();
+      expect(pool.totalCount).toBe(0);
+    },
+  );
+
+  test('cost the pool of a URL no connection', async () => {
+    await database.store();
+    await using proxy = await startProxy(database.url);
+    const store = new DrizzleStore(urlOf(proxy), options);
+    const since = await silence(proxy, store);
+    expect(await connectionsSince(since)).toBeGreaterThan(0);
+    await store.close();
+    await until(async () => (await connectionsSince(since)) === 0);
+  });
+
+  test('leave no connection of the store beside those of postgres-js', async () => {
+    await database.store();
+    await using proxy = await startProxy(database.url);
+    const sql = postgres(urlOf(proxy), { onnotice: () => {} });
+    ends.push(() => sql.end({ timeout: 0 }));
+    const store = new DrizzleStore(sql, options);
+    const since = await silence(proxy, store);
+    expect(await connectionsSince(since)).toBeGreaterThan(0);
+    await store.close();
+    await until(async () => (await connectionsSince(since)) === 0);
+  });
+});
+
+test('a row that is sent again keeps its place before calls that came later', async () => {
+  const store = await database.store({ timeout: 30 }, database.pool({ max: 2 }));
+  // The fourth statement of 256 rows is the first in which all of the held ones fit behind the others.
+  const ids = [...times(3, (n) => `held ${n}`), ...times(900, (n) => `later ${n}`)];
+  await database.query(
+    `insert into sessions (id, data, expires_at) select id, '{}', now() + interval '1 hour'
+     from unnest($1::text[]) id`,
+    [ids.map(idOf)],
+  );
+  await database.query(`
+    create table sent (id text, transaction xid8);
+    create function log() returns trigger language plpgsql as $$ begin
+      if new.id = '${idOf('later 300')}' then perform pg_advisory_xact_lock(1); end if;
+      insert into sent values (new.id, pg_current_xact_id());
+      return new;
+    end $$;
+    create trigger log before update on sessions for each row execute function log();
+  `);
+  const rows = await holding(database, {
+    text: 'select from sessions where id = any($1) for update',
+    values: [ids.slice(0, 3).map(idOf)],
+  });
+  const second = await holding(database, 'select pg_advisory_xact_lock(1)');
+  const calls = ids.map((id) => store.touch(id, sessionWith()));
+  await second.waiting(1);
+  // The pauses before the held rows are sent again are shorter, and began earlier.
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  await rows.release();
+  await second.release();
+  await Promise.all(calls);
+  const sent = await database.query<{ id: string; at: number }>(
+    'select id, dense_rank() over (order by transaction)::int as at from sent',
+  );
+  const statementOf = new Map(sent.map(({ id, at }) => [id, at]));
+  const at = (id: string) => statementOf.get(idOf(id));
+  expect([at('later 0'), at('later 300'), at('later 600'), at('later 899')]).toEqual([1, 2, 3, 4]);
+  expect(times(3, (n) => at(`held ${n}`))).toEqual([3, 3, 3]);
+});
+
+test("the connection of a batch outlives an impatient caller's deadline", async () => {
+  const store = await database.store({ timeout: 4 }, database.pool({ max: 2 }));
+  const locks = { before: 1, impatient: 2, patient: 2 };
+  for (const [sid, lock] of Object.entries(locks)) await store.set(sid, sessionWith({ lock }));
+  await database.query(`
+    create function hold() returns trigger language plpgsql as $$ begin
+      perform pg_advisory_xact_lock_shared((new.data ->> 'lock')::int);
+      return new;
+    end $$;
+    create trigger hold before update on sessions for each row execute function hold();
+  `);
+  const until = new Date('2100-01-01');
+  const touch = (sid: string) => store.touch(sid, sessionUntil(until));
+  const waiting = () =>
+    database.query(`select pid from pg_stat_activity where wait_event_type = 'Lock'`);
+  const first = await holding(database, 'select pg_advisory_xact_lock(1)');
+  const second = await holding(database, 'select pg_advisory_xact_lock(2)');
+  const before = touch('before');
+  await first.waiting(1);
+  const impatient = touch('impatient');
+  // Half of its time passes before it is sent, together with one that has all of it.
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  const patient = touch('patient');
+  await first.release();
+  await before;
+  await second.waiting(1);
+  const connection = await waiting();
+  await expect(impatient).rejects.toThrow(StoreTimeoutError);
+  expect(await waiting()).toEqual(connection);
+  await second.release();
+  await patient;
+  expect(endOf(await store.get('impatient'))).toBe(until.getTime());
+  expect(endOf(await store.get('patient'))).toBe(until.getTime());
+});

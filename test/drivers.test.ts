@@ -1,0 +1,204 @@
+import { DrizzleStore, StatementError } from 'connect-drizzle';
+import { PgDialect } from 'drizzle-orm/pg-core';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { gate } from './support/gate.js';
+import { runProgram, startProgram } from './support/program.js';
+import { startProxy } from './support/proxy.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
+import { contentOf, sessionWith } from './support/sessions.js';
+import { causeCode } from './support/statements.js';
+
+let database: ReusedDatabase;
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterEach(async () => {
+  vi.restoreAllMocks();
+  for (const end of ends.splice(0).reverse()) await end();
+  await database.clear();
+});
+
+afterAll(() => database.drop());
+
+const silent = { pruneSessionInterval: false, errorLog: () => {} } as const;
+
+function postgresJs(url: string, options: postgres.Options<never> = {}): postgres.Sql {
+  const sql = postgres(url, { onnotice: () => {}, ...options });
+  ends.push(() => sql.end({ timeout: 0 }));
+  return sql;
+}
+
+function storeOn(sql: postgres.Sql): DrizzleStore {
+  const store = new DrizzleStore(sql, silent);
+  ends.push(() => store.close());
+  return store;
+}
+
+describe('statements', () => {
+  /** The statements that Drizzle compiles from now on. */
+  function compilations(): () => string[] {
+    const compile = vi.spyOn(PgDialect.prototype, 'sqlToQuery');
+    return () => compile.mock.results.map(({ value }) => String(value.sql));
+  }
+
+  test.each([true, false])(
+    'are compiled at their first use, once, with preparedStatements: %s',
+    async (preparedStatements) => {
+      await database.store();
+      const compiled = compilations();
+      const store = new DrizzleStore(database.pool(), { ...silent, preparedStatements });
+      ends.push(() => store.close());
+      await store.get('sid');
+      expect(compiled()).toEqual([expect.stringContaining('from "sessions"')]);
+      for (const _ of [1, 2, 3]) {
+        await store.set('sid', sessionWith());
+        await store.touch('sid', sessionWith());
+        await Promise.all([store.get('a'), store.get('b'), store.get('c')]);
+        await Promise.all([store.set('a', sessionWith()), store.set('b', sessionWith())]);
+        await Promise.all([store.touch('a', sessionWith()), store.touch('b', sessionWith())]);
+        await store.update('sid', () => {});
+        await Promise.all([store.destroy('a'), store.destroy('b'), store.length()]);
+        await store.pruneSessions();
+        await store.destroy('sid');
+      }
+      expect(compiled().length).toBeGreaterThan(10);
+      expect(new Set(compiled()).size).toBe(compiled().length);
+    },
+  );
+});
+
+describe('a connection that leads to a server that has become read-only', () => {
+  test.each<[string, (store: DrizzleStore) => Promise<unknown>]>([
+    ['set', (store) => store.set('sid', sessionWith())],
+    ['pruneSessions', (store) => store.pruneSessions()],
+    ['migrate', (store) => store.migrate()],
+  ])('is closed at the first refusal, of %s, on node-postgres', async (_name, refused) => {
+    const pool = database.pool({ max: 1 });
+    const store = await database.store({}, pool);
+    await database.query('drop table __connect_drizzle_store');
+    await pool.query('set default_transaction_read_only = on');
+    const error: unknown = await refused(store).catch((reason) => reason);
+    expect(error).toBeInstanceOf(StatementError);
+    expect(causeCode(error)).toBe('25006');
+    await store.set('sid', sessionWith({ n: 1 }));
+    expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
+  });
+
+  test('is closed at the first refusal on postgres-js', async () => {
+    await database.store();
+    const setting = `alter database ${database.name} set default_transaction_read_only`;
+    await database.query(`${setting} = on`);
+    const store = storeOn(postgresJs(database.url));
+    expect(await store.get('sid')).toBeUndefined();
+    await database.query(`${setting} = off`);
+    const error: unknown = await store.set('sid', sessionWith()).catch((reason) => reason);
+    expect(causeCode(error)).toBe('25006');
+    await store.set('sid', sessionWith({ n: 1 }));
+    expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
+  });
+});
+
+describe('on postgres-js', () => {
+  test("a store needs none of the app's own connections", async () => {
+    await database.store();
+    const sql = postgresJs(database.url, { max: 2 });
+    const held = [gate(), gate()];
+    const done = gate();
+    const transactions = held.map((each) =>
+      sql.begin(async (transaction) => {
+        await transaction`select 1`;
+        each.open();
+        await done.opened;
+      }),
+    );
+    await Promise.all(held.map((each) => each.opened));
+    const store = storeOn(sql);
+    await store.set('sid', sessionWith({ n: 1 }));
+    expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
+    expect(await store.length()).toBe(1);
+    done.open();
+    await Promise.all(transactions);
+  });
+
+  test("a store's statements run on the first host that answers and is a primary", async () => {
+    await database.store();
+    await using proxy = await startProxy(database.url);
+    proxy.refuse();
+    const url = new URL(database.url);
+    const hosts = `127.0.0.1:1,127.0.0.1:${proxy.port},${url.host}`;
+    const several = database.url.replace(url.host, hosts);
+    const store = storeOn(postgresJs(several, { target_session_attrs: 'read-write' }));
+    await store.set('sid', sessionWith({ n: 1 }));
+    expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
+    expect(await Promise.all([store.length(), store.length()])).toEqual([1, 1]);
+  });
+});
+
+describe('a process with a store on postgres-js', () => {
+  const start = `import { DrizzleStore } from 'connect-drizzle';
+    import postgres from 'postgres';
+    const cookie = { originalMaxAge: null };
+    const sql = postgres(process.env.TEST_URL, { onnotice() {} });
+    const timeout = Number(process.env.TIMEOUT);
+    const store = new DrizzleStore(sql, { timeout, errorLog() {} });`;
+
+  test('ends by itself without close() when the app has ended its own connections', async () => {
+    await database.store();
+    const run = await runProgram(
+      `${start}
+      await Promise.all([store.set('a', { cookie }), store.get('b'), store.length(), sql\`select 1\`]);
+      await sql.end();
+      console.log('done');`,
+      { TEST_URL: database.url, TIMEOUT: '10' },
+    );
+    expect(run).toEqual({ code: 0, output: 'done\n' });
+  });
+
+  test.each([
+    ['connects', () => true],
+    ['waits for its answer', (piece: Buffer) => piece.includes('insert into')],
+  ])('does not end while a call %s', async (_what, match) => {
+    await database.store();
+    await using proxy = await startProxy(database.url);
+    const held = proxy.hold('toServer', match);
+    const program = startProgram(
+      `${start}
+      process.on('exit', () => console.log('exit'));
+      await store.set('a', { cookie });
+      console.log('saved');`,
+      { TEST_URL: proxy.url, TIMEOUT: '30' },
+    );
+    await held;
+    // With nothing else to wait for, a process ends at once.
+    await Promise.race([program.ended, new Promise((resolve) => setTimeout(resolve, 1000))]);
+    expect(program.output).toBe('');
+    proxy.release();
+    expect(await program.ended).toBe(0);
+    expect(program.output).toBe('saved\nexit\n');
+  });
+
+  test('ends by itself when its calls have given up', async () => {
+    await database.store();
+    await using proxy = await startProxy(database.url);
+    const program = startProgram(
+      `${start}
+      await store.ready();
+      console.log('ready');
+      let failures = 0;
+      while (failures < 3) {
+        await Promise.all([1, 2, 3].map((n) => store.get('sid ' + n))).catch(() => { failures += 1; });
+      }
+      console.log('given up');`,
+      { TEST_URL: proxy.url, TIMEOUT: '0.3' },
+    );
+    ends.push(() => program.stop('SIGKILL'));
+    await program.until(/ready/);
+    proxy.swallow();
+    await program.until(/given up/);
+    expect(await program.ended).toBe(0);
+  });
+});
