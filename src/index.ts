@@ -42,9 +42,9 @@ export {
   sessionTable,
   type TableName,
 } from './schema.js';
+export type { SessionEvent, StoreEvents } from './session/events.js';
 export { idOf } from './session/id.js';
 export type { StoredSession } from './session/listing.js';
-export type { SessionEvent, StoreEvents } from './session/typed-store.js';
 export type { Updater } from './session/update.js';
 export { DrizzleStore } from './store.js';
 export type { TraceContext } from './util/tracing.js';

@@ -64,7 +64,7 @@ export interface DrizzleStoreOptions {
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
   /** Make `touch` do nothing. @default false */
   readonly disableTouch?: boolean | undefined;
-  /** Write a touch only if it moves the expiry by this much, or in the second half of a lifetime. @default 0 */
+  /** Skip a touch unless it moves the expiry by this many seconds, or less than half of the lifetime is left. @default 0 */
   readonly touchAfter?: number | undefined;
   /** Mean time between two deletions of expired sessions, jittered by 50 %; `false` never deletes. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;

@@ -17,6 +17,7 @@ import { viewOf } from './queries/view.js';
 import type { StoredRow } from './queries/wire.js';
 import { sessionTable } from './schema.js';
 import { Codec } from './session/codec.js';
+import { TypedStore } from './session/events.js';
 import { idOf, isId, isSid } from './session/id.js';
 import {
   allIds,
@@ -28,7 +29,6 @@ import {
 import { rowOf } from './session/load.js';
 import type { SaveResult } from './session/save.js';
 import { createSessions, type Sessions } from './session/sessions.js';
-import { TypedStore } from './session/typed-store.js';
 import { type Updater, updateSession } from './session/update.js';
 import { userIdToFind } from './session/user.js';
 import { traced } from './util/tracing.js';

@@ -21,8 +21,8 @@ import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { FolderError, FolderInUseError } from 'connect-drizzle';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { codeOf, isAlive, OwnClaim, sleep } from '../src/drivers/folder-claims.js';
-import { lockFolder, realFolder } from '../src/drivers/folder-lock.js';
+import { codeOf, isAlive, OwnClaim, sleep } from '../src/drivers/support/folder-claims.js';
+import { lockFolder, realFolder } from '../src/drivers/support/folder-lock.js';
 import { type Lockers, makeLockers, whyNoNamespaces } from './support/folder-lockers.js';
 import { runProgram } from './support/program.js';
 

@@ -80,9 +80,9 @@ describe('a source that cannot be meant', () => {
     "a pg.Pool, a PGlite, a postgres-js sql, a 'postgres://…' URL, a folder ('./data'), or nothing or " +
     "'memory://' for an in-memory store, but got ";
   const aTransaction =
-    'a transaction: its ROLLBACK would undo what the store has acknowledged; pass the database itself';
+    'a transaction; pass the database itself, because a ROLLBACK would also undo saved sessions';
   const aClient =
-    "a single pg client: the app's ROLLBACK would undo what the store has acknowledged; pass a pg.Pool";
+    "a single pg client; pass a pg.Pool, because the app's ROLLBACK would also undo saved sessions";
   const neither = "a string that is neither a URL nor a folder; write a relative folder as './…'";
   const unset = "(an unset variable?); for an in-memory store pass nothing or 'memory://'";
 

@@ -8,7 +8,7 @@ import { drizzle } from 'drizzle-orm/node-postgres';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { guardPool } from '../src/drivers/pool-errors.js';
+import { guardPool } from '../src/drivers/support/pool-errors.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { Browser } from './support/http.js';
 import { startPostgres } from './support/postgres.js';
@@ -174,7 +174,9 @@ describe('a pool without a listener', () => {
   test('has one listener of all copies of the package', async () => {
     const pool = bare();
     vi.resetModules();
-    const copy: { guardPool: typeof guardPool } = await import('../src/drivers/pool-errors.js');
+    const copy: { guardPool: typeof guardPool } = await import(
+      '../src/drivers/support/pool-errors.js'
+    );
     expect(copy.guardPool).not.toBe(guardPool);
     const [one, other] = [vi.fn(), vi.fn()];
     const ends = [guardPool(pool, one), copy.guardPool(pool, other)];

@@ -16,7 +16,7 @@ import {
   MAX_ROWS,
   pause,
   type Send,
-} from './calls.js';
+} from './call-queue.js';
 import type { Deadlines } from './deadlines.js';
 import { runDirect } from './direct.js';
 import { Lanes } from './lanes.js';

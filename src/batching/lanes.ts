@@ -20,13 +20,13 @@ import { StoreTimeoutError } from '../errors.js';
 import { setImmediate, setTimeout } from '../util/clock.js';
 import type { Deadlines } from './deadlines.js';
 
-/** Free lanes share the waiting calls, so that server and client work in parallel. Fewer are not worth a statement. */
+/** Free lanes share the waiting calls, so that server and client work in parallel. No share is smaller than this. */
 const MIN_SHARE = 8;
 
 /**
- * While statements are in flight, another lane starts for half as many rows, or after a short while. Fewer
- * rows are better off in the next statement of a busy lane: else the callers fall out of step, and batches
- * of writes shrink to a third (measured).
+ * While rows are in flight, another lane starts only if at least half as many rows wait, or after `HOLD_MS`.
+ * Fewer rows are better off in the next statement of a busy lane: otherwise the callers fall out of step, and
+ * batches of writes shrink to a third (measured).
  */
 const WORTH_A_LANE = 2;
 const HOLD_MS = 2;

@@ -10,11 +10,11 @@ import type { StoreTimeoutError } from '../errors.js';
 import type { RowStatement, RowStatements } from '../queries/contract.js';
 import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from '../queries/wire.js';
 import type { Batcher } from './batcher.js';
-import type { Send } from './calls.js';
+import type { Send } from './call-queue.js';
 import type { Deadline, Holder } from './deadlines.js';
 import { KeyedLock } from './keyed-lock.js';
 
-/** The outcome of a write, once no other transaction held its row. */
+/** The final outcome of a write: any but `busy`. */
 export type Settled = Exclude<Written, { readonly outcome: 'busy' }>;
 
 /** The outcome of a touch or an end. */
@@ -42,7 +42,7 @@ export interface Rows {
   /** Moves an expiry. Waiting touches of one id become one. `onDone` runs before any later call of the id. */
   touch(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided>;
   /** Reports rows that were ended without {@link write}. */
-  ended(ids: readonly string[]): void;
+  forget(ids: readonly string[]): void;
 }
 
 /** Converts the text of a session to its stored form, and back. */
@@ -124,7 +124,7 @@ export class BatchedRows implements Rows {
     return outcome;
   }
 
-  ended(): void {}
+  forget(): void {}
 }
 
 /** A turn to write. It ends when its work and all statements that the work sent have ended. */

@@ -10,13 +10,13 @@ import { InvalidArgumentError } from '../errors.js';
 import { describe } from '../util/describe.js';
 import { isObject, property } from '../util/guards.js';
 import type { Driver } from './driver.js';
-import { lockFolder, realFolder } from './folder-lock.js';
 import { loadDriver } from './load.js';
 import { isPool, nodePostgres, type PgPool } from './node-postgres.js';
 import { isPglite, type Pglite, pglite } from './pglite.js';
-import { createInFolder } from './pglite-folder.js';
-import { guardPool } from './pool-errors.js';
 import { isPostgresJs, type PostgresJs, postgresJs } from './postgres-js.js';
+import { lockFolder, realFolder } from './support/folder-lock.js';
+import { createInFolder } from './support/pglite-folder.js';
+import { guardPool } from './support/pool-errors.js';
 
 /** A Drizzle database on node-postgres, postgres-js or PGlite, of Drizzle 0.45 or 1.0. */
 export interface DrizzleSource {
@@ -123,7 +123,7 @@ function openerForDrizzle(source: object): Opener {
   const kinds = entityKinds(database);
   if (kinds.some((kind) => kind.includes('Transaction'))) {
     throw refused(
-      'a transaction: its ROLLBACK would undo what the store has acknowledged; pass the database itself',
+      'a transaction; pass the database itself, because a ROLLBACK would also undo saved sessions',
     );
   }
   const client = property(database, '$client');
@@ -151,13 +151,13 @@ function openerForClient(client: object, drizzle: object | undefined): Opener | 
   if (isPglite(client)) return pgliteOpener(client, drizzle);
   if ('rollback' in client) {
     throw refused(
-      'a transaction: its ROLLBACK would undo what the store has acknowledged; pass the database itself',
+      'a transaction; pass the database itself, because a ROLLBACK would also undo saved sessions',
     );
   }
   if (isPool(client)) return poolOpener(client, drizzle);
   if ('connect' in client && 'query' in client) {
     throw refused(
-      "a single pg client: the app's ROLLBACK would undo what the store has acknowledged; pass a pg.Pool",
+      "a single pg client; pass a pg.Pool, because the app's ROLLBACK would also undo saved sessions",
     );
   }
   return undefined;

@@ -7,7 +7,7 @@ import { StoreTimeoutError } from '../errors.js';
 import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
 import type { Connection, Driver, Listen, Query, Value } from './driver.js';
-import { transactionOn } from './transaction.js';
+import { transactionOn } from './support/transaction.js';
 
 type Callback<T> = (error: Error | null | undefined, result: T) => void;
 

@@ -11,7 +11,7 @@ import { StoreTimeoutError } from '../errors.js';
 import { clearTimeout, monotonicMs, setTimeout } from '../util/clock.js';
 import { isObject, property } from '../util/guards.js';
 import type { Connection, Driver, Listen, Query, Value } from './driver.js';
-import { transactionOn } from './transaction.js';
+import { transactionOn } from './support/transaction.js';
 
 /** What the store uses of `sql`. */
 export interface PostgresJs {

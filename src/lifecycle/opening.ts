@@ -20,7 +20,7 @@ import { channelOf } from '../sync/channel.js';
 import type { Realtime } from '../sync/realtime.js';
 import { unlessAborted } from '../util/abort.js';
 import { migrate } from './migrate.js';
-import { type OnConnection, TableGuard } from './table.js';
+import { type OnConnection, TableGuard } from './table-guard.js';
 
 /** What calls use once the source is open. */
 export interface Opened {

@@ -16,7 +16,7 @@ import { Realtime, type SyncSource } from '../sync/realtime.js';
 import { followSignal } from '../util/abort.js';
 import { setImmediate } from '../util/clock.js';
 import { traced } from '../util/tracing.js';
-import { Calls } from './calls.js';
+import { InFlight } from './in-flight.js';
 import { type Opened, Opening } from './opening.js';
 import { pruneAll, pruneAtIntervals } from './prune.js';
 
@@ -39,7 +39,7 @@ export class Runtime {
   readonly #parts: RuntimeParts;
   readonly #opening: Opening;
   readonly #deadlines: Deadlines;
-  readonly #calls = new Calls();
+  readonly #inFlight = new InFlight();
   /** A field: the pool's guard holds it only weakly. It converts the error, to which node-postgres adds the client. */
   readonly #onIdleError = (error: unknown) =>
     this.log(
@@ -121,7 +121,7 @@ export class Runtime {
       this.#deadlines.end(deadline);
       return Promise.reject(error).catch(onError);
     }
-    return this.#calls.track(
+    return this.#inFlight.track(
       running,
       (value) => {
         this.#deadlines.end(deadline);
@@ -150,7 +150,7 @@ export class Runtime {
   /** Creates the table or brings it up to date, however long that takes. */
   migrate(): Promise<void> {
     if (this.isClosed) return Promise.reject(new StoreClosedError());
-    return this.#calls.track(
+    return this.#inFlight.track(
       this.#opening.migrate(),
       () => {},
       (error) => {
@@ -223,7 +223,7 @@ export class Runtime {
       cache?.echoed(kind, ids);
       return;
     }
-    cache?.ended(ids);
+    cache?.forget(ids);
     for (const id of ids) this.#parts.onForeign(kind, id);
   }
 
@@ -232,7 +232,7 @@ export class Runtime {
     this.#letGoOfSignal();
     await this.#pruning;
     await this.realtime?.close();
-    await this.#calls.idle();
+    await this.#inFlight.idle();
     // The callbacks of the last calls run in the next tick.
     await new Promise((resolve) => setImmediate(resolve));
     await this.#opening.close();

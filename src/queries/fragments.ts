@@ -110,7 +110,7 @@ export function inputOf<const Name extends InputColumn>(...names: readonly Name[
   const rows = db
     .$with('input', columns)
     .as(sql`select i.* from given, unnest(${arrays}) as i (${aliases})`);
-  /** Many rows are found through `= any(…)`: a join, planned while the table was empty, would read it all once it is large. */
+  /** Not a join: one that was planned while the table was empty would later read all of a large table. */
   const includes = (column: AnyPgColumn) => eq(column, sql`any((select id from given)::text[])`);
   return { given, input: rows, includes };
 }

@@ -7,8 +7,8 @@ import type { Statements } from './contract.js';
 import { fragmentsOf, type StatementSettings } from './fragments.js';
 import { manyRows } from './many-rows.js';
 import { oneRow } from './one-row.js';
-import { rowStatements } from './rows.js';
-import { tableStatements } from './table.js';
+import { rowStatements } from './row-outcomes.js';
+import { tableStatements } from './table-statements.js';
 
 /** Declares the statements of a store; nothing is compiled or sent yet. */
 export function statementsFor(settings: StatementSettings): Statements {

@@ -7,8 +7,8 @@
 import { getTableColumns } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
 import type { MismatchReason } from '../errors.js';
+import { ownerOf } from './foreign-tables.js';
 import { type ColumnFacts, type NoTable, readFacts, type TableFacts } from './table-facts.js';
-import { ownerOf } from './table-owner.js';
 import type { SessionView } from './view.js';
 
 /** The table that a store expects. */

@@ -76,7 +76,7 @@ export class Revoker {
         statement,
         (result) => result.ended.length > 0 || !result.busy,
       );
-      rows.ended(ended);
+      rows.forget(ended);
       for (const id of ended) this.#announce('destroy', id);
       count += ended.length;
       if (!busy) return count;

@@ -172,7 +172,7 @@ export class Saver {
     }
     const { cookie: changed } = this.#codec.parse(draft.text);
     return rows.write(id, deadline, (writes) => {
-      // A save that this request did not await may have finished before: its changes have been seen by now.
+      // An earlier save of this object, which the request did not await, may have finished: read its origin again.
       const latest = loadedOrigin(this.#origins, object, id) ?? origin;
       return this.save(id, object, this.#withCookie(latest, changed, expiresAt), writes);
     });

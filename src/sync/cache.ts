@@ -162,7 +162,7 @@ export class CachedRows implements Rows {
     return outcome;
   }
 
-  ended(ids: readonly string[]): void {
+  forget(ids: readonly string[]): void {
     for (const id of ids) this.#evict(id);
   }
 

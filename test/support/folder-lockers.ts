@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { launch } from './example.js';
 
-const source = fileURLToPath(new URL('../../src/drivers/folder-lock.ts', import.meta.url));
+const source = fileURLToPath(new URL('../../src/drivers/support/folder-lock.ts', import.meta.url));
 
 /** The lock alone, as plain JavaScript: it starts at once, in a process, a worker thread or a container. */
 export interface Lockers {

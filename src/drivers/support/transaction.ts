@@ -1,5 +1,5 @@
-import { isUnusable } from '../errors.js';
-import type { Connection } from './driver.js';
+import { isUnusable } from '../../errors.js';
+import type { Connection } from '../driver.js';
 
 /**
  * Runs work in a transaction on a connection, and releases the connection. Sets the isolation level, whatever the

@@ -7,7 +7,7 @@
  */
 import { mkdir, readFile, realpath, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { FolderError, FolderInUseError, SessionStoreError } from '../errors.js';
+import { FolderError, FolderInUseError, SessionStoreError } from '../../errors.js';
 import { claimsOfOthers, codeOf, isAlive, OwnClaim, remove, sleep } from './folder-claims.js';
 
 /** The directory inside the folder that holds the claims. */

@@ -95,7 +95,7 @@ class Call<Row, Settled> implements Holder {
     this.onEnd?.();
   }
 
-  /** The caller stops waiting. A call that was not sent never will be; one that was ends unheard. */
+  /** The caller stops waiting. A call that was not sent never will be; the result of one that was is ignored. */
   giveUp(error: StoreTimeoutError): void {
     if (!this.isSent) this.fail(error);
     else {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-export class Calls {
+export class InFlight {
   #inFlight = 0;
   #onIdle: (() => void) | undefined;
 
