@@ -7,8 +7,9 @@
  * then sent again, with the same values, on a single connection, and the clock is that backend's own: the
  * nanoseconds on a CPU in `/proc/<pid>/schedstat` (Linux only).
  *
- * - Before each run the table is restored from a copy, vacuumed and analyzed, so that every statement meets the
- *   same rows. After each run the changed rows are counted: a statement that changed too few is an error.
+ * - Before each round the table is restored from a copy, vacuumed and analyzed. After it the changed rows are
+ *   counted: a statement that changed nothing is an error.
+ * - The statements take turns after a few rows each, every one on rows of its own.
  * - `synchronous_commit` is off for all of them, so that the disk plays no part. The fill factor is 50, so that
  *   updates are HOT, as in a table in use.
  *
@@ -30,7 +31,7 @@ const HELP = `node bench/server-cpu.js [options]: server CPU of the store's stat
   --before folder    the dist folder of another version of connect-drizzle, to compare with
   --only a,b         of get, touch, save, create, put, end (all)
   --payload a,b      bytes of a session (200,2048)
-  --rows n           rows of each measured run (1024)
+  --rows n           rows of each statement in a round (512)
   --rounds n         interleaved rounds, of which the median counts (7)
   --url url          a Postgres on this machine; it needs the right to create databases
   --help
@@ -40,14 +41,20 @@ Build first (npm run build) and install the packages (node scripts/install.js be
 
 const OPERATIONS = ['get', 'touch', 'save', 'create', 'put', 'end'];
 
+/** Plain, one row and many, and these two of another version. */
+const MOST_VARIANTS = 5;
+
 /** Rows of a batch. */
 const MANY = 32;
 
 /** Rows at the start of each run that are not measured. The server plans again after the table is restored. */
-const WARM_UP_ROWS = 4 * MANY;
+const WARM_UP_ROWS = 2 * MANY;
+
+/** Rows after which it is another variant's turn. */
+const ROWS_IN_TURN = 2 * MANY;
 
 /** A backend has answered before it is done: it still reports statistics and goes to sleep. */
-const SETTLE_MS = 5;
+const SETTLE_MS = 2;
 
 /** Numbers of sessions that do not exist before `create`. */
 const NEW_FROM = 1_000_000;
@@ -132,51 +139,66 @@ async function main() {
   }
 }
 
-/** The medians of all variants of one operation, in microseconds a row. */
+/** The rounds of all variants of one operation, in microseconds a row. */
 async function measure({ connection, now, before, operation, bytes }) {
   const { client } = connection;
   /** @type {Variant[]} */
-  const variants = [{ name: 'plain', batch: 1, sent: plainStatements(now, operation, bytes) }];
+  const variants = [
+    {
+      name: 'plain',
+      batch: 1,
+      sent: plainStatements(now, operation, bytes, numbersOf(operation, 0)),
+    },
+  ];
   for (const [store, suffix] of [
     [now, ''],
     [before, ' before'],
   ]) {
     if (!store) continue;
     for (const batch of [1, MANY]) {
+      const numbers = numbersOf(operation, variants.length);
       await restore(client);
-      const sent = await record(store, operation, bytes, batch);
+      const sent = await record(store, operation, bytes, numbers, batch);
       variants.push({ name: `${batch === 1 ? 'one' : 'many'}${suffix}`, batch, sent });
     }
   }
   const results = new Map(variants.map(({ name }) => [name, /** @type {number[]} */ ([])]));
   // The first round is to warm up.
   for (let round = 0; round <= options.rounds; round += 1) {
-    for (let i = 0; i < variants.length; i += 1) {
-      const variant = variants[(i + round) % variants.length];
-      await restore(client);
-      const microseconds = await run(connection, variant);
-      await checkEffect(client, operation, variant);
-      if (round > 0) results.get(variant.name)?.push(microseconds);
+    await restore(client);
+    const spent = await runInTurns(connection, variants, round);
+    await checkEffect(client, operation, variants);
+    if (round === 0) continue;
+    for (const { name } of variants) {
+      results.get(name)?.push((spent.get(name) ?? Number.NaN) / 1000 / options.rows);
     }
   }
-  return Object.fromEntries([...results].map(([name, values]) => [name, median(values)]));
+  return Object.fromEntries(results);
 }
 
 /**
- * Sends the statements of a variant, one after the other.
+ * Sends the statements of all variants, some rows of each in turn: whatever slows the machine down for a while
+ * then slows all of them down.
  *
  * @param {{ client: pg.Client, pid: number }} connection
- * @param {Variant} variant
- * @returns {Promise<number>} microseconds of the backend's CPU time per row
+ * @param {readonly Variant[]} variants
+ * @param {number} round
+ * @returns {Promise<Map<string, number>>} nanoseconds of the backend's CPU time, by variant
  */
-async function run({ client, pid }, { sent, batch }) {
-  const warmUp = WARM_UP_ROWS / batch;
-  for (const statement of sent.slice(0, warmUp)) await client.query(statement);
-  const measured = sent.slice(warmUp);
-  const before = await cpuNanoseconds(pid);
-  for (const statement of measured) await client.query(statement);
-  const spent = (await cpuNanoseconds(pid)) - before;
-  return spent / 1000 / (measured.length * batch);
+async function runInTurns({ client, pid }, variants, round) {
+  const spent = new Map(variants.map(({ name }) => [name, 0]));
+  for (let at = 0; at < WARM_UP_ROWS + options.rows; at += ROWS_IN_TURN) {
+    for (let i = 0; i < variants.length; i += 1) {
+      const { name, batch, sent } = variants[(i + round) % variants.length];
+      const before = await cpuNanoseconds(pid);
+      for (const statement of sent.slice(at / batch, (at + ROWS_IN_TURN) / batch)) {
+        await client.query(statement);
+      }
+      const nanoseconds = (await cpuNanoseconds(pid)) - before;
+      if (at >= WARM_UP_ROWS) spent.set(name, (spent.get(name) ?? 0) + nanoseconds);
+    }
+  }
+  return spent;
 }
 
 /** @param {number} pid */
@@ -247,14 +269,15 @@ async function openStore(url, module) {
  * @param {Awaited<ReturnType<typeof openStore>>} opened
  * @param {string} operation
  * @param {number} bytes
+ * @param {readonly number[]} numbers of the sessions
  * @param {number} batch calls at once
  * @returns {Promise<Sent[]>}
  */
-async function record({ store, sent, get }, operation, bytes, batch) {
-  const numbers = numbersOf(operation);
+async function record({ store, sent, get }, operation, bytes, numbers, batch) {
   const loaded = new Map();
   if (operation === 'touch' || operation === 'save') {
-    for (const number of numbers) loaded.set(number, await get(sidOf(number)));
+    const load = async (number) => loaded.set(number, await get(sidOf(number)));
+    await Promise.all(numbers.map(load));
   }
   const call = {
     get: (sid, _, done) => store.get(sid, done),
@@ -300,9 +323,9 @@ async function record({ store, sent, get }, operation, bytes, batch) {
 }
 
 /** @returns {Sent[]} */
-function plainStatements({ idOf }, operation, bytes) {
+function plainStatements({ idOf }, operation, bytes, numbers) {
   const { text, values } = PLAIN[operation];
-  return numbersOf(operation).map((number) => {
+  return numbers.map((number) => {
     const object = objectOf(number, bytes);
     const row = {
       id: idOf(sidOf(number)),
@@ -313,10 +336,16 @@ function plainStatements({ idOf }, operation, bytes) {
   });
 }
 
-/** @param {string} operation */
-function numbersOf(operation) {
-  const first = operation === 'create' ? NEW_FROM : 1;
-  return Array.from({ length: WARM_UP_ROWS + options.rows }, (_, i) => first + i);
+/**
+ * Each variant has sessions of its own.
+ *
+ * @param {string} operation
+ * @param {number} variant
+ */
+function numbersOf(operation, variant) {
+  const length = WARM_UP_ROWS + options.rows;
+  const first = (operation === 'create' ? NEW_FROM : 1) + variant * length;
+  return Array.from({ length }, (_, i) => first + i);
 }
 
 /**
@@ -341,7 +370,8 @@ async function fill(client, bytes) {
   const { idOf } = await import(new URL('../dist/index.js', import.meta.url).href);
   await client.query('alter table sessions set (fillfactor = 50, autovacuum_enabled = false)');
   await client.query('truncate sessions');
-  const rows = numbersOf('get').map((number) => {
+  const numbers = Array.from({ length: MOST_VARIANTS }, (_, at) => numbersOf('get', at)).flat();
+  const rows = numbers.map((number) => {
     const object = objectOf(number, bytes);
     return { id: idOf(sidOf(number)), data: JSON.stringify(object), expiry: object.cookie.expires };
   });
@@ -360,18 +390,17 @@ async function restore(client) {
   await client.query('vacuum (analyze) sessions');
 }
 
-/** Throws unless a run changed as many rows as it should. */
-async function checkEffect(client, operation, { name, sent, batch }) {
+/** Throws unless a round changed as many rows as it should. */
+async function checkEffect(client, operation, variants) {
   const { rows } = await client.query(
     `select count(*)::int as changed from sessions left join sessions_copy as copy using (id)
      where (sessions.last_seen_at, sessions.version, sessions.revoked_at)
        is distinct from (copy.last_seen_at, copy.version, copy.revoked_at)`,
   );
-  const expected = operation === 'get' ? 0 : sent.length * batch;
-  if (rows[0].changed !== expected) {
-    throw new Error(
-      `${operation}, ${name}: ${rows[0].changed} rows were changed instead of ${expected}`,
-    );
+  const [{ changed }] = rows;
+  const expected = operation === 'get' ? 0 : variants.length * (WARM_UP_ROWS + options.rows);
+  if (changed !== expected) {
+    throw new Error(`${operation}: ${changed} rows were changed instead of ${expected}`);
   }
 }
 
@@ -380,8 +409,10 @@ async function checkEffect(client, operation, { name, sent, batch }) {
  * @param {string} version
  */
 function table(rows, version) {
-  const ratio = (/** @type {number} */ value) => (Number.isFinite(value) ? value.toFixed(2) : '');
-  const time = (/** @type {number} */ value) => (Number.isFinite(value) ? value.toFixed(1) : '');
+  const time = (/** @type {number[] | undefined} */ of) => (of ? median(of).toFixed(1) : '');
+  // Within a round, so that a slow round counts for both.
+  const ratio = (/** @type {number[]} */ of, /** @type {number[] | undefined} */ to) =>
+    to ? median(of.map((value, round) => value / to[round])).toFixed(2) : '';
   const lines = [
     [
       'operation',
@@ -402,12 +433,12 @@ function table(rows, version) {
       time(row.plain),
       time(row.one),
       time(row['one before']),
-      ratio(row.one / row.plain),
-      ratio(row.one / row['one before']),
+      ratio(row.one, row.plain),
+      ratio(row.one, row['one before']),
       time(row.many),
       time(row['many before']),
-      ratio(row.many / row.plain),
-      ratio(row.many / row['many before']),
+      ratio(row.many, row.plain),
+      ratio(row.many, row['many before']),
     ]),
   ];
   const widths = lines[0].map((_, at) => Math.max(...lines.map((line) => line[at].length)));
@@ -431,7 +462,7 @@ function parseOptions(args) {
       before: { type: 'string' },
       only: { type: 'string', default: OPERATIONS.join() },
       payload: { type: 'string', default: '200,2048' },
-      rows: { type: 'string', default: '1024' },
+      rows: { type: 'string', default: '512' },
       rounds: { type: 'string', default: '7' },
       url: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -442,7 +473,7 @@ function parseOptions(args) {
     if (!OPERATIONS.includes(operation)) throw new Error(`--only: there is no ${operation}`);
   }
   const rows = whole('rows', values.rows);
-  if (rows % MANY !== 0) throw new Error(`--rows takes a multiple of ${MANY}`);
+  if (rows % ROWS_IN_TURN !== 0) throw new Error(`--rows takes a multiple of ${ROWS_IN_TURN}`);
   return {
     before: values.before && pathToFileURL(resolvePath(values.before, 'index.js')),
     operations,
