@@ -43,6 +43,12 @@ export const joinedText = (value: SQLWrapper) =>
 /** The rows of a subquery as a list whose length the planner cannot see. */
 export const anyOf = (query: SQLWrapper) => sql`any(array(${query}))`;
 
+/**
+ * The same condition, but the planner takes it to be true for nearly all rows. By itself, it expects an
+ * equality of `tableoid` to leave one row in 200, and joins that one row in a nested loop.
+ */
+export const nearlyAlways = (condition: SQL) => sql`nullif(${condition}, false) is not null`;
+
 /** The only value of a subquery. */
 export const scalar = <T>(query: SQLWrapper) => sql<T>`(${query})`;
 
