@@ -55,13 +55,17 @@ export const scalar = <T>(query: SQLWrapper) => sql<T>`(${query})`;
 /** Sorts by bytes, whatever the database's locale: JavaScript and Postgres then agree. */
 export const inByteOrder = (value: Value) => sql`${value} collate "C"`;
 
-/** Changes a setting for this transaction. As a scalar subquery it runs once, before any row is looked for. */
-export const setLocally = (name: string, value: string) =>
-  sql`(select set_config(${literal(name)}, ${literal(value)}, true)) is not null`;
+/** Changes a setting for this transaction. */
+export const setting = (name: string, value: string) =>
+  sql<string>`set_config(${literal(name)}, ${literal(value)}, true)`;
 
-/** A value, after a setting was changed for this transaction. */
+/** The same as a condition. As a scalar subquery it runs once, before any row is looked for. */
+export const setLocally = (name: string, value: string) =>
+  sql`(select ${setting(name, value)}) is not null`;
+
+/** A value, after a setting was changed for this transaction. For a single row: it runs for each. */
 export const afterSetting = (name: string, value: string, then: SQL) =>
-  sql`case when ${setLocally(name, value)} then ${then} end`;
+  sql`case when ${setting(name, value)} is not null then ${then} end`;
 
 export const notify = (channel: SQL, payload: SQL) =>
   sql<string>`pg_notify(${channel}, ${payload})::text`;
