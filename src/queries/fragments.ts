@@ -19,6 +19,7 @@ import {
   literal,
   microseconds,
   milliseconds,
+  nearlyAlways,
   none,
   notify,
   now,
@@ -234,7 +235,8 @@ export function fragmentsOf(settings: StatementSettings) {
    * The rows that were locked. In a partitioned table, each partition has a row at the same `ctid`. (Comparing ids
    * instead would let the planner join by id, and read the whole table by a plan made while it was empty.)
    */
-  const isLocked = (locked: Place) => and(eq(t.ctid, locked.ctid), eq(t.tableoid, locked.tableoid));
+  const isLocked = (locked: Place) =>
+    and(eq(t.ctid, locked.ctid), nearlyAlways(eq(t.tableoid, locked.tableoid)));
 
   /** Locks the rows that no other transaction has locked. */
   const lock = (condition: SQL | undefined) =>

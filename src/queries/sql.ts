@@ -43,19 +43,29 @@ export const joinedText = (value: SQLWrapper) =>
 /** The rows of a subquery as a list whose length the planner cannot see. */
 export const anyOf = (query: SQLWrapper) => sql`any(array(${query}))`;
 
+/**
+ * The same condition, but the planner takes it to be true for nearly all rows. By itself, it expects an
+ * equality of `tableoid` to leave one row in 200, and joins that one row in a nested loop.
+ */
+export const nearlyAlways = (condition: SQL) => sql`nullif(${condition}, false) is not null`;
+
 /** The only value of a subquery. */
 export const scalar = <T>(query: SQLWrapper) => sql<T>`(${query})`;
 
 /** Sorts by bytes, whatever the database's locale: JavaScript and Postgres then agree. */
 export const inByteOrder = (value: Value) => sql`${value} collate "C"`;
 
-/** Changes a setting for this transaction. As a scalar subquery it runs once, before any row is looked for. */
-export const setLocally = (name: string, value: string) =>
-  sql`(select set_config(${literal(name)}, ${literal(value)}, true)) is not null`;
+/** Changes a setting for this transaction. */
+export const setting = (name: string, value: string) =>
+  sql<string>`set_config(${literal(name)}, ${literal(value)}, true)`;
 
-/** A value, after a setting was changed for this transaction. */
+/** The same as a condition. As a scalar subquery it runs once, before any row is looked for. */
+export const setLocally = (name: string, value: string) =>
+  sql`(select ${setting(name, value)}) is not null`;
+
+/** A value, after a setting was changed for this transaction. For a single row: it runs for each. */
 export const afterSetting = (name: string, value: string, then: SQL) =>
-  sql`case when ${setLocally(name, value)} then ${then} end`;
+  sql`case when ${setting(name, value)} is not null then ${then} end`;
 
 export const notify = (channel: SQL, payload: SQL) =>
   sql<string>`pg_notify(${channel}, ${payload})::text`;
