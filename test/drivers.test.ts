@@ -1,3 +1,4 @@
+import dns from 'node:dns';
 import { DrizzleStore, StatementError } from 'connect-drizzle';
 import { PgDialect } from 'drizzle-orm/pg-core';
 import postgres from 'postgres';
@@ -135,6 +136,35 @@ describe('on postgres-js', () => {
     await store.set('sid', sessionWith({ n: 1 }));
     expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
     expect(await Promise.all([store.length(), store.length()])).toEqual([1, 1]);
+  });
+
+  test('a listener that was given up while it was connecting does not log in later', async () => {
+    await database.store();
+    const url = new URL(database.url);
+    url.hostname = 'localhost';
+    const connection = { application_name: 'given-up' };
+    const store = new DrizzleStore(postgresJs(url.href, { connection }), { ...silent, sync: true });
+    await store.ready();
+    const lookup = dns.lookup;
+    const held: (() => void)[] = [];
+    const isHeld = gate();
+    vi.spyOn(dns, 'lookup').mockImplementation((...args: unknown[]) => {
+      held.push(() => Reflect.apply(lookup, dns, args));
+      isHeld.open();
+    });
+    // The listener is lost, and connects again.
+    const lost =
+      "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%'";
+    await expect.poll(() => database.query(lost)).toHaveLength(1);
+    await isHeld.opened;
+    await store.close();
+    vi.restoreAllMocks();
+    for (const release of held) release();
+    const open =
+      "select pid from pg_stat_activity where application_name = 'given-up' and state is not null";
+    for (let logins = 0; logins < 10; logins += 1) {
+      expect(await database.pool({ max: 1 }).query(open)).toMatchObject({ rows: [] });
+    }
   });
 });
 

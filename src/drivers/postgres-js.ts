@@ -178,12 +178,15 @@ class Instance implements Connection {
 
   destroy(): void {
     this.#lose();
+    // Otherwise a socket that is still connecting would log in later, and nobody would close it.
+    this.#abort.abort(new Error('The connection was closed'));
     this.#socket?.destroy();
     this.#sql.end({ timeout: 0 }).catch(() => {});
   }
 
   /** Closes it gracefully, so that the server does not log a lost connection. */
   async close(): Promise<void> {
+    if (!this.#isConnected) return this.destroy();
     this.#lose();
     await this.#sql.end({ timeout: 1 });
     this.#socket?.destroy();
