@@ -138,6 +138,15 @@ describe('on postgres-js', () => {
     expect(await Promise.all([store.length(), store.length()])).toEqual([1, 1]);
   });
 
+  test('a call that cannot connect in time says how long it has waited', async () => {
+    await using proxy = await startProxy(database.url);
+    proxy.swallow();
+    const store = new DrizzleStore(postgresJs(proxy.url), { ...silent, timeout: 0.3 });
+    await expect(store.ready()).rejects.toThrow('The database did not answer within 0.3 s');
+    await store.close();
+    proxy.cut();
+  });
+
   test('a listener that was given up while it was connecting does not log in later', async () => {
     await database.store();
     const url = new URL(database.url);
