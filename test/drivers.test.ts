@@ -1,5 +1,5 @@
 import dns from 'node:dns';
-import { DrizzleStore, StatementError } from 'connect-drizzle';
+import { ConnectionError, DrizzleStore, StatementError, StoreTimeoutError } from 'connect-drizzle';
 import { PgDialect } from 'drizzle-orm/pg-core';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -100,6 +100,53 @@ describe('a connection that leads to a server that has become read-only', () => 
     expect(causeCode(error)).toBe('25006');
     await store.set('sid', sessionWith({ n: 1 }));
     expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
+  });
+});
+
+describe("the limit for connecting that an app's pool has while a store waits", () => {
+  /** A pool of one connection, which the app holds. */
+  async function heldPool() {
+    const pool = database.pool({ max: 1 });
+    const stores = [0.3, 60].map((timeout) => new DrizzleStore(pool, { ...silent, timeout }));
+    ends.push(...stores.map((store) => () => store.close()));
+    for (const store of stores) await store.ready();
+    return { pool, stores, client: await pool.connect() };
+  }
+
+  test("of one store is not another's, and leaves nothing on the pool", async () => {
+    await database.store();
+    const { pool, stores, client } = await heldPool();
+    const [impatient, patient] = stores.map((store) => store.get('unknown'));
+    await expect(impatient).rejects.toThrow(StoreTimeoutError);
+    // The pool itself has given up the first, too.
+    await expect.poll(() => pool.waitingCount, { timeout: 10_000 }).toBe(1);
+    client.release();
+    expect(await patient).toBeUndefined();
+    expect(pool.options.connectionTimeoutMillis).toBeUndefined();
+  });
+
+  test('gives way to one that the app sets', async () => {
+    await database.store();
+    const { pool, stores, client } = await heldPool();
+    const found = stores[1]?.get('unknown');
+    await expect.poll(() => pool.waitingCount).toBe(1);
+    pool.options.connectionTimeoutMillis = 12_345;
+    client.release();
+    expect(await found).toBeUndefined();
+    expect(pool.options.connectionTimeoutMillis).toBe(12_345);
+  });
+
+  test('ends when the pool throws', async () => {
+    const Client = class {
+      constructor() {
+        throw new Error('The certificate cannot be read');
+      }
+    };
+    const pool = Object.assign(database.pool(), { Client });
+    const store = new DrizzleStore(pool, { ...silent, timeout: 10 });
+    await expect(store.get('sid')).rejects.toThrow(ConnectionError);
+    await store.close();
+    expect(pool.options.connectionTimeoutMillis).toBeUndefined();
   });
 });
 
