@@ -1,4 +1,5 @@
-import { DrizzleStore, StatementError } from 'connect-drizzle';
+import dns from 'node:dns';
+import { ConnectionError, DrizzleStore, StatementError, StoreTimeoutError } from 'connect-drizzle';
 import { PgDialect } from 'drizzle-orm/pg-core';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -102,6 +103,53 @@ describe('a connection that leads to a server that has become read-only', () => 
   });
 });
 
+describe("the limit for connecting that an app's pool has while a store waits", () => {
+  /** A pool of one connection, which the app holds. */
+  async function heldPool() {
+    const pool = database.pool({ max: 1 });
+    const stores = [0.3, 60].map((timeout) => new DrizzleStore(pool, { ...silent, timeout }));
+    ends.push(...stores.map((store) => () => store.close()));
+    for (const store of stores) await store.ready();
+    return { pool, stores, client: await pool.connect() };
+  }
+
+  test("of one store is not another's, and leaves nothing on the pool", async () => {
+    await database.store();
+    const { pool, stores, client } = await heldPool();
+    const [impatient, patient] = stores.map((store) => store.get('unknown'));
+    await expect(impatient).rejects.toThrow(StoreTimeoutError);
+    // The pool itself has given up the first, too.
+    await expect.poll(() => pool.waitingCount, { timeout: 10_000 }).toBe(1);
+    client.release();
+    expect(await patient).toBeUndefined();
+    expect(pool.options.connectionTimeoutMillis).toBeUndefined();
+  });
+
+  test('gives way to one that the app sets', async () => {
+    await database.store();
+    const { pool, stores, client } = await heldPool();
+    const found = stores[1]?.get('unknown');
+    await expect.poll(() => pool.waitingCount).toBe(1);
+    pool.options.connectionTimeoutMillis = 12_345;
+    client.release();
+    expect(await found).toBeUndefined();
+    expect(pool.options.connectionTimeoutMillis).toBe(12_345);
+  });
+
+  test('ends when the pool throws', async () => {
+    const Client = class {
+      constructor() {
+        throw new Error('The certificate cannot be read');
+      }
+    };
+    const pool = Object.assign(database.pool(), { Client });
+    const store = new DrizzleStore(pool, { ...silent, timeout: 10 });
+    await expect(store.get('sid')).rejects.toThrow(ConnectionError);
+    await store.close();
+    expect(pool.options.connectionTimeoutMillis).toBeUndefined();
+  });
+});
+
 describe('on postgres-js', () => {
   test("a store needs none of the app's own connections", async () => {
     await database.store();
@@ -135,6 +183,44 @@ describe('on postgres-js', () => {
     await store.set('sid', sessionWith({ n: 1 }));
     expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
     expect(await Promise.all([store.length(), store.length()])).toEqual([1, 1]);
+  });
+
+  test('a call that cannot connect in time says how long it has waited', async () => {
+    await using proxy = await startProxy(database.url);
+    proxy.swallow();
+    const store = new DrizzleStore(postgresJs(proxy.url), { ...silent, timeout: 0.3 });
+    await expect(store.ready()).rejects.toThrow('The database did not answer within 0.3 s');
+    await store.close();
+    proxy.cut();
+  });
+
+  test('a listener that was given up while it was connecting does not log in later', async () => {
+    await database.store();
+    const url = new URL(database.url);
+    url.hostname = 'localhost';
+    const connection = { application_name: 'given-up' };
+    const store = new DrizzleStore(postgresJs(url.href, { connection }), { ...silent, sync: true });
+    await store.ready();
+    const lookup = dns.lookup;
+    const held: (() => void)[] = [];
+    const isHeld = gate();
+    vi.spyOn(dns, 'lookup').mockImplementation((...args: unknown[]) => {
+      held.push(() => Reflect.apply(lookup, dns, args));
+      isHeld.open();
+    });
+    // The listener is lost, and connects again.
+    const lost =
+      "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%'";
+    await expect.poll(() => database.query(lost)).toHaveLength(1);
+    await isHeld.opened;
+    await store.close();
+    vi.restoreAllMocks();
+    for (const release of held) release();
+    const open =
+      "select pid from pg_stat_activity where application_name = 'given-up' and state is not null";
+    for (let logins = 0; logins < 10; logins += 1) {
+      expect(await database.pool({ max: 1 }).query(open)).toMatchObject({ rows: [] });
+    }
   });
 });
 

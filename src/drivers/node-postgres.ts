@@ -51,8 +51,16 @@ export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
 /** Added to the limit, so that callers time out first, with a clearer error. */
 const PATIENCE_MS = 100;
 
-/** Pools whose own options set no limit: how many acquires are waiting on each, and the options' own value. */
-const limited = new WeakMap<object, { waiting: number; readonly own: number | undefined }>();
+/** A pool whose own options set no limit, while stores wait for its connections. */
+interface Limited {
+  waiting: number;
+  readonly own: number | undefined;
+  /** The limit that was set last. If the options have another one, the app has set it. */
+  currentMs: number;
+  longestMs: number;
+}
+
+const limited = new WeakMap<object, Limited>();
 
 /**
  * Acquires a client. `pool.connect()` cannot be cancelled, and a client that never finishes connecting keeps its
@@ -62,38 +70,56 @@ const limited = new WeakMap<object, { waiting: number; readonly own: number | un
 function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
   const isIdle = pool.idleCount > pool.waitingCount;
   const startedMs = monotonicMs();
-  const stopLimiting = isIdle ? undefined : limitConnecting(pool.options, deadlineMs);
+  const limit = isIdle ? undefined : limitConnecting(pool.options, deadlineMs);
   return new Promise((resolve, reject) => {
-    pool.connect((error, client, release) => {
-      stopLimiting?.();
-      if (client !== undefined) resolve(new PgConnection(client, release));
-      else if (monotonicMs() < deadlineMs) reject(error);
-      // The pool's own error would fail calls that have only just begun to wait.
-      else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
-    });
+    try {
+      pool.connect((error, client, release) => {
+        limit?.end();
+        if (client !== undefined) resolve(new PgConnection(client, release));
+        else if (monotonicMs() < deadlineMs) reject(error);
+        // The pool's own error would fail calls that have only just begun to wait.
+        else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
+      });
+      limit?.share();
+    } catch (error) {
+      // Such as a certificate that cannot be read.
+      limit?.end();
+      reject(error);
+    }
   });
 }
 
+/** Sets a limit for one `connect()`. Call `share` after it, and `end` when the wait is over. */
 function limitConnecting(
   options: { connectionTimeoutMillis?: number | undefined },
   deadlineMs: number,
-): (() => void) | undefined {
-  let limit = limited.get(options);
-  const isAppsOwn = limit === undefined && Boolean(options.connectionTimeoutMillis);
-  if (isAppsOwn || !Number.isFinite(deadlineMs)) return undefined;
-  if (limit === undefined) {
-    limit = { waiting: 0, own: options.connectionTimeoutMillis };
-    limited.set(options, limit);
-    const leftMs = Math.max(Math.ceil(deadlineMs - monotonicMs()), 0);
-    options.connectionTimeoutMillis = leftMs + PATIENCE_MS;
-  }
-  const shared = limit;
+): { share(): void; end(): void } | undefined {
+  if (!Number.isFinite(deadlineMs)) return undefined;
+  const { connectionTimeoutMillis: own } = options;
+  const shared = limited.get(options) ?? { waiting: 0, own, currentMs: 0, longestMs: 0 };
+  const isAppsOwn = Boolean(own) && own !== shared.currentMs;
+  if (isAppsOwn) return undefined;
+  limited.set(options, shared);
   shared.waiting += 1;
-  return () => {
-    shared.waiting -= 1;
-    if (shared.waiting > 0) return;
-    limited.delete(options);
-    options.connectionTimeoutMillis = shared.own;
+  const setTo = (ms: number) => {
+    shared.currentMs = ms;
+    options.connectionTimeoutMillis = ms;
+  };
+  const ownMs = Math.max(Math.ceil(deadlineMs - monotonicMs()), 0) + PATIENCE_MS;
+  shared.longestMs = Math.max(shared.longestMs, ownMs);
+  setTo(ownMs);
+  return {
+    // Stores with other timeouts may wait for this pool, too.
+    share: () => {
+      if (shared.waiting > 0) setTo(shared.longestMs);
+    },
+    end: () => {
+      shared.waiting -= 1;
+      if (shared.waiting > 0) return;
+      limited.delete(options);
+      if (options.connectionTimeoutMillis === shared.currentMs)
+        options.connectionTimeoutMillis = shared.own;
+    },
   };
 }
 

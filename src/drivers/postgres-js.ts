@@ -29,6 +29,9 @@ interface RawQuery extends Promise<unknown> {
   raw(): Promise<readonly (readonly (Uint8Array | null)[])[]>;
 }
 
+/** Added to the limit, so that callers time out first, with an error that states their `timeout`. */
+const PATIENCE_MS = 100;
+
 type MakePostgres = (source: object | string, options?: object) => PostgresJs;
 
 export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): Driver {
@@ -124,9 +127,8 @@ class Instance implements Connection {
 
   async connect(deadlineMs: number): Promise<void> {
     const leftMs = deadlineMs - monotonicMs();
-    const timer = Number.isFinite(leftMs)
-      ? setTimeout(() => this.#abort.abort(new StoreTimeoutError(leftMs / 1000)), leftMs)
-      : undefined;
+    const giveUp = () => this.#abort.abort(new StoreTimeoutError(leftMs / 1000));
+    const timer = Number.isFinite(leftMs) ? setTimeout(giveUp, leftMs + PATIENCE_MS) : undefined;
     try {
       await this.first('select 1', this.#abort.signal);
     } finally {
@@ -178,12 +180,15 @@ class Instance implements Connection {
 
   destroy(): void {
     this.#lose();
+    // Otherwise a socket that is still connecting would log in later, and nobody would close it.
+    this.#abort.abort(new Error('The connection was closed'));
     this.#socket?.destroy();
     this.#sql.end({ timeout: 0 }).catch(() => {});
   }
 
   /** Closes it gracefully, so that the server does not log a lost connection. */
   async close(): Promise<void> {
+    if (!this.#isConnected) return this.destroy();
     this.#lose();
     await this.#sql.end({ timeout: 1 });
     this.#socket?.destroy();
