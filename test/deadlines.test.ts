@@ -62,6 +62,40 @@ describe('a call that gives up before it was sent', () => {
     expect([{ n: 0 }, { n: 1 }]).toContainEqual(contentOf(row?.data));
   });
 
+  test('is never sent if one that came before it still waits', async () => {
+    const store = await database.store({ timeout: 4 }, database.pool({ max: 2 }));
+    for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
+    await database.query(`
+      create function hold() returns trigger language plpgsql as $$ begin
+        perform pg_advisory_xact_lock_shared(1);
+        return new;
+      end $$;
+      create trigger hold before update on sessions for each row execute function hold();
+    `);
+    const dates = ['2090-01-01', '2100-01-01'].map((text) => new Date(text));
+    const [earlier, later] = dates.map((date) => sessionUntil(date));
+    if (earlier === undefined || later === undefined) throw new Error('no dates');
+    const row = await holding(database, 'select pg_advisory_xact_lock(1)');
+    const table = await holding(database, 'select');
+    const first = store.touch('a', earlier);
+    await row.waiting(1);
+    const impatient = store.touch('a', later);
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    // They come after the second touch, but its turn comes only when the first has ended.
+    const read = store.get('other');
+    const patient = store.touch('b', later);
+    const locked = table.client.query('lock table sessions in access exclusive mode');
+    await row.waiting(2);
+    await row.release();
+    await Promise.all([first, locked]);
+    await table.waiting(1);
+    await expect(impatient).rejects.toThrow(StoreTimeoutError);
+    await table.release();
+    await Promise.all([read, patient]);
+    expect(endOf(await store.get('a'))).toBe(dates[0]?.getTime());
+    expect(endOf(await store.get('b'))).toBe(dates[1]?.getTime());
+  });
+
   test('does not shorten the wait of a call that comes after it', async () => {
     const { store, app } = await heldPool(1);
     await expect(store.get('a')).rejects.toThrow(StoreTimeoutError);
