@@ -51,49 +51,65 @@ export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
 /** The callers give up first, with an error that says so. */
 const PATIENCE_MS = 100;
 
-/** Pools whose own options set no limit: how many acquires are waiting on each, and the options' own value. */
-const limited = new WeakMap<object, { waiting: number; readonly own: number | undefined }>();
-
 /**
  * A pool's connect cannot be given up, and a client that never finishes connecting takes its place in the pool
- * for good. So while the store waits for a connection, a pool without a `connectionTimeoutMillis` gets one. The
- * pool may read it at any time until then: when another client is removed, it connects a new one.
+ * for good. So a pool without a `connectionTimeoutMillis` has one during the store's own call, and whenever it
+ * connects a client while the store waits. The app's calls wait for a free client as long as ever.
  */
 function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
   const isIdle = pool.idleCount > pool.waitingCount;
   const startedMs = monotonicMs();
-  const stopLimiting = isIdle ? undefined : limitConnecting(pool.options, deadlineMs);
+  const limitMs =
+    isIdle || !Number.isFinite(deadlineMs)
+      ? undefined
+      : Math.max(Math.ceil(deadlineMs - startedMs), 0) + PATIENCE_MS;
+  const stopLimiting = limitMs === undefined ? undefined : limitNewClients(pool, limitMs);
   return new Promise((resolve, reject) => {
-    pool.connect((error, client, release) => {
-      stopLimiting?.();
-      if (client !== undefined) resolve(new PgConnection(client, release));
-      else if (monotonicMs() < deadlineMs) reject(error);
-      // The pool's own error would fail calls that have only just begun to wait.
-      else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
-    });
+    const connect = () =>
+      pool.connect((error, client, release) => {
+        stopLimiting?.();
+        if (client !== undefined) resolve(new PgConnection(client, release));
+        else if (monotonicMs() < deadlineMs) reject(error);
+        // The pool's own error would fail calls that have only just begun to wait.
+        else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
+      });
+    limited(pool, limitMs, connect);
   });
 }
 
-function limitConnecting(
-  options: { connectionTimeoutMillis?: number | undefined },
-  deadlineMs: number,
-): (() => void) | undefined {
-  let limit = limited.get(options);
-  const isAppsOwn = limit === undefined && Boolean(options.connectionTimeoutMillis);
-  if (isAppsOwn || !Number.isFinite(deadlineMs)) return undefined;
-  if (limit === undefined) {
-    limit = { waiting: 0, own: options.connectionTimeoutMillis };
-    limited.set(options, limit);
-    const leftMs = Math.max(Math.ceil(deadlineMs - monotonicMs()), 0);
-    options.connectionTimeoutMillis = leftMs + PATIENCE_MS;
+/** Runs something synchronous while the pool has a `connectionTimeoutMillis`, the app's own if there is one. */
+function limited(pool: PgPool, limitMs: number | undefined, work: () => void): void {
+  const options: { connectionTimeoutMillis?: number | undefined } = pool.options;
+  const own = options.connectionTimeoutMillis;
+  options.connectionTimeoutMillis = own || limitMs;
+  try {
+    work();
+  } finally {
+    options.connectionTimeoutMillis = own;
   }
-  const shared = limit;
-  shared.waiting += 1;
+}
+
+/** The limit for new clients of a pool, and how many acquires of the store are waiting. */
+const limits = new WeakMap<object, { waiting: number; limitMs: number }>();
+
+/** Limits connecting until the returned function is called: a pool makes new clients when others have been removed. */
+function limitNewClients(pool: PgPool, limitMs: number): () => void {
+  const limit = limits.get(pool) ?? { waiting: 0, limitMs };
+  if (!limits.has(pool)) {
+    limits.set(pool, limit);
+    const newClient = property(pool, 'newClient');
+    if (typeof newClient === 'function') {
+      const value = (...args: unknown[]) =>
+        limited(pool, limit.waiting === 0 ? undefined : limit.limitMs, () => {
+          Reflect.apply(newClient, pool, args);
+        });
+      Object.defineProperty(pool, 'newClient', { value, configurable: true, writable: true });
+    }
+  }
+  limit.waiting += 1;
+  limit.limitMs = limitMs;
   return () => {
-    shared.waiting -= 1;
-    if (shared.waiting > 0) return;
-    limited.delete(options);
-    options.connectionTimeoutMillis = shared.own;
+    limit.waiting -= 1;
   };
 }
 
