@@ -26,6 +26,11 @@ function times<T>(count: number, make: (at: number) => T): T[] {
   return Array.from({ length: count }, (_, at) => make(at));
 }
 
+/** Resolves when something holds in this process. */
+async function soon(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise(setImmediate);
+}
+
 describe('a call that gives up before it was sent', () => {
   /** A store whose pool has one connection, which the app holds. */
   async function heldPool(timeout: number) {
@@ -41,7 +46,7 @@ describe('a call that gives up before it was sent', () => {
     const calls = [store.set('a', sessionWith()), store.set('b', sessionWith())];
     for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
     app.release();
-    await until(async () => pool.waitingCount === 0 && pool.idleCount === 1);
+    await soon(() => pool.waitingCount === 0 && pool.idleCount === 1);
     await store.set('c', sessionWith());
     await store.close();
     expect(await database.query('select id from sessions')).toEqual([{ id: idOf('c') }]);
@@ -60,6 +65,40 @@ describe('a call that gives up before it was sent', () => {
     const [row] = await database.query<{ data: object | null }>('select data from sessions');
     // The first was sent: it may have taken effect.
     expect([{ n: 0 }, { n: 1 }]).toContainEqual(contentOf(row?.data));
+  });
+
+  test('is never sent if one that came before it still waits', async () => {
+    const store = await database.store({ timeout: 4 }, database.pool({ max: 2 }));
+    for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
+    await database.query(`
+      create function hold() returns trigger language plpgsql as $$ begin
+        perform pg_advisory_xact_lock_shared(1);
+        return new;
+      end $$;
+      create trigger hold before update on sessions for each row execute function hold();
+    `);
+    const dates = ['2090-01-01', '2100-01-01'].map((text) => new Date(text));
+    const [earlier, later] = dates.map((date) => sessionUntil(date));
+    if (earlier === undefined || later === undefined) throw new Error('no dates');
+    const row = await holding(database, 'select pg_advisory_xact_lock(1)');
+    const table = await holding(database, 'select');
+    const first = store.touch('a', earlier);
+    await row.waiting(1);
+    const impatient = store.touch('a', later);
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    // They come after the second touch, but its turn comes only when the first has ended.
+    const read = store.get('other');
+    const patient = store.touch('b', later);
+    const locked = table.client.query('lock table sessions in access exclusive mode');
+    await row.waiting(2);
+    await row.release();
+    await Promise.all([first, locked]);
+    await table.waiting(1);
+    await expect(impatient).rejects.toThrow(StoreTimeoutError);
+    await table.release();
+    await Promise.all([read, patient]);
+    expect(endOf(await store.get('a'))).toBe(dates[0]?.getTime());
+    expect(endOf(await store.get('b'))).toBe(dates[1]?.getTime());
   });
 
   test('does not shorten the wait of a call that comes after it', async () => {
@@ -136,7 +175,7 @@ describe('calls on a network that swallows everything', () => {
       const store = new DrizzleStore(pool, options);
       await silence(proxy, store);
       await store.close();
-      await until(async () => pool.totalCount === pool.idleCount && pool.waitingCount === 0);
+      await soon(() => pool.totalCount === pool.idleCount && pool.waitingCount === 0);
       expect(pool.options.connectionTimeoutMillis).toBe(connectionTimeoutMillis);
       await pool.end();
       expect(pool.totalCount).toBe(0);
@@ -164,6 +203,21 @@ describe('calls on a network that swallows everything', () => {
     await store.close();
     await until(async () => (await connectionsSince(since)) === 0);
   });
+});
+
+test("an app's own query waits for its pool longer than a store's call does", async () => {
+  const pool = database.pool({ max: 1 });
+  const store = await database.store({ timeout: 0.3 }, pool);
+  const held = await pool.connect();
+  held.on('error', () => {});
+  const calls = [store.get('a'), store.get('b')];
+  await soon(() => pool.waitingCount > 0);
+  const own = pool.query('select 1 as one');
+  for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
+  // The limit of the store's own wait is a tenth of a second later.
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  held.release();
+  expect((await own).rows).toEqual([{ one: 1 }]);
 });
 
 test('a row that is sent again keeps its place before calls that came later', async () => {

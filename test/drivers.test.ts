@@ -172,6 +172,17 @@ describe('on postgres-js', () => {
     await Promise.all(transactions);
   });
 
+  test('a store opens no more connections of its own than the app has', async () => {
+    await database.store();
+    const store = storeOn(postgresJs(`${database.url}?application_name=many`, { max: 4 }));
+    await Promise.all(Array.from({ length: 150 }, () => store.ready()));
+    expect(
+      await database.query(
+        `select count(*)::int as count from pg_stat_activity where application_name = 'many'`,
+      ),
+    ).toEqual([{ count: 4 }]);
+  });
+
   test("a store's statements run on the first host that answers and is a primary", async () => {
     await database.store();
     await using proxy = await startProxy(database.url);

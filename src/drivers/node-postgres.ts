@@ -1,5 +1,5 @@
 /**
- * node-postgres: pools of `pg`, and of packages with the same interface.
+ * node-postgres: pools of `pg` and of what is built like it.
  *
  * @module
  */
@@ -48,78 +48,75 @@ export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
   };
 }
 
-/** Added to the limit, so that callers time out first, with a clearer error. */
+/** The callers give up first, with an error that says so. */
 const PATIENCE_MS = 100;
 
-/** A pool whose own options set no limit, while stores wait for its connections. */
-interface Limited {
-  waiting: number;
-  readonly own: number | undefined;
-  /** The limit that was set last. If the options have another one, the app has set it. */
-  currentMs: number;
-  longestMs: number;
-}
-
-const limited = new WeakMap<object, Limited>();
-
 /**
- * Acquires a client. `pool.connect()` cannot be cancelled, and a client that never finishes connecting keeps its
- * place in the pool for good. So while the store waits, a pool without `connectionTimeoutMillis` has one: the pool
- * may connect a new client at any time until then, for example when it removes another one.
+ * A pool's connect cannot be given up, and a client that never finishes connecting takes its place in the pool
+ * for good. So a pool without a `connectionTimeoutMillis` has one during the store's own call, and whenever it
+ * connects a client while the store waits. The app's calls wait for a free client as long as ever.
  */
 function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
   const isIdle = pool.idleCount > pool.waitingCount;
   const startedMs = monotonicMs();
-  const limit = isIdle ? undefined : limitConnecting(pool.options, deadlineMs);
+  const limitMs =
+    isIdle || !Number.isFinite(deadlineMs)
+      ? undefined
+      : Math.max(Math.ceil(deadlineMs - startedMs), 0) + PATIENCE_MS;
+  const stopLimiting = limitMs === undefined ? undefined : limitNewClients(pool, limitMs);
   return new Promise((resolve, reject) => {
-    try {
+    const connect = () =>
       pool.connect((error, client, release) => {
-        limit?.end();
+        stopLimiting?.();
         if (client !== undefined) resolve(new PgConnection(client, release));
         else if (monotonicMs() < deadlineMs) reject(error);
         // The pool's own error would fail calls that have only just begun to wait.
         else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
       });
-      limit?.share();
+    try {
+      limited(pool, limitMs, connect);
     } catch (error) {
       // Such as a certificate that cannot be read.
-      limit?.end();
+      stopLimiting?.();
       reject(error);
     }
   });
 }
 
-/** Sets a limit for one `connect()`. Call `share` after it, and `end` when the wait is over. */
-function limitConnecting(
-  options: { connectionTimeoutMillis?: number | undefined },
-  deadlineMs: number,
-): { share(): void; end(): void } | undefined {
-  if (!Number.isFinite(deadlineMs)) return undefined;
-  const { connectionTimeoutMillis: own } = options;
-  const shared = limited.get(options) ?? { waiting: 0, own, currentMs: 0, longestMs: 0 };
-  const isAppsOwn = Boolean(own) && own !== shared.currentMs;
-  if (isAppsOwn) return undefined;
-  limited.set(options, shared);
-  shared.waiting += 1;
-  const setTo = (ms: number) => {
-    shared.currentMs = ms;
-    options.connectionTimeoutMillis = ms;
-  };
-  const ownMs = Math.max(Math.ceil(deadlineMs - monotonicMs()), 0) + PATIENCE_MS;
-  shared.longestMs = Math.max(shared.longestMs, ownMs);
-  setTo(ownMs);
-  return {
-    // Stores with other timeouts may wait for this pool, too.
-    share: () => {
-      if (shared.waiting > 0) setTo(shared.longestMs);
-    },
-    end: () => {
-      shared.waiting -= 1;
-      if (shared.waiting > 0) return;
-      limited.delete(options);
-      if (options.connectionTimeoutMillis === shared.currentMs)
-        options.connectionTimeoutMillis = shared.own;
-    },
+/** Runs something synchronous while the pool has a `connectionTimeoutMillis`, the app's own if there is one. */
+function limited(pool: PgPool, limitMs: number | undefined, work: () => void): void {
+  const options: { connectionTimeoutMillis?: number | undefined } = pool.options;
+  const own = options.connectionTimeoutMillis;
+  options.connectionTimeoutMillis = own || limitMs;
+  try {
+    work();
+  } finally {
+    options.connectionTimeoutMillis = own;
+  }
+}
+
+/** The limit for new clients of a pool, and how many acquires of the store are waiting. */
+const limits = new WeakMap<object, { waiting: number; limitMs: number }>();
+
+/** Limits connecting until the returned function is called: a pool makes new clients when others have been removed. */
+function limitNewClients(pool: PgPool, limitMs: number): () => void {
+  const limit = limits.get(pool) ?? { waiting: 0, limitMs };
+  if (!limits.has(pool)) {
+    limits.set(pool, limit);
+    const newClient = property(pool, 'newClient');
+    if (typeof newClient === 'function') {
+      const value = (...args: unknown[]) =>
+        limited(pool, limit.waiting === 0 ? undefined : limit.limitMs, () => {
+          Reflect.apply(newClient, pool, args);
+        });
+      Object.defineProperty(pool, 'newClient', { value, configurable: true, writable: true });
+    }
+  }
+  // Stores with other timeouts may wait for this pool, too.
+  limit.limitMs = limit.waiting === 0 ? limitMs : Math.max(limit.limitMs, limitMs);
+  limit.waiting += 1;
+  return () => {
+    limit.waiting -= 1;
   };
 }
 
@@ -170,7 +167,7 @@ function destroySocket(client: object): void {
   if (hasMethod(stream, 'destroy')) stream.destroy();
 }
 
-/** Listens on a separate client of the pool's own class, with the pool's settings. */
+/** LISTEN on a client of its own, of the pool's own class and with its settings. */
 function listenOn(pool: PgPool): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
     signal.throwIfAborted();
@@ -195,7 +192,7 @@ function listenOn(pool: PgPool): Listen {
       // Neither connecting nor listening keeps the process alive.
       unref(client);
       await connecting;
-      // With TLS, the client has another socket now.
+      // TLS has made it another socket.
       unref(client);
       await client.query(`listen "${channel}"`);
     } catch (error) {
@@ -225,12 +222,11 @@ interface ListeningClient {
 
 function newClient(pool: PgPool, options: object): ListeningClient {
   const Client = property(pool, 'Client');
-  if (typeof Client !== 'function')
-    throw new TypeError('This pool has no Client class to listen with');
+  if (typeof Client !== 'function') throw new TypeError('This pool has no class of clients');
   return Reflect.construct(Client, [options]);
 }
 
-/** Copies the options with the password, which pg-pool makes non-enumerable. */
+/** A copy with the password, which pg-pool makes a property that a spread leaves out. */
 function allOf(options: object): object {
   const copy: Record<string, unknown> = {};
   for (const key of Object.getOwnPropertyNames(options)) copy[key] = property(options, key);

@@ -39,20 +39,50 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
   const open = new Set<Instance>();
   let isClosed = false;
 
+  const connections = sql.options.max ?? 10;
+  /** Acquires that wait until one of the store's connections is free. */
+  const waiting = new Set<() => void>();
+  const wake = () => {
+    for (const first of waiting) return first();
+  };
+
+  const freed = (deadlineMs: number): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const leftMs = deadlineMs - monotonicMs();
+      const giveUp = () => {
+        waiting.delete(free);
+        reject(new StoreTimeoutError(leftMs / 1000));
+      };
+      const timer = Number.isFinite(leftMs) ? setTimeout(giveUp, leftMs) : undefined;
+      const free = () => {
+        waiting.delete(free);
+        clearTimeout(timer);
+        resolve();
+      };
+      waiting.add(free);
+    });
+
   const acquire = async (deadlineMs: number): Promise<Connection> => {
     const make = await load();
-    for (let instance = idle.pop(); instance !== undefined; instance = idle.pop()) {
-      if (instance.isUsable) {
-        instance.hold();
-        return instance;
+    for (;;) {
+      const known = idle.pop();
+      if (known?.isUsable) {
+        known.hold();
+        return known;
       }
+      if (known === undefined && open.size < connections) break;
+      if (known === undefined) await freed(deadlineMs);
     }
     const instance = new Instance(make, sql.options, undefined, true, {
       onRelease: () => {
         if (isClosed) instance.destroy();
         else idle.push(instance);
+        wake();
       },
-      onLost: () => open.delete(instance),
+      onLost: () => {
+        open.delete(instance);
+        wake();
+      },
     });
     open.add(instance);
     await instance.connect(deadlineMs);
@@ -60,7 +90,7 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
   };
 
   return {
-    connections: sql.options.max ?? 10,
+    connections,
     acquire,
     listen: listenWith(sql, load),
     transaction: async (work) => transactionOn(await acquire(Number.POSITIVE_INFINITY), work),
