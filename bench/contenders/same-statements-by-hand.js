@@ -19,20 +19,36 @@ export default {
     // A table like the store's, filled in the same way.
     const options = { ...context.options, tableName: TABLE };
     const opened = await connectDrizzle.open({ ...context, options });
-    const { drizzle } = await import('drizzle-orm/node-postgres');
     const dist = new URL('../../dist/', import.meta.url);
-    const { buildStatements } = await import(new URL('statements.js', dist).href);
-    const { viewOf } = await import(new URL('view.js', dist).href);
+    const { statementsFor } = await import(new URL('queries/statements.js', dist).href);
+    const { viewOf } = await import(new URL('queries/view.js', dist).href);
+    const { nodePostgres } = await import(new URL('drivers/node-postgres.js', dist).href);
     const { sessionTable } = await import(new URL('schema.js', dist).href);
     const { pool, statements: times } = openPool(context);
-    const statements = buildStatements(drizzle({ client: pool }), {
-      ...viewOf(sessionTable({ tableName: TABLE }), (column) => column.name),
-      withUser: false,
+    const withUser = false;
+    const built = statementsFor({
+      ...viewOf(sessionTable({ tableName: TABLE }), (column) => column.name, withUser),
+      withUser,
       maxLifetime: undefined,
       prepared: true,
-      timeout: 30,
       announce: undefined,
     });
+    const driver = nodePostgres(pool, async () => {});
+    const onConnection = (statement) => async (rows) => {
+      const connection = await driver.acquire(Number.POSITIVE_INFINITY);
+      try {
+        return await statement(connection, rows);
+      } finally {
+        connection.release();
+      }
+    };
+    const { read, touch, save, put, end } = built;
+    const statements = Object.fromEntries(
+      Object.entries({ read, touch, save, put, end }).map(([name, statement]) => [
+        name,
+        onConnection(statement),
+      ]),
+    );
     return {
       ...opened,
       statements: times,

@@ -13,10 +13,16 @@ export interface Query {
   readonly name: string | undefined;
 }
 
+export interface Result {
+  /** Each row is an array of its columns. */
+  readonly rows: readonly (readonly Value[])[];
+  /** How many rows a write changed. Cheaper for the server than returning something of them. */
+  readonly rowCount: number;
+}
+
 /** A connection that nothing else uses until it is released. */
 export interface Connection {
-  /** Runs a statement and returns its rows, each an array of its columns. */
-  run(query: Query, values: readonly Value[]): Promise<readonly (readonly Value[])[]>;
+  run(query: Query, values: readonly Value[]): Promise<Result>;
   /** Makes the connection available to others again. */
   release(): void;
   /** Closes the connection at once, so that its statement fails; the driver opens another one when needed. */

@@ -6,14 +6,14 @@
 import { StoreTimeoutError } from '../errors.js';
 import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
-import type { Connection, Driver, Listen, Query, Value } from './driver.js';
+import type { Connection, Driver, Listen, Query, Result, Value } from './driver.js';
 import { transactionOn } from './support/transaction.js';
 
 type Callback<T> = (error: Error | null | undefined, result: T) => void;
 
 /** What the store uses of a client. */
 export interface PgClient {
-  query(config: object, done: Callback<{ rows: Value[][] }>): unknown;
+  query(config: object, done: Callback<{ rows: Value[][]; rowCount: number | null }>): unknown;
   on(event: string, listener: (...args: never[]) => void): unknown;
   off(event: string, listener: (...args: never[]) => void): unknown;
 }
@@ -131,12 +131,12 @@ class PgConnection implements Connection {
     client.on('error', ignore);
   }
 
-  run({ text, name }: Query, values: readonly Value[]): Promise<Value[][]> {
+  run({ text, name }: Query, values: readonly Value[]): Promise<Result> {
     return new Promise((resolve, reject) => {
       const config = { text, name, values, rowMode: 'array', types: AS_TEXT };
       this.#client.query(config, (error, result) => {
         if (error) reject(error);
-        else resolve(result.rows);
+        else resolve({ rows: result.rows, rowCount: result.rowCount ?? 0 });
       });
     });
   }

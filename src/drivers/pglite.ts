@@ -13,7 +13,11 @@ interface QueryOptions {
 }
 
 interface PgliteQueries {
-  query<Row>(text: string, values: Value[], options: QueryOptions): Promise<{ rows: Row[] }>;
+  query<Row>(
+    text: string,
+    values: Value[],
+    options: QueryOptions,
+  ): Promise<{ rows: Row[]; affectedRows?: number }>;
 }
 
 /** What the store uses of a PGlite. */
@@ -41,8 +45,10 @@ export function pglite(client: Pglite, close: () => Promise<void>): Driver {
 /** Nothing can be cancelled: what was sent stays in PGlite's queue and will be run. */
 function connectionOf(client: PgliteQueries): Connection {
   return {
-    run: async ({ text }: Query, values) =>
-      (await client.query<Value[]>(text, [...values], AS_TEXT)).rows,
+    run: async ({ text }: Query, values) => {
+      const result = await client.query<Value[]>(text, [...values], AS_TEXT);
+      return { rows: result.rows, rowCount: result.affectedRows ?? 0 };
+    },
     release: () => {},
     destroy: () => {},
   };

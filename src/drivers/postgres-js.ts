@@ -10,7 +10,7 @@ import { connect, type Socket } from 'node:net';
 import { StoreTimeoutError } from '../errors.js';
 import { clearTimeout, monotonicMs, setTimeout } from '../util/clock.js';
 import { isObject, property } from '../util/guards.js';
-import type { Connection, Driver, Listen, Query, Value } from './driver.js';
+import type { Connection, Driver, Listen, Query, Result, Value } from './driver.js';
 import { transactionOn } from './support/transaction.js';
 
 /** What the store uses of `sql`. */
@@ -24,9 +24,13 @@ export interface PostgresJs {
   end(options: { readonly timeout: number }): Promise<void>;
 }
 
+interface RawRows extends Array<readonly (Uint8Array | null)[]> {
+  readonly count: number | null;
+}
+
 interface RawQuery extends Promise<unknown> {
   /** Rows as arrays of the bytes that the server sent, whatever type parsers the app has set. */
-  raw(): Promise<readonly (readonly (Uint8Array | null)[])[]>;
+  raw(): Promise<RawRows>;
 }
 
 /** Added to the limit, so that callers time out first, with an error that states their `timeout`. */
@@ -188,10 +192,10 @@ class Instance implements Connection {
     }
   }
 
-  async run({ text, name }: Query, values: readonly Value[]): Promise<Value[][]> {
+  async run({ text, name }: Query, values: readonly Value[]): Promise<Result> {
     const options = { prepare: name !== undefined, simple: false };
     const rows = await this.#sql.unsafe(text, [...values], options).raw();
-    return rows.map((row) => row.map(decoded));
+    return { rows: rows.map((row) => row.map(decoded)), rowCount: rows.count ?? 0 };
   }
 
   /** Takes it from the idle ones; until it is released, its socket keeps the process alive. */

@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 import { is, Param, Placeholder, type SQL } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/pg-proxy';
-import type { Connection, Query, Value } from '../drivers/driver.js';
+import type { Connection, Query, Result, Value } from '../drivers/driver.js';
 import { parameter } from './sql.js';
 
 /** Builds queries for every driver. It never sends any itself. */
@@ -20,17 +20,21 @@ export async function runSql(
 ): Promise<readonly (readonly Value[])[]> {
   let rows: readonly (readonly Value[])[] = [];
   const onConnection = drizzle(async (text, values: Value[]) => {
-    rows = await on.run({ text, name: undefined }, values);
+    rows = (await on.run({ text, name: undefined }, values)).rows;
     return { rows: [] };
   });
   await onConnection.execute(statement);
   return rows;
 }
 
-/** A query of the builder, of Drizzle 0.45 or 1.0. */
-interface Built<Row> {
-  readonly _: { readonly result: readonly Row[] };
+/** What all queries of the builder have in common, those of Drizzle 0.45 and of 1.0. */
+interface Compilable {
   toSQL(): { sql: string; params: unknown[] };
+}
+
+/** A query that returns rows. */
+interface Built<Row> extends Compilable {
+  readonly _: { readonly result: readonly Row[] };
 }
 
 /** Sends a statement on a connection and returns its rows. */
@@ -55,20 +59,39 @@ export function statement<const Name extends string, Row>(
   names: readonly Name[],
   build: (parameters: Parameters<Name>) => Built<Row>,
 ): Statement<Name, Row> {
+  const run = runner(kind, isPrepared, names, build);
+  return (connection, values) =>
+    run(connection, values, ({ rows }, fields) => rows.map((row) => decode<Row>(fields, row)));
+}
+
+/** Declares a write of which only the number of changed rows matters. See {@link statement}. */
+export function command<const Name extends string>(
+  kind: string,
+  isPrepared: boolean,
+  names: readonly Name[],
+  build: (parameters: Parameters<Name>) => Compilable,
+): (connection: Connection, values: Readonly<Record<Name, Value>>) => Promise<number> {
+  const run = runner(kind, isPrepared, names, build);
+  return (connection, values) => run(connection, values, ({ rowCount }) => rowCount);
+}
+
+/** Compiles a query once and runs it. */
+function runner<Name extends string>(
+  kind: string,
+  isPrepared: boolean,
+  names: readonly Name[],
+  build: (parameters: Parameters<Name>) => Compilable,
+) {
   let compiled: Compiled<Name> | undefined;
-  return (connection, values) => {
+  return <T>(
+    connection: Connection,
+    values: Readonly<Record<Name, Value>>,
+    onResult: (result: Result, fields: readonly string[]) => T,
+  ): Promise<T> => {
     compiled ??= compile(kind, isPrepared, names, build);
     const { query, parameters, fields } = compiled;
-    return connection
-      .run(
-        query,
-        parameters.map((each) => resolve(each, values)),
-      )
-      .then((rows) => {
-        const decoded: Row[] = [];
-        for (const row of rows) decoded.push(decode<Row>(fields, row));
-        return decoded;
-      });
+    const sent = parameters.map((each) => resolve(each, values));
+    return connection.run(query, sent).then((result) => onResult(result, fields));
   };
 }
 
@@ -81,11 +104,11 @@ interface Compiled<Name extends string> {
   readonly fields: readonly string[];
 }
 
-function compile<Name extends string, Row>(
+function compile<Name extends string>(
   kind: string,
   isPrepared: boolean,
   names: readonly Name[],
-  build: (parameters: Parameters<Name>) => Built<Row>,
+  build: (parameters: Parameters<Name>) => Compilable,
 ): Compiled<Name> {
   const parameters = {} as Record<Name, SQL<string>>;
   for (const name of names) parameters[name] = parameter(name);

@@ -8,9 +8,10 @@
  */
 import { and, eq, gt, or, type SQL, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
-import { db, statement } from './compile.js';
+import { command, db, statement } from './compile.js';
 import { type Fragments, LOCK_TIMEOUT, type StatementSettings, skipLocked } from './fragments.js';
 import {
+  afterSetting,
   bigint,
   integer,
   json,
@@ -20,7 +21,6 @@ import {
   parameter,
   scalar,
   setLocally,
-  setting,
   text,
   timestamp,
 } from './sql.js';
@@ -46,6 +46,7 @@ export interface OneRow {
 
 export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
   const { rows: t, insertable, withUser, prepared } = settings;
+  const announces = settings.announce !== undefined;
 
   const byId = eq(t.id, parameter('id'));
   /**
@@ -72,27 +73,30 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
     db.select(f.readFields()).from(t).where(and(byId, f.isNotEnded)),
   );
 
-  const touch = statement('touch', prepared, ['id', 'created', 'expiry', 'alive'], (p) =>
+  // Only the number of changed rows matters: returning one costs the server a tenth of its time.
+  const touch = command('touch', prepared, ['id', 'created', 'expiry', 'alive'], (p) =>
     db
       .update(t)
-      .set({ lastSeenAt: now, expiresAt: f.touchedExpiry(p.created, p.expiry) })
+      .set({
+        // The setting matters at the commit. Here it costs less than as a condition.
+        lastSeenAt: afterSetting('synchronous_commit', 'off', now),
+        expiresAt: f.touchedExpiry(p.created, p.expiry),
+      })
       .where(
         lockedRow(
           f.isNotEnded,
           or(eq(p.created, sql`'0'`), eq(p.created, text(microseconds(t.createdAt)))),
           gt(t.expiresAt, timestamp(p.alive)),
         ),
-      )
-      // Matters at the commit only. Here it costs less than as a condition.
-      .returning({ id: t.id, setting: setting('synchronous_commit', 'off') }),
+      ),
   );
 
-  const save = statement(
+  const save = command(
     'save',
     prepared,
     ['id', 'version', 'created', 'seen', 'expiry', 'data', 'owner'],
-    (p) =>
-      db
+    (p) => {
+      const update = db
         .update(t)
         .set({ ...f.written(p.data, p.owner), expiresAt: f.savedExpiry(p.seen, p.expiry) })
         .where(
@@ -102,8 +106,9 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
             eq(microseconds(t.createdAt), bigint(p.created)),
             withUser ? waitsBriefly : undefined,
           ),
-        )
-        .returning({ id: t.id, announced: f.announcedId('c') }),
+        );
+      return announces ? update.returning({ announced: f.announcedId('c') }) : update;
+    },
   );
 
   const insert = statement('insert', prepared, ['id', 'expiry', 'data', 'owner'], (p) =>
@@ -173,7 +178,7 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
   });
   const versioned = ([row]: readonly { version: string; createdAt: string }[]): Versioned =>
     row && { version: Number(row.version), createdAt: Number(row.createdAt) };
-  const isWritten = (rows: readonly unknown[]) => rows.length > 0;
+  const isWritten = (count: number) => count > 0;
 
   return {
     read: (on, id) => read(on, { id }).then(([row]) => row && storedRow(row)),

@@ -123,7 +123,8 @@ export async function readFacts(on: Connection, asked: Asked): Promise<TableFact
   const userType = /^\w+( \w+)*$/.test(userIdType) ? userIdType : '';
   let rows: readonly (readonly Value[])[];
   try {
-    rows = await on.run({ text: QUERY, name: undefined }, [name.join('.'), idName, userType]);
+    const values = [name.join('.'), idName, userType];
+    rows = (await on.run({ text: QUERY, name: undefined }, values)).rows;
   } catch (error) {
     // `to_regclass` raises this for a schema that the role may not use.
     if (sqlState(error) !== INSUFFICIENT_PRIVILEGE || schemaName === undefined) throw error;
