@@ -114,7 +114,7 @@ describe('a call that gives up before it was sent', () => {
 });
 
 describe('calls on a network that swallows everything', () => {
-  const options = { ...silent, timeout: 0.3 } as const;
+  const options = { ...silent, timeout: 0.5 } as const;
 
   /** Fails 60 calls of all kinds, and shows that each kind works when the network is back. */
   async function silence(proxy: TcpProxy, store: DrizzleStore): Promise<string | undefined> {
