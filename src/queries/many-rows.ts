@@ -155,8 +155,23 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
           .where(and(includes(t.id), f.isOurs, waitsBriefly))
           .for('update', skipLocked),
       );
-      const expiry = timestamp(input.expiry);
-      const written = f.written(input.data, input.owner);
+      // Joined before the update: the ORDER BY keeps the planner from joining the table first, which it expects
+      // to have few matching rows, and then comparing each row with each.
+      const existing = db
+        .select({
+          ctid: locked.ctid,
+          tableoid: locked.tableoid,
+          revokedAt: locked.revokedAt,
+          data: input.data,
+          expiry: input.expiry,
+          owner: withUser ? input.owner : sql<string | null>`null`.as('owner'),
+        })
+        .from(locked)
+        .innerJoin(input, eq(input.id, locked.id))
+        .orderBy(locked.ctid)
+        .as('existing');
+      const expiry = timestamp(existing.expiry);
+      const written = f.written(existing.data, existing.owner);
       const updated = db.$with('updated').as(
         db
           .update(t)
@@ -165,15 +180,14 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
               ? { ...written, createdAt: now, revokedAt: none, expiresAt: f.capped(expiry, now) }
               : { ...written, expiresAt: f.capped(expiry, t.createdAt) },
           )
-          .from(locked)
-          .innerJoin(input, eq(input.id, locked.id))
+          .from(existing)
           // Found by id, too: a plan made while the table was empty would read the whole table to find the
           // many locked rows by `ctid`.
           .where(
             and(
               includes(t.id),
-              f.isLocked(locked),
-              kind === 'put' ? isNull(locked.revokedAt) : undefined,
+              f.isLocked(existing),
+              kind === 'put' ? isNull(existing.revokedAt) : undefined,
             ),
           )
           .returning({ id: t.id, ...f.writtenFields }),
@@ -189,7 +203,7 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
                 id: input.id,
                 data: json(input.data).as('data'),
                 ...(ownerOfRow ? { userId: ownerOfRow.as('owner') } : {}),
-                expiresAt: f.capped(expiry, now).as('expiry'),
+                expiresAt: f.capped(timestamp(input.expiry), now).as('expiry'),
               })
               .from(input)
               .where(and(waitsBriefly, notInArray(input.id, present)))
