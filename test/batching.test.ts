@@ -348,6 +348,35 @@ describe('the lanes and the pool', () => {
     await Promise.all(calls);
   });
 
+  test('a lane that gets no connection leaves its calls to the other, and tries no more than now and then', async () => {
+    const role = `${database.name}_few`;
+    await database.query(`create role ${role} login password 'few' connection limit 1`);
+    await database.query(`grant all on schema public to ${role}`);
+    const url = new URL(database.url);
+    url.username = role;
+    url.password = 'few';
+    const pool = database.pool({ connectionString: url.href });
+    const store = await openStore({}, pool);
+    const table = await holdingTable(database);
+    const hangs = store.get('sid');
+    await table.waiting(1);
+    const tries = vi.spyOn(pool, 'connect');
+    const startedAt = performance.now();
+    const calls = times(100, (n) => store.get(`sid ${n}`));
+    // Far more time than a refusal takes.
+    for (let n = 0; n < 100; n += 1) await table.waiting(1);
+    const seconds = Math.ceil((performance.now() - startedAt) / 1000);
+    expect(tries.mock.calls.length).toBeGreaterThan(0);
+    expect(tries.mock.calls.length).toBeLessThanOrEqual(1 + seconds);
+    tries.mockRestore();
+    await table.release();
+    expect(await Promise.all([hangs, ...calls])).toEqual(times(101, () => undefined));
+    await store.close();
+    await pool.end();
+    await database.query(`drop owned by ${role}`);
+    await database.query(`drop role ${role}`);
+  });
+
   test("an app's query waits for two session statements at most, on a pool of one connection too", async () => {
     for (const max of [1, 2, 5]) {
       const tableName = `pool_of_${max}`;

@@ -103,6 +103,33 @@ describe('a connection that leads to a server that has become read-only', () => 
   });
 });
 
+describe('a connection that the app gave back in a transaction', () => {
+  const left: Record<string, string[]> = {
+    'an open one': ['begin'],
+    'a failed one': ['begin', 'select 1/0'],
+  };
+  test.each(Object.entries(left))('is closed and not used: %s', async (_, statements) => {
+    const pool = database.pool({ max: 1 });
+    const store = await database.store({}, pool);
+    const client = await pool.connect();
+    for (const statement of statements) await client.query(statement).catch(() => {});
+    client.release();
+    await store.set('sid', sessionWith());
+    expect(await database.query('select id from sessions')).toHaveLength(1);
+  });
+
+  test('acknowledges nothing if the app has not even awaited its BEGIN', async () => {
+    const pool = database.pool({ max: 1 });
+    const store = await database.store({}, pool);
+    const client = await pool.connect();
+    client.query('begin').catch(() => {});
+    client.release();
+    await expect(store.set('sid', sessionWith())).rejects.toThrow(ConnectionError);
+    await store.set('sid', sessionWith());
+    expect(await database.query('select id from sessions')).toHaveLength(1);
+  });
+});
+
 describe("the limit for connecting that an app's pool has while a store waits", () => {
   /** A pool of one connection, which the app holds. */
   async function heldPool() {

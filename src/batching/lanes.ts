@@ -17,7 +17,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import type { Connection, Driver } from '../drivers/driver.js';
 import { StoreTimeoutError } from '../errors.js';
-import { setImmediate, setTimeout } from '../util/clock.js';
+import { monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
 import type { Deadlines } from './deadlines.js';
 
 /** Free lanes share the waiting calls, so that server and client work in parallel. No share is smaller than this. */
@@ -30,6 +30,9 @@ const MIN_SHARE = 8;
  */
 const WORTH_A_LANE = 2;
 const HOLD_MS = 2;
+
+/** How long a failed lane leaves its calls to the lanes that have a connection: the next try would fail, too. */
+const COOL_DOWN_MS = 1000;
 
 /** A statement and the calls that wait for it. */
 export interface CallQueue {
@@ -54,6 +57,9 @@ export class Lanes {
   #free: number;
   #acquiring = 0;
   #running = 0;
+  /** How often a lane has got a connection. */
+  #acquired = 0;
+  #coolUntilMs = 0;
   #isFlushing = false;
   #holding: NodeJS.Timeout | undefined;
   /** Connections that a lane opens belong to the store, not to the first request. */
@@ -91,8 +97,13 @@ export class Lanes {
 
   #flush(isHeld: boolean): void {
     while (this.#free > 0 && this.#lanesWanted > this.#acquiring) {
+      const coolMs = this.#isBusy ? this.#coolUntilMs - monotonicMs() : 0;
+      if (coolMs > 0) {
+        this.#hold(coolMs);
+        return;
+      }
       if (!isHeld && this.#waiting * WORTH_A_LANE < this.inFlight) {
-        this.#hold();
+        this.#hold(HOLD_MS);
         return;
       }
       this.#start();
@@ -106,35 +117,44 @@ export class Lanes {
     return lanes;
   }
 
-  /** Leaves a few calls to the statements in flight, for a short while. */
-  #hold(): void {
+  /** Leaves the waiting calls to the lanes that have a connection, for a while. */
+  #hold(ms: number): void {
     this.#holding ??= setTimeout(() => {
       this.#holding = undefined;
       this.#flush(true);
-    }, HOLD_MS);
+    }, ms);
+  }
+
+  get #isBusy(): boolean {
+    return this.#acquiring > 0 || this.#running > 0;
   }
 
   #start(): void {
     this.#free -= 1;
     this.#acquiring += 1;
+    const acquiredBefore = this.#acquired;
     const deadline = this.#deadlines.nowPlusTimeout();
     this.#driver.acquire(deadline).then(
       (connection) => {
         this.#acquiring -= 1;
+        this.#acquired += 1;
         this.#run(connection);
       },
       (error) => {
         this.#acquiring -= 1;
         this.#free += 1;
-        this.#notAcquired(error);
+        this.#notAcquired(error, this.#acquired > acquiredBefore);
       },
     );
   }
 
-  /** Calls time out at their own deadlines. Any other error fails them, unless another lane can serve them. */
-  #notAcquired(error: unknown): void {
-    const isLast = this.#acquiring === 0 && this.#running === 0;
-    if (isLast && !(error instanceof StoreTimeoutError)) {
+  /**
+   * Calls time out at their own deadlines. Any other error fails them, unless another lane can serve them, or
+   * has got a connection since this one began to wait (`isServed`).
+   */
+  #notAcquired(error: unknown, isServed: boolean): void {
+    if (this.#isBusy || isServed) this.#coolUntilMs = monotonicMs() + COOL_DOWN_MS;
+    else if (!(error instanceof StoreTimeoutError)) {
       for (const queue of this.queues) void queue.fail(error);
     }
     if (this.#waiting > 0) this.flushSoon();

@@ -14,6 +14,7 @@ type Callback<T> = (error: Error | null | undefined, result: T) => void;
 /** What the store uses of a client. */
 export interface PgClient {
   query(config: object, done: Callback<{ rows: Value[][]; rowCount: number | null }>): unknown;
+  getTransactionStatus?(): unknown;
   on(event: string, listener: (...args: never[]) => void): unknown;
   off(event: string, listener: (...args: never[]) => void): unknown;
 }
@@ -37,13 +38,14 @@ export interface PgPool {
 const AS_TEXT = { getTypeParser: () => (value: string) => value };
 
 export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
-  const acquire = (deadlineMs: number) => acquired(pool, deadlineMs);
+  const acquire = (deadlineMs: number) => acquired(pool, deadlineMs, false);
   const { max } = pool.options as { max?: unknown };
   return {
     connections: typeof max === 'number' && max >= 1 ? max : 10,
     acquire,
     listen: listenOn(pool),
-    transaction: async (work) => transactionOn(await acquire(Number.POSITIVE_INFINITY), work),
+    transaction: async (work) =>
+      transactionOn(await acquired(pool, Number.POSITIVE_INFINITY, true), work),
     close,
   };
 }
@@ -56,7 +58,7 @@ const PATIENCE_MS = 100;
  * for good. So a pool without a `connectionTimeoutMillis` has one during the store's own call, and whenever it
  * connects a client while the store waits. The app's calls wait for a free client as long as ever.
  */
-function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
+function acquired(pool: PgPool, deadlineMs: number, mayBegin: boolean): Promise<Connection> {
   const isIdle = pool.idleCount > pool.waitingCount;
   const startedMs = monotonicMs();
   const limitMs =
@@ -68,7 +70,11 @@ function acquired(pool: PgPool, deadlineMs: number): Promise<Connection> {
     const connect = () =>
       pool.connect((error, client, release) => {
         stopLimiting?.();
-        if (client !== undefined) resolve(new PgConnection(client, release));
+        if (client !== undefined && isInTransaction(client)) {
+          // The app forgot to end it, and its ROLLBACK would undo what the store has acknowledged.
+          release(true);
+          resolve(acquired(pool, deadlineMs, mayBegin));
+        } else if (client !== undefined) resolve(new PgConnection(client, release, mayBegin));
         else if (monotonicMs() < deadlineMs) reject(error);
         // The pool's own error would fail calls that have only just begun to wait.
         else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
@@ -124,7 +130,12 @@ class PgConnection implements Connection {
   readonly #client: PgClient;
   #release: ((error?: Error | boolean) => void) | undefined;
 
-  constructor(client: PgClient, release: (error?: Error | boolean) => void) {
+  /** `mayBegin`: whether its statements may begin a transaction. */
+  constructor(
+    client: PgClient,
+    release: (error?: Error | boolean) => void,
+    readonly mayBegin: boolean,
+  ) {
     this.#client = client;
     this.#release = release;
     // The statement fails, too. Without a listener, a connection that breaks would end the process.
@@ -136,7 +147,11 @@ class PgConnection implements Connection {
       const config = { text, name, values, rowMode: 'array', types: AS_TEXT };
       this.#client.query(config, (error, result) => {
         if (error) reject(error);
-        else resolve({ rows: result.rows, rowCount: result.rowCount ?? 0 });
+        else if (!this.mayBegin && isInTransaction(this.#client)) {
+          // A BEGIN that the app did not await ran just before. Closing the connection undoes both.
+          this.destroy();
+          reject(new Error('The connection was in a transaction of the app'));
+        } else resolve({ rows: result.rows, rowCount: result.rowCount ?? 0 });
       });
     });
   }
@@ -157,6 +172,14 @@ class PgConnection implements Connection {
     release(true);
     destroySocket(this.#client);
   }
+}
+
+/** Whether a client is in a transaction, or in a failed one. Versions of pg before 8.21 do not tell. */
+function isInTransaction(client: PgClient): boolean {
+  const native = property(client, 'native');
+  if (native !== undefined && !hasMethod(native, 'getTransactionStatus')) return false;
+  const status = client.getTransactionStatus?.();
+  return status === 'T' || status === 'E';
 }
 
 function ignore(): void {}
