@@ -230,7 +230,8 @@ export class DrizzleStore extends TypedStore {
 
   /**
    * Changes the stored session atomically: two concurrent increments add two. `fn` changes the session that it gets, or
-   * returns another one; it runs again if another writer was first. A stored cookie is kept if the result has no usable one.
+   * returns another one; it runs again if another writer was first, and its time counts towards `timeout`. A stored cookie
+   * is kept if the result has no usable one.
    *
    * @returns what was saved, or `undefined` if there is no live session
    * @throws what `fn` throws, and what `set` throws

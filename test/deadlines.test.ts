@@ -205,6 +205,19 @@ describe('calls on a network that swallows everything', () => {
   });
 });
 
+test('an update whose function never settles gives up, writes nothing later, and lets the store close', async () => {
+  const store = await database.store({ timeout: 0.3 });
+  await store.set('a', sessionWith({ n: 1 }));
+  let settle = (_: ReturnType<typeof sessionWith>) => {};
+  const never = new Promise<ReturnType<typeof sessionWith>>((resolve) => {
+    settle = resolve;
+  });
+  await expect(store.update('a', () => never)).rejects.toThrow(StoreTimeoutError);
+  settle(sessionWith({ n: 2 }));
+  expect(contentOf(await store.get('a'))).toEqual({ n: 1 });
+  await store.close();
+});
+
 test("an app's own query waits for its pool longer than a store's call does", async () => {
   const pool = database.pool({ max: 1 });
   const store = await database.store({ timeout: 0.3 }, pool);

@@ -26,10 +26,10 @@ test('the tarball holds what a user needs and nothing else', () => {
     /^(README|CHANGELOG)\.md$/,
     /^LICENSE$/,
     /^package\.json$/,
-    /^dist\/[\w-]+(\/[\w-]+)?\.(js|d\.c?ts)(\.map)?$/,
+    /^dist\/[\w-]+(\/[\w-]+){0,2}\.(js|d\.c?ts)(\.map)?$/,
     /^dist\/(index|schema)\.cjs(\.map)?$/,
     // What the maps lead to.
-    /^src\/[\w-]+(\/[\w-]+)?\.c?ts$/,
+    /^src\/[\w-]+(\/[\w-]+){0,2}\.c?ts$/,
     /^drizzle\/\d+_\w+\.sql$/,
     /^drizzle\/meta\/_journal\.json$/,
     /^drizzle\/v1\/\d+_\w+\/migration\.sql$/,

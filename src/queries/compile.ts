@@ -88,7 +88,11 @@ function runner<Name extends string>(
     values: Readonly<Record<Name, Value>>,
     onResult: (result: Result, fields: readonly string[]) => T,
   ): Promise<T> => {
-    compiled ??= compile(kind, isPrepared, names, build);
+    try {
+      compiled ??= compile(kind, isPrepared, names, build);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     const { query, parameters, fields } = compiled;
     const sent = parameters.map((each) => resolve(each, values));
     return connection.run(query, sent).then((result) => onResult(result, fields));

@@ -30,7 +30,7 @@ export async function updateSession(
   const change = async (row: StoredRow): Promise<SaveRow | undefined> => {
     const session = loader.endOf(row) > Date.now() ? loader.sessionOf(row) : undefined;
     if (session === undefined) return undefined;
-    const returned = (await update(session)) ?? session;
+    const returned = (await deadline.waitFor(Promise.resolve(update(session)))) ?? session;
     // The stored cookie is parsed again because `update` may have changed the one that it got.
     changed = isUsableCookie(returned.cookie)
       ? returned
