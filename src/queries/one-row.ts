@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { and, eq, gt, or, type SQL, sql } from 'drizzle-orm';
+import { and, eq, gt, not, type SQL, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
 import { command, db, statement } from './compile.js';
 import { type Fragments, LOCK_TIMEOUT, type StatementSettings, skipLocked } from './fragments.js';
@@ -40,8 +40,9 @@ export interface OneRow {
   /** Overwrites a session, but no tombstone. */
   overwrite(on: Connection, row: WriteRow): Promise<Versioned>;
   isTombstone(on: Connection, id: string): Promise<boolean>;
-  /** `undefined` if nothing was ended. */
-  end(on: Connection, id: string): Promise<{ readonly wasLive: boolean } | undefined>;
+  endLive(on: Connection, id: string): Promise<boolean>;
+  /** Ends a session that has expired: a request that is still running could save it. */
+  endExpired(on: Connection, id: string): Promise<boolean>;
 }
 
 export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
@@ -73,22 +74,31 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
     db.select(f.readFields()).from(t).where(and(byId, f.isNotEnded)),
   );
 
-  // Only the number of changed rows matters: returning one costs the server a tenth of its time.
-  const touch = command('touch', prepared, ['id', 'created', 'expiry', 'alive'], (p) =>
+  /** The setting matters at the commit. Here it costs less than as a condition. */
+  const seenNow = afterSetting('synchronous_commit', 'off', now);
+
+  // A touch and a save return nothing: returning a row costs the server a tenth of its time.
+  const touchLoaded = command('touch', prepared, ['id', 'created', 'expiry', 'alive'], (p) =>
     db
       .update(t)
       .set({
-        // The setting matters at the commit. Here it costs less than as a condition.
-        lastSeenAt: afterSetting('synchronous_commit', 'off', now),
-        expiresAt: f.touchedExpiry(p.created, p.expiry),
+        lastSeenAt: seenNow,
+        expiresAt: f.capped(sql`greatest(${t.expiresAt}, ${timestamp(p.expiry)})`, t.createdAt),
       })
       .where(
         lockedRow(
           f.isNotEnded,
-          or(eq(p.created, sql`'0'`), eq(p.created, text(microseconds(t.createdAt)))),
+          eq(microseconds(t.createdAt), bigint(p.created)),
           gt(t.expiresAt, timestamp(p.alive)),
         ),
       ),
+  );
+
+  const touchAny = command('touch_any', prepared, ['id', 'expiry', 'alive'], (p) =>
+    db
+      .update(t)
+      .set({ lastSeenAt: seenNow, expiresAt: f.capped(timestamp(p.expiry), t.createdAt) })
+      .where(lockedRow(f.isNotEnded, gt(t.expiresAt, timestamp(p.alive)))),
   );
 
   const save = command(
@@ -152,23 +162,13 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
       .where(and(byId, f.isOurs)),
   );
 
-  const end = statement('end', prepared, ['id', 'now'], () => {
-    const locked = db
-      .select({ ctid: t.ctid, live: sql<boolean>`${f.isLive}`.as('live') })
-      .from(t)
-      .where(and(byId, f.isNotEnded))
-      .for('update', skipLocked)
-      .as('locked');
-    return (
-      db
-        .update(t)
-        .set(f.tombstone)
-        .from(locked)
-        .where(and(eq(t.ctid, locked.ctid), byId))
-        // Qualified by hand: 0.45 does not, and an app's column could be called `live`.
-        .returning({ live: sql<string>`locked.live::text`, announced: f.announcedId('d') })
-    );
-  });
+  const ending = (kind: string, condition: SQL | undefined) =>
+    command(kind, prepared, ['id', 'now'], () => {
+      const update = db.update(t).set(f.tombstone).where(lockedRow(f.isNotEnded, condition));
+      return announces ? update.returning({ announced: f.announcedId('d') }) : update;
+    });
+  const endLive = ending('end', f.isLive);
+  const endExpired = ending('end_expired', f.isLive && not(f.isLive));
 
   const valuesOf = (row: WriteRow) => ({
     id: row.id,
@@ -182,13 +182,14 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
 
   return {
     read: (on, id) => read(on, { id }).then(([row]) => row && storedRow(row)),
-    touch: (on, row) =>
-      touch(on, {
-        id: row.id,
-        created: String(row.createdAt),
-        expiry: String(row.expiresAt),
-        alive: String(row.aliveAt),
-      }).then(isWritten),
+    touch: (on, { id, createdAt, expiresAt, aliveAt }) => {
+      const values = { id, expiry: String(expiresAt), alive: String(aliveAt) };
+      return (
+        createdAt === 0
+          ? touchAny(on, values)
+          : touchLoaded(on, { ...values, created: String(createdAt) })
+      ).then(isWritten);
+    },
     save: (on, row) =>
       save(on, {
         ...valuesOf(row),
@@ -200,9 +201,7 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
     replace: (on, row) => replace(on, valuesOf(row)).then(versioned),
     overwrite: (on, row) => overwrite(on, valuesOf(row)).then(versioned),
     isTombstone: (on, id) => tombstoneOf(on, { id }).then(([row]) => row?.revoked === 'true'),
-    end: (on, id) =>
-      end(on, { id, now: String(Date.now()) }).then(
-        ([row]) => row && { wasLive: row.live === 'true' },
-      ),
+    endLive: (on, id) => endLive(on, { id, now: String(Date.now()) }).then(isWritten),
+    endExpired: (on, id) => endExpired(on, { id, now: String(Date.now()) }).then(isWritten),
   };
 }

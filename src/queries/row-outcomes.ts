@@ -45,9 +45,9 @@ export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
     ),
     end: alone(
       async (on, id) => {
-        const ended = await one.end(on, id);
-        if (ended !== undefined) return ended.wasLive ? 'done' : 'gone';
-        return (await one.read(on, id)) === undefined ? 'gone' : 'busy';
+        if (await one.endLive(on, id)) return 'done';
+        if ((await one.read(on, id)) === undefined) return 'gone';
+        return (await one.endExpired(on, id)) ? 'gone' : 'busy';
       },
       async (on, ids) => {
         const rows = ids.map((id) => ({ id }));
