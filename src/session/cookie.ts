@@ -101,6 +101,16 @@ function hasExpiry({ expires }: CookieData): boolean {
 }
 
 /**
+ * Whether two JSON texts of a session differ in what follows the last closing brace: a cheap sign that more changed than
+ * the cookie, which is an object. A shorter text may only lack the keys that `Session` drops on loading.
+ */
+export function differsAfterObjects(seen: string, now: string): boolean {
+  if (now.length < seen.length) return false;
+  const tail = now.slice(now.lastIndexOf('}', now.length - 2) + 1);
+  return seen.slice(-tail.length) !== tail;
+}
+
+/**
  * Compares two JSON texts of a session without parsing more than their cookies. Returns whether they are the same except
  * for the time at which the cookie expires, or `undefined` if only parsing all of them can tell. That is rare:
  * express-session puts the cookie first and keeps the order of the keys.

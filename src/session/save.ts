@@ -23,6 +23,7 @@ import { compareAndSet } from './compare-and-set.js';
 import {
   cookieData,
   cookieExpiry,
+  differsAfterObjects,
   isSameButExpiry,
   isSameCookie,
   isUsableCookie,
@@ -107,9 +108,10 @@ export class Saver {
    * @throws {InvalidArgumentError} if `ttl` is a function and returns no positive number
    */
   draft(object: SessionData): Draft {
+    const text = this.#codec.text(object);
     return {
-      text: this.#codec.text(object),
-      cookie: this.#cookieText(object),
+      text,
+      cookie: this.#cookieText(object, text),
       expiresAt: this.expiryOf(object),
       userId: this.userIdOf(object),
     };
@@ -268,6 +270,7 @@ export class Saver {
   /** Whether a touch is enough: nothing changed except the expiry, and that was not moved to an earlier time. */
   #onlyMovesExpiry(origin: Loaded, draft: Draft): boolean {
     if (isShortened(origin, draft.expiresAt)) return false;
+    if (this.#codec.isJson && differsAfterObjects(origin.seen, draft.text)) return false;
     const compared = isSameButExpiry(origin.seen, draft.text, draft.cookie);
     if (compared !== undefined) return compared;
     const [seen, now] = [origin.seen, draft.text].map((text) => this.#codec.parse(text));
@@ -283,9 +286,12 @@ export class Saver {
     );
   }
 
-  #cookieText(object: SessionData): string | undefined {
+  /** The JSON of the cookie, if it may be needed to tell a moved expiry from a change. */
+  #cookieText(object: SessionData, text: string): string | undefined {
     const origin = this.#codec.isJson ? this.#origins.get(object) : undefined;
-    return origin !== undefined && 'id' in origin ? JSON.stringify(object.cookie) : undefined;
+    return origin !== undefined && 'id' in origin && !differsAfterObjects(origin.seen, text)
+      ? JSON.stringify(object.cookie)
+      : undefined;
   }
 
   #userOfText(text: string): string | null {

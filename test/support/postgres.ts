@@ -45,7 +45,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const flags = Object.entries({
     listen_addresses: '127.0.0.1',
     unix_socket_directories: '',
-    max_connections: 300,
+    max_connections: 800,
     shared_buffers: '128MB',
     fsync: durable ? 'on' : 'off',
     full_page_writes: durable ? 'on' : 'off',
@@ -138,7 +138,7 @@ async function startContainer() {
   try {
     const { PostgreSqlContainer } = await import('@testcontainers/postgresql');
     const container = await new PostgreSqlContainer('postgres:18-alpine')
-      .withCommand(['postgres', '-c', 'max_connections=300', '-c', 'fsync=off'])
+      .withCommand(['postgres', '-c', 'max_connections=800', '-c', 'fsync=off'])
       .start();
     return {
       url: container.getConnectionUri(),
