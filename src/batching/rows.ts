@@ -14,7 +14,7 @@ import type { Send } from './call-queue.js';
 import type { Deadline, Holder } from './deadlines.js';
 import { KeyedLock } from './keyed-lock.js';
 
-/** The final outcome of a write: any but `busy`. */
+/** The final outcome of a write: anything except `busy`. */
 export type Settled = Exclude<Written, { readonly outcome: 'busy' }>;
 
 /** The outcome of a touch or an end. */
