@@ -66,7 +66,7 @@ export async function freshDatabase(options: DatabaseOptions = {}): Promise<Test
     await asAdmin(serverUrl, (admin) =>
       admin.query(`drop database if exists ${name} with (force)`),
     );
-    await Promise.all(pools.splice(0).map((each) => (each.ended ? undefined : each.end())));
+    await Promise.all(pools.splice(0).map((each) => (each.ending ? undefined : each.end())));
   };
   return {
     name,
