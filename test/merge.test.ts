@@ -1,10 +1,13 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { isSameButExpiry, LIFETIME_DRIFT_MS } from '../src/session/cookie.js';
 import { type MergeSettings, merge, onlyExpiryMoved } from '../src/session/merge.js';
 import { isPlainObject } from '../src/util/guards.js';
 
 type Plain = Record<string, unknown>;
+
+/** Cases of the comparison with the recursion: `MERGE_RUNS=300000` for a long run. */
+const RUNS = Number(process.env.MERGE_RUNS ?? 10_000);
 
 const settings: MergeSettings = {
   same: (one, other) => JSON.stringify(one) === JSON.stringify(other),
@@ -21,18 +24,13 @@ const key = fc.oneof(
   fc.string({ maxLength: 2 }),
 );
 
+const leafWithoutArray = fc.constantFrom<unknown>(null, true, 0, 1, '', 'x', {});
 const leaf = fc.oneof(
   fc.constantFrom<unknown>(null, true, 0, 1, '', 'x', [], {}),
   fc.array(fc.oneof(fc.integer(), fc.dictionary(key, fc.integer(), { maxKeys: 2 })), {
     maxLength: 3,
   }),
 );
-
-/** JSON as a parser gives it: `__proto__` is an own key like any other. */
-const { object } = fc.letrec<{ value: unknown; object: Plain }>((tie) => ({
-  value: fc.oneof({ maxDepth: 3, withCrossShrink: true }, leaf, tie('object')),
-  object: fc.array(fc.tuple(key, tie('value')), { maxLength: 5 }).map(fromEntries),
-}));
 
 const cookie = fc
   .record({
@@ -48,23 +46,34 @@ const cookie = fc
   })
   .map((fields) => JSON.parse(JSON.stringify(fields)));
 
-const session = fc
-  .tuple(cookie, object)
-  .map(([fields, content]): Plain => fromEntries([...Object.entries(content), ['cookie', fields]]));
+/** Three sides of a session, two of which have come about from the first by changes here and there, as sessions do. */
+function sidesOf(value: fc.Arbitrary<unknown>): fc.Arbitrary<[Plain, Plain, Plain]> {
+  // JSON as a parser gives it: `__proto__` is an own key like any other.
+  const { object } = fc.letrec<{ value: unknown; object: Plain }>((tie) => ({
+    value: fc.oneof({ maxDepth: 3, withCrossShrink: true }, value, tie('object')),
+    object: fc.array(fc.tuple(key, tie('value')), { maxLength: 5 }).map(fromEntries),
+  }));
+  const session = fc
+    .tuple(cookie, object)
+    .map(
+      ([fields, content]): Plain => fromEntries([...Object.entries(content), ['cookie', fields]]),
+    );
+  const edits = fc.array(
+    fc.record({ at: fc.nat(), value: fc.option(value, { nil: undefined }), key }),
+    { maxLength: 4 },
+  );
+  return fc
+    .tuple(session, edits, edits, fc.option(session, { nil: undefined }))
+    .map(([seen, here, there, other]) => [
+      seen,
+      here.reduce(edited, seen),
+      other ?? there.reduce(edited, seen),
+    ]);
+}
 
-/** A session that has come about from another by changes here and there, as sessions do. */
-const edit = fc.record({ at: fc.nat(), value: fc.option(leaf, { nil: undefined }), key });
-const history = fc.tuple(
-  session,
-  fc.array(edit, { maxLength: 4 }),
-  fc.array(edit, { maxLength: 4 }),
-  fc.option(session, { nil: undefined }),
-);
-const threeSides = history.map(([seen, here, there, other]): [Plain, Plain, Plain] => [
-  seen,
-  here.reduce(edited, seen),
-  other ?? there.reduce(edited, seen),
-]);
+const threeSides = sidesOf(leaf);
+/** Appended elements are merged by rules of their own: see "arrays" below. */
+const threeSidesWithoutArrays = sidesOf(leafWithoutArray);
 
 test('merging with a stored session that nobody changed gives what this request made of it', () => {
   fc.assert(
@@ -85,7 +94,7 @@ test('a request that changed nothing leaves what the other made of it', () => {
 
 test('merging is idempotent: merging again with its result changes nothing', () => {
   fc.assert(
-    fc.property(threeSides, ([seen, now, stored]) => {
+    fc.property(threeSidesWithoutArrays, ([seen, now, stored]) => {
       const once = merged(seen, now, stored);
       expect(merged(seen, now, once)).toEqual(once);
     }),
@@ -108,7 +117,7 @@ test('changes of different paths commute, and none is lost', () => {
 
 test('a result holds nothing that neither side has', () => {
   fc.assert(
-    fc.property(threeSides, ([seen, now, stored]) => {
+    fc.property(threeSidesWithoutArrays, ([seen, now, stored]) => {
       const result = merged(seen, now, stored);
       for (const path of leafPaths(result)) {
         const value = JSON.stringify(at(result, path));
@@ -164,12 +173,159 @@ test('the same key changed on both sides is this request’s', () => {
   expect(merged({ a: 1 }, { a: 2 }, {})).toEqual({ a: 2 });
 });
 
-test('an array is one value, also one of objects', () => {
-  expect(merged({ a: [1] }, { a: [1, 2] }, { a: [1, 3] })).toEqual({ a: [1, 2] });
-  expect(merged({ a: [{ x: 1 }] }, { a: [{ x: 1 }] }, { a: [{ x: 2 }] })).toEqual({
-    a: [{ x: 2 }],
+const arrays = (seen?: unknown, now?: unknown, stored?: unknown) => {
+  const [before, mine, theirs] = [seen, now, stored].map(
+    (array): Plain => ({
+      in: { ...(array !== undefined && { array }) },
+    }),
+  );
+  return at(merged(before ?? {}, mine ?? {}, theirs ?? {}), ['in', 'array']);
+};
+const none = undefined;
+
+describe('arrays', () => {
+  test.each([
+    ['both appended', [1], [1, 2], [1, 3, 4], [1, 3, 4, 2]],
+    [
+      'both appended objects',
+      [{ x: 1 }],
+      [{ x: 1 }, { x: 2 }],
+      [{ x: 1 }, {}],
+      [{ x: 1 }, {}, { x: 2 }],
+    ],
+    ['this request appended, the other removed', [1, 2], [1, 2, 3], [2], [2, 3]],
+    ['this request appended, the other emptied it', [1, 2], [1, 2, 3], [], [3]],
+    ['this request appended, the other replaced it', [1], [1, 2], [7, 8], [7, 8, 2]],
+    ['this request removed, the other appended', [1, 2], [2], [1, 2, 3], [2, 3]],
+    ['this request emptied it, the other appended', [1], [], [1, 2], [2]],
+    [
+      'this request changed an element, the other appended',
+      [{ x: 1 }],
+      [{ x: 2 }],
+      [{ x: 1 }, 3],
+      [{ x: 2 }, 3],
+    ],
+    ['both made the same of it', [1], [1, 2], [1, 2], [1, 2]],
+    ['both replaced it', [1], [2], [3], [2]],
+    ['both removed an element', [1, 2, 3], [1, 3], [1, 2], [1, 3]],
+    ['both moved a window over it', [1, 2], [2, 3], [2, 4], [2, 3]],
+    ['both inserted at the start', [1], [2, 1], [3, 1], [2, 1]],
+    ['only the other changed it', [1], [1], [2], [2]],
+    ['only this request changed it', [1], [2], [1], [2]],
+  ])('%s', (_what, seen, now, stored, expected) => {
+    expect(arrays(seen, now, stored)).toEqual(expected);
   });
-  expect(merged({ a: [] }, { a: {} }, { a: [1] })).toEqual({ a: {} });
+
+  test.each([
+    ['both pushed the first element', [1], [2], [2, 1]],
+    ['both pushed the same first element', [1], [1], [1]],
+    ['this request pushed one, the other assigned several', [1], [2, 3], [2, 3, 1]],
+    ['this request assigned several, the other pushed one', [2, 3], [1], [2, 3, 1]],
+    ['both assigned several', [1, 2], [3, 4], [1, 2]],
+    ['both assigned an empty array', [], [], []],
+    ['this request assigned an empty array', [], [1, 2], []],
+  ])('that did not exist: %s', (_what, now, stored, expected) => {
+    expect(arrays(none, now, stored)).toEqual(expected);
+  });
+
+  test('deleting or replacing an array beats appending to it, on either side', () => {
+    expect(arrays([1], [1, 2], none)).toBeUndefined();
+    expect(arrays([1], none, [1, 2])).toBeUndefined();
+    expect(arrays([1], [1, 2], null)).toBeNull();
+    expect(arrays([1], null, [1, 2])).toBeNull();
+    expect(arrays([1], [1, 2], { of: 'objects' })).toEqual({ of: 'objects' });
+  });
+
+  test('replacing an array beats deleting it, as it is more than appending', () => {
+    expect(arrays([1], [2], none)).toEqual([2]);
+    expect(arrays([1], none, [2])).toBeUndefined();
+  });
+
+  test('are not merged with an object, nor element by element', () => {
+    expect(arrays([], {}, [1])).toEqual({});
+    expect(arrays({}, [1], [2])).toEqual([1]);
+    expect(arrays([{ x: 1, y: 1 }], [{ x: 2, y: 1 }], [{ x: 1, y: 2 }])).toEqual([{ x: 2, y: 1 }]);
+  });
+
+  test('of three requests that push at once keep all three elements, also if there was none', () => {
+    for (const seen of [none, [], [0]]) {
+      const pushed = (element: number) => [...(seen ?? []), element];
+      const all = [1, 2, 3].map(pushed).reduce((stored, now) => {
+        const result = arrays(seen, now, stored);
+        return Array.isArray(result) ? result : [];
+      });
+      expect(all).toEqual([...(seen ?? []), 1, 2, 3]);
+    }
+  });
+
+  test('keep an element that a request pushes twice, in two saves', () => {
+    // Its first save was merged with another request's 'x'; the second is compared with what it saw itself.
+    expect(arrays(['tea'], ['tea', 'tea'], ['x', 'tea'])).toEqual(['x', 'tea', 'tea']);
+  });
+
+  /** Each element occurs once, like an object with an id. */
+  const history = fc.record({
+    seen: fc.option(fc.uniqueArray(fc.nat(9), { maxLength: 3 }), { nil: undefined }),
+    here: fc.uniqueArray(fc.integer({ min: 10, max: 19 }), { maxLength: 3 }),
+    there: fc.uniqueArray(fc.integer({ min: 20, max: 29 }), { maxLength: 3 }),
+    other: fc.option(fc.uniqueArray(fc.integer({ min: 30, max: 39 }), { maxLength: 2 }), {
+      nil: undefined,
+    }),
+    removed: fc.nat(9),
+  });
+
+  test('what a request appended is there, once and in order, whatever the other made of the array', () => {
+    fc.assert(
+      fc.property(history, ({ seen = [], here, there, other, removed }) => {
+        const stored = other ?? [...seen.filter((one) => one !== removed), ...there];
+        const once = arrays(seen, [...seen, ...here], stored);
+        const isOtherChanged = JSON.stringify(stored) !== JSON.stringify(seen);
+        expect(once).toEqual([...(isOtherChanged ? stored : seen), ...here]);
+      }),
+    );
+  });
+
+  test('merging appended elements again with the result changes nothing', () => {
+    fc.assert(
+      fc.property(history, ({ seen = [], here, there, other, removed }) => {
+        const now = [...seen, ...here];
+        const once = arrays(
+          seen,
+          now,
+          other ?? [...seen.filter((one) => one !== removed), ...there],
+        );
+        expect(arrays(seen, now, once)).toEqual(once);
+      }),
+    );
+  });
+
+  test('in either order, the elements of two requests that append are the same', () => {
+    fc.assert(
+      fc.property(history, ({ seen = [], here, there }) => {
+        const [mine, theirs] = [
+          [...seen, ...here],
+          [...seen, ...there],
+        ];
+        const [one, other] = [arrays(seen, mine, theirs), arrays(seen, theirs, mine)];
+        expect([one].flat().sort()).toEqual([other].flat().sort());
+      }),
+    );
+  });
+
+  test('a second save of a request appends only what it appended since', () => {
+    fc.assert(
+      fc.property(history, history, ({ seen = [], here, there, other, removed }, again) => {
+        const first = [...seen, ...here];
+        const stored = other ?? [...seen.filter((one) => one !== removed), ...there];
+        const once = [arrays(seen, first, stored)].flat();
+        const more = again.here.map((element) => element + 100);
+        expect(arrays(first, [...first, ...more], once)).toEqual([...once, ...more]);
+        // Also if another request appends between the two saves.
+        const between = [...once, ...again.there.map((element) => element + 100)];
+        expect(arrays(first, [...first, ...more], between)).toEqual([...between, ...more]);
+      }),
+    );
+  });
 });
 
 test('two objects under a key that neither had become one', () => {
@@ -303,6 +459,86 @@ test('texts are compared without parsing the session where the cookie comes firs
   const last = JSON.stringify({ a: 1, ...until(early) });
   expect(isSameButExpiry(last, last, JSON.stringify(until(early).cookie))).toBeUndefined();
   expect(isSameButExpiry('{"a":1}', '{"a":1}', undefined)).toBeUndefined();
+});
+
+/** The merge as a recursion, slow but short: what `merge` does to everything except the cookie. */
+function mergedByRecursion(seen: unknown, now: unknown, stored: unknown, isRoot = true): unknown {
+  const isMineChanged = isRoot || !isSame(seen, now);
+  if (!isMineChanged) return stored;
+  if (!isRoot && isSame(seen, stored)) return now;
+  if (isPlainObject(now) && isPlainObject(stored) && (isPlainObject(seen) || seen === undefined)) {
+    const keys = [...new Set([...Object.keys(stored), ...Object.keys(now)])];
+    const entries = keys.map((name) => {
+      const [before, mine, theirs] = [seen, now, stored].map((side) => at(side, [name]));
+      return [name, mergedByRecursion(before, mine, theirs, false)] as const;
+    });
+    return fromEntries(entries.filter(([, value]) => value !== undefined));
+  }
+  if (isPlainObject(seen) && isPlainObject(now)) return stored;
+  return mergedArrays(seen, now, stored);
+}
+
+function mergedArrays(seen: unknown, now: unknown, stored: unknown): unknown {
+  const appended = (array: unknown[]) => {
+    const start = Array.isArray(seen) ? seen : [];
+    if (seen !== start && (seen !== undefined || array.length !== 1)) return undefined;
+    const rest = array.slice(start.length);
+    return rest.length > 0 && isSame(start, array.slice(0, start.length)) ? rest : undefined;
+  };
+  const onto = (array: unknown[], rest: unknown[]) => {
+    const endsSo = (one: unknown) => Array.isArray(one) && isSame(one.slice(-rest.length), rest);
+    return endsSo(array) && !endsSo(seen) ? array : [...array, ...rest];
+  };
+  if (!Array.isArray(now)) return now;
+  const mine = appended(now);
+  if (!Array.isArray(stored)) return Array.isArray(seen) && mine !== undefined ? stored : now;
+  if (isSame(now, stored)) return stored;
+  if (mine !== undefined) return onto(stored, mine);
+  const theirs = appended(stored);
+  return theirs === undefined ? now : onto(now, theirs);
+}
+
+/** `undefined` stands for a missing key. */
+function isSame(one: unknown, other: unknown): boolean {
+  if (isPlainObject(one) && isPlainObject(other)) {
+    const keys = Object.keys(one);
+    return (
+      keys.length === Object.keys(other).length &&
+      keys.every((name) => isSame(at(one, [name]), at(other, [name])))
+    );
+  }
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+test('merging is the same as by recursion, to the order of the keys', () => {
+  const withoutCookie = ({ cookie: _, ...content }: Plain) => content;
+  fc.assert(
+    fc.property(threeSides, (sides) => {
+      const [seen, now, stored] = sides.map(withoutCookie);
+      const result = merged(seen ?? {}, now ?? {}, stored ?? {});
+      expect(JSON.stringify(result)).toBe(JSON.stringify(mergedByRecursion(seen, now, stored)));
+    }),
+    { numRuns: RUNS },
+  );
+});
+
+test('a session nested as deeply as JSON can be written is merged, and each value is visited once', () => {
+  const deep = (levels: number, value: unknown): Plain =>
+    JSON.parse(`${'{"a":'.repeat(levels)}${JSON.stringify(value)}${'}'.repeat(levels)}`);
+  const visits = (levels: number) => {
+    let count = 0;
+    const same = (one: unknown, other: unknown) => {
+      count += 1;
+      return settings.same(one, other);
+    };
+    const [seen, now, stored] = [0, 1, 2].map((value) => deep(levels, { x: value, y: [value] }));
+    const result = merge(seen ?? {}, now ?? {}, stored ?? {}, { ...settings, same });
+    expect(at(result, [...'a'.repeat(levels), 'x'])).toBe(1);
+    expect(onlyExpiryMoved(seen ?? {}, now ?? {}, { ...settings, same })).toBe(false);
+    return count;
+  };
+  // Far beyond what `JSON.stringify` can write: about 5,000 levels.
+  expect(visits(100_000)).toBe(visits(1));
 });
 
 test('a session that is nested a thousand objects deep is merged', () => {

@@ -18,7 +18,7 @@ import type { SessionData } from 'express-session';
 import { NotSerializableError } from '../errors.js';
 import type { Serializer } from '../options.js';
 import { hasMethod, isObject, isPlainObject } from '../util/guards.js';
-import type { SameValue } from './merge.js';
+import type { SameValue } from './equality.js';
 
 /** A stored form that cannot be read: corrupt, encrypted under an unknown key, or not a session. */
 export class Unreadable extends Error {}

@@ -2,22 +2,24 @@
  * The three-way merge of a session that another request changed meanwhile: it applies what this request changed (from
  * `seen` to `now`) to what is `stored`.
  *
- * Plain objects are merged key by key; everything else is one value. If this request changed or deleted a path, its value
- * is kept, otherwise the stored one. Removing an object, or replacing it with something else, beats a change inside it,
- * on either side: otherwise a slow request's `user.lastSeen = …` would bring back a user who has logged out.
+ * Plain objects are merged key by key, and arrays by `merge-arrays.ts`; everything else is one value. If this request
+ * changed or deleted a path, its value is kept, otherwise the stored one. Removing an object or an array, or replacing it
+ * with something else, beats a change inside it, on either side: otherwise a slow request's `user.lastSeen = …` would
+ * bring back a user who has logged out.
  *
  * @module
  */
 import { isPlainObject } from '../util/guards.js';
 import { isSameCookie, isSameLifetime, isUsableCookie, timeOf } from './cookie.js';
-
-/** Whether two values that are not both plain objects are the same. */
-export type SameValue = (one: unknown, other: unknown) => boolean;
-
-type PlainObject = Record<string, unknown>;
-
-/** Stands for a missing key, since `undefined` may be a value. */
-const ABSENT = Symbol('absent');
+import {
+  ABSENT,
+  own,
+  type PlainObject,
+  type SameValue,
+  sameObjects,
+  sameValues,
+} from './equality.js';
+import { appendedTo, isArray, mergeArrays } from './merge-arrays.js';
 
 export interface MergeSettings {
   readonly same: SameValue;
@@ -33,7 +35,10 @@ export function merge(
   { same, isDropped }: MergeSettings,
 ): PlainObject {
   const merged = mergeObjects(seen, now, stored, same, isDropped);
-  const cookie = mergeCookies(own(seen, 'cookie'), own(now, 'cookie'), own(stored, 'cookie'), same);
+  const [before, mine, theirs, byKeys] = [seen, now, stored, merged].map((side) =>
+    own(side, 'cookie'),
+  );
+  const cookie = mergeCookies(before, mine, theirs, byKeys, same);
   if (cookie !== ABSENT) define(merged, 'cookie', cookie);
   return merged;
 }
@@ -53,13 +58,23 @@ export function onlyExpiryMoved(
     : sameValues(before, after, same);
 }
 
-/** Merges cookies key by key. If both sides moved the expiry, the later one is kept. */
-function mergeCookies(seen: unknown, now: unknown, stored: unknown, same: SameValue): unknown {
+/**
+ * Merges cookies key by key. If both sides moved the expiry, the later one is kept.
+ *
+ * @param byKeys what they are if merged like any other value
+ */
+function mergeCookies(
+  seen: unknown,
+  now: unknown,
+  stored: unknown,
+  byKeys: unknown,
+  same: SameValue,
+): unknown {
   // A merge keeps the usable one of two cookies: without one, the stored session would be lost.
   if (isUsableCookie(now) && !isUsableCookie(stored)) return now;
   if (isUsableCookie(stored) && !isUsableCookie(now)) return stored;
   if (!isPlainObject(seen) || !isPlainObject(now) || !isPlainObject(stored)) {
-    return mergeValues(seen, now, stored, same);
+    return byKeys;
   }
   const settled = { ...now };
   if (isSameLifetime(seen, now)) restore(settled, 'originalMaxAge', own(seen, 'originalMaxAge'));
@@ -78,6 +93,27 @@ function mergeCookies(seen: unknown, now: unknown, stored: unknown, same: SameVa
   return merged;
 }
 
+/** Objects whose keys are being merged. */
+interface Frame {
+  readonly seen: PlainObject;
+  readonly now: PlainObject;
+  readonly stored: PlainObject;
+  /** The key under which the frame above has them. */
+  readonly name: string;
+  readonly keys: readonly string[];
+  /** How many of the keys are merged. */
+  done: number;
+  readonly merged: PlainObject;
+  /** Whether this request changed them, as far as the keys are merged. */
+  isMineChanged: boolean;
+  /** Whether the other request changed them. */
+  areTheirsChanged: boolean;
+}
+
+/**
+ * Merges objects key by key, at every depth. The stack is an array, because a session may be nested as deeply as JSON
+ * allows. Each value is visited once: whether an object was changed is known when all of its keys are merged.
+ */
 function mergeObjects(
   seen: PlainObject,
   now: PlainObject,
@@ -85,52 +121,95 @@ function mergeObjects(
   same: SameValue,
   isUnchanged: (key: string) => boolean,
 ): PlainObject {
-  const merged: PlainObject = {};
-  for (const key of new Set([...Object.keys(stored), ...Object.keys(now)])) {
-    const theirs = own(stored, key);
-    const value = isUnchanged(key)
-      ? theirs
-      : mergeValues(own(seen, key), own(now, key), theirs, same);
-    if (value !== ABSENT) define(merged, key, value);
+  const root = frameOf('', seen, now, stored);
+  const stack = [root];
+  for (let frame = root; ; ) {
+    const key = frame.keys[frame.done];
+    frame.done += 1;
+    if (key === undefined) {
+      stack.pop();
+      const above = stack.at(-1);
+      if (above === undefined) return root.merged;
+      settle(above, frame.name, resultOf(frame), frame.isMineChanged, frame.areTheirsChanged);
+      frame = above;
+      continue;
+    }
+    const before = own(frame.seen, key);
+    const mine = own(frame.now, key);
+    const theirs = own(frame.stored, key);
+    if (frame === root && isUnchanged(key)) {
+      settle(frame, key, theirs, false, false);
+    } else if (
+      isPlainObject(mine) &&
+      isPlainObject(theirs) &&
+      (isPlainObject(before) || before === ABSENT)
+    ) {
+      frame = frameOf(key, before, mine, theirs);
+      stack.push(frame);
+    } else {
+      const isMineChanged = !sameValues(before, mine, same);
+      const areTheirsChanged = !sameValues(before, theirs, same);
+      const value =
+        isMineChanged && areTheirsChanged
+          ? mergeChanged(before, mine, theirs, same)
+          : isMineChanged
+            ? mine
+            : theirs;
+      settle(frame, key, value, isMineChanged, areTheirsChanged);
+    }
   }
-  return merged;
 }
 
-function mergeValues(seen: unknown, now: unknown, stored: unknown, same: SameValue): unknown {
-  if (sameValues(seen, now, same)) return stored;
-  if (sameValues(seen, stored, same)) return now;
-  // Both sides changed it.
-  if (isPlainObject(now) && isPlainObject(stored) && (isPlainObject(seen) || seen === ABSENT)) {
-    return mergeObjects(isPlainObject(seen) ? seen : {}, now, stored, same, () => false);
-  }
-  // The other side removed or replaced an object that this request only changed inside.
+/** @param seen `ABSENT` if both requests created an object under the key */
+function frameOf(
+  name: string,
+  seen: PlainObject | typeof ABSENT,
+  now: PlainObject,
+  stored: PlainObject,
+): Frame {
+  const isNew = seen === ABSENT;
+  const before = isNew ? {} : seen;
+  const keys = new Set([...Object.keys(stored), ...Object.keys(now), ...Object.keys(before)]);
+  return {
+    seen: before,
+    now,
+    stored,
+    name,
+    keys: [...keys],
+    done: 0,
+    merged: {},
+    isMineChanged: isNew,
+    areTheirsChanged: isNew,
+  };
+}
+
+/** Puts the merged value of a key into a frame. */
+function settle(
+  frame: Frame,
+  key: string,
+  value: unknown,
+  isMineChanged: boolean,
+  areTheirsChanged: boolean,
+): void {
+  if (value !== ABSENT) define(frame.merged, key, value);
+  frame.isMineChanged ||= isMineChanged;
+  frame.areTheirsChanged ||= areTheirsChanged;
+}
+
+/** Returns the object of the one side that changed it, whose keys are in their own order, or the merged one. */
+function resultOf({ now, stored, merged, isMineChanged, areTheirsChanged }: Frame): PlainObject {
+  if (!isMineChanged) return stored;
+  return areTheirsChanged ? merged : now;
+}
+
+/** Merges values that both sides changed and that are not objects on both. */
+function mergeChanged(seen: unknown, now: unknown, stored: unknown, same: SameValue): unknown {
+  // The other side removed or replaced what this request only changed inside.
   if (isPlainObject(seen) && isPlainObject(now)) return stored;
-  return now;
-}
-
-function sameValues(one: unknown, other: unknown, same: SameValue): boolean {
-  if (one === ABSENT || other === ABSENT) return one === other;
-  if (isPlainObject(one) && isPlainObject(other)) return sameObjects(one, other, same, () => false);
-  return one === other || same(one, other);
-}
-
-function sameObjects(
-  one: PlainObject,
-  other: PlainObject,
-  same: SameValue,
-  isIgnored: (key: string) => boolean,
-): boolean {
-  const keys = Object.keys(one).filter((key) => !isIgnored(key));
-  if (keys.length !== Object.keys(other).filter((key) => !isIgnored(key)).length) return false;
-  for (const key of keys) {
-    if (!sameValues(own(one, key), own(other, key), same)) return false;
+  if (isArray(seen) && isArray(now) && !isArray(stored)) {
+    return appendedTo(seen, now, same) === undefined ? now : stored;
   }
-  return true;
-}
-
-/** Returns an own property, never an inherited one: keys such as `constructor` are data. */
-function own(object: PlainObject, key: string): unknown {
-  return Object.hasOwn(object, key) ? object[key] : ABSENT;
+  return mergeArrays(seen, now, stored, same) ?? now;
 }
 
 /** Sets an own property, or deletes it if the value is `ABSENT`. */
