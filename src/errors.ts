@@ -2,7 +2,8 @@
  * Every error of this package, each a class with a stable `code`, and the conversion of drivers' errors to them.
  *
  * No error contains a sid or any content of a session. Its `cause` is a copy of the driver's error with the safe fields
- * only: Drizzle's message contains all parameters, and Postgres' `detail` the failing row.
+ * only: Drizzle's message contains all parameters, and Postgres' `detail` the failing row. (The `cause` of a
+ * {@link NotSerializableError} is the error of the app's own serializer.)
  *
  * @module
  */
@@ -114,11 +115,17 @@ export class TableMismatchError extends SessionStoreError {
   }
 }
 
-/** The session cannot be serialized: it contains a BigInt or a cycle, a `toJSON` throws, or it is not an object. */
+/**
+ * The session cannot be serialized: it contains a BigInt or a cycle, it is nested too deeply, a `toJSON` or the app's
+ * serializer throws, or it is not an object. What the serializer threw is the `cause`, as it is.
+ */
 export class NotSerializableError extends SessionStoreError {
   readonly code = 'ERR_NOT_SERIALIZABLE';
-  constructor(reason: string) {
+  constructor(reason: string, serializerError?: unknown) {
     super(`The session cannot be serialized: ${reason}`);
+    if (serializerError !== undefined) {
+      Object.defineProperty(this, 'cause', { value: serializerError, configurable: true });
+    }
   }
 }
 

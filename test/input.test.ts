@@ -582,7 +582,7 @@ describe('a session that cannot be serialized', () => {
       }),
       'its serialization threw a TypeError',
     ],
-    ['more levels than the stack has', sessionWith({ deep }), 'its serialization threw an error'],
+    ['more levels than the stack has', sessionWith({ deep }), 'it is nested too deeply'],
     ['undefined', undefined, 'it is not an object'],
     ['null', null, 'it is not an object'],
     ['a text', 'a secret', 'it is not an object'],
@@ -612,6 +612,7 @@ describe('a session that cannot be serialized', () => {
       message: `The session cannot be serialized: ${reason}`,
     });
     expect(inspect(error)).not.toContain('a secret');
+    expect(Object(error)).not.toHaveProperty('cause');
     expect(contentOf(await store.get('good 1'))).toEqual({ name: 'one' });
     expect(contentOf(await store.get('good 2'))).toEqual({ name: 'two' });
     expect(await store.get('bad')).toBeUndefined();
@@ -627,6 +628,20 @@ describe('a session that cannot be serialized', () => {
     Object.assign(loaded ?? {}, { n: 1n });
     await expect(store.set('sid', asSession(loaded ?? {}))).rejects.toThrow(NotSerializableError);
     expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
+  });
+
+  test('has the error of its serializer as the cause', async () => {
+    class OwnError extends Error {}
+    const thrown = [new OwnError('no'), new RangeError('out of range'), 'a string'];
+    for (const error of thrown) {
+      const stringify = () => {
+        throw error;
+      };
+      await using store = freshStore({ serializer: { stringify, parse: JSON.parse } });
+      const failure: unknown = await store.set('sid', sessionWith()).catch((reason) => reason);
+      expect(failure).toBeInstanceOf(NotSerializableError);
+      expect(Object(failure).cause).toBe(error);
+    }
   });
 
   test('comes from a serializer that throws or gives no text', async () => {

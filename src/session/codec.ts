@@ -48,7 +48,8 @@ export class Codec {
   /**
    * Returns the text of a session.
    *
-   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, or anything but an object
+   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, more levels than `JSON.stringify` has
+   *   stack for, or anything but an object
    */
   text(session: object): string {
     const text = isObject(session) && !Array.isArray(session) ? this.#textOf(session) : undefined;
@@ -67,7 +68,8 @@ export class Codec {
           : this.#serializer.stringify(plainCopy(value));
       if (typeof text === 'string') return text;
     } catch (error) {
-      throw new NotSerializableError(reasonOf(error));
+      // An error of `JSON.stringify` may name keys of the session. What a serializer tells is up to the app.
+      throw new NotSerializableError(reasonOf(error), this.isJson ? undefined : error);
     }
     throw new NotSerializableError('its serialization is not a string');
   }
@@ -194,6 +196,9 @@ function plainCopy(session: object): object {
 
 /** Returns the reason without any content of the session: V8's message for a cycle names its keys. */
 function reasonOf(error: unknown): string {
+  if (error instanceof RangeError) {
+    return /call stack/i.test(error.message) ? 'it is nested too deeply' : 'it is too large';
+  }
   if (!(error instanceof TypeError)) return 'its serialization threw an error';
   if (/BigInt/.test(error.message)) return 'it holds a BigInt';
   if (/circular/i.test(error.message)) return 'it holds a cycle';
