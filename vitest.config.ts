@@ -9,6 +9,7 @@ const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
  */
 const onceOnly = [
   'package',
+  'types',
   'bundles',
   'jest',
   'migrations',

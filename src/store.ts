@@ -54,7 +54,7 @@ export class DrizzleStore extends TypedStore {
    *   in-memory store
    * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`), a `TypeError` naming the value it got and the values it accepts
    */
-  constructor(...args: [source?: Source, options?: DrizzleStoreOptions]) {
+  constructor(...args: [] | [source: Source, options?: DrizzleStoreOptions]) {
     super();
     // An explicit `undefined` is rejected: it probably is an unset variable.
     const opener = openerFor(args.length === 0 ? 'memory://' : args[0]);

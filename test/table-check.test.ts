@@ -5,6 +5,7 @@ import {
   type DrizzleStoreOptions,
   idOf,
   MigrationError,
+  type Source,
   StatementError,
   sessionColumns,
   sessionIndexes,
@@ -43,8 +44,6 @@ afterAll(async () => {
   await database.query(`drop owned by ${role}; drop role ${role}`);
   await database.drop();
 });
-
-type Source = ConstructorParameters<typeof DrizzleStore>[0];
 
 const silent: DrizzleStoreOptions = { pruneSessionInterval: false, errorLog: () => {} };
 

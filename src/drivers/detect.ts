@@ -18,15 +18,38 @@ import { lockFolder, realFolder } from './support/folder-lock.js';
 import { createInFolder } from './support/pglite-folder.js';
 import { guardPool } from './support/pool-errors.js';
 
-/** A Drizzle database on node-postgres, postgres-js or PGlite, of Drizzle 0.45 or 1.0. */
+/** A client that Drizzle databases use, and that a store accepts by itself. */
+type ClientSource = PoolSource | PGliteSource | PostgresJsSource;
+
+/**
+ * A Drizzle database on one of these clients. Its class (`NodePgDatabase`, …) does not declare `$client`; the type that
+ * `drizzle()` returns does. The other properties tell it from the databases that the store refuses.
+ */
 export interface DrizzleSource {
-  readonly $client: unknown;
+  readonly $client?: ClientSource;
+  /** Only databases of Postgres have it. The result tells which driver runs it. */
+  refreshMaterializedView(view: never): PromiseLike<ResultWithFields | ResultWithColumns>;
+  /** Only neon-http has these. */
+  readonly batch?: never;
+  readonly $withAuth?: never;
+  /** Only a transaction has it. */
+  readonly rollback?: never;
 }
 
-/** A `pg.Pool`. */
+/** What node-postgres, Neon and PGlite return; pg-proxy returns bare rows. */
+interface ResultWithFields {
+  readonly fields: unknown;
+}
+
+/** What postgres-js returns. */
+interface ResultWithColumns {
+  readonly columns: unknown;
+}
+
+/** A pool of `pg`, or one with its interface: `pg.native`, Neon's, Vercel's. */
 export interface PoolSource {
-  readonly options: object;
   readonly totalCount: number;
+  readonly idleCount: number;
   connect(): Promise<object>;
 }
 
@@ -41,10 +64,12 @@ export interface PostgresJsSource {
   readonly options: object;
   readonly unsafe: unknown;
   readonly listen: unknown;
+  /** A reserved connection. */
+  readonly release?: never;
 }
 
 /** What a store can be opened on: see the table of sources in the README. */
-export type Source = DrizzleSource | PoolSource | PGliteSource | PostgresJsSource | string;
+export type Source = DrizzleSource | ClientSource | string;
 
 /** @internal Settings for a pool that the store itself opens. */
 export interface OwnPool {

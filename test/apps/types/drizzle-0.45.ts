@@ -1,0 +1,81 @@
+// Compiled with Drizzle 0.43 to 0.45: what the types of these versions alone have.
+import { PGlite } from '@electric-sql/pglite';
+import { neon } from '@neondatabase/serverless';
+import { DrizzleStore, sessions } from 'connect-drizzle';
+import { sql } from 'drizzle-orm';
+import { drizzle as drizzleNeonHttp, type NeonHttpDatabase } from 'drizzle-orm/neon-http';
+import { drizzle as drizzleNeon, type NeonDatabase } from 'drizzle-orm/neon-serverless';
+import { drizzle as drizzleNodePostgres, type NodePgDatabase } from 'drizzle-orm/node-postgres';
+import { type PgDatabase, type PgTransaction, withReplicas } from 'drizzle-orm/pg-core';
+import { drizzle as drizzlePgProxy, type PgRemoteDatabase } from 'drizzle-orm/pg-proxy';
+import { drizzle as drizzlePglite, type PgliteDatabase } from 'drizzle-orm/pglite';
+import { drizzle as drizzlePostgresJs, type PostgresJsDatabase } from 'drizzle-orm/postgres-js';
+import { drizzle as drizzleVercel, type VercelPgDatabase } from 'drizzle-orm/vercel-postgres';
+import pg from 'pg';
+
+const schema = { sessions };
+
+declare const nodePg: NodePgDatabase;
+declare const nodePgWithSchema: NodePgDatabase<typeof schema>;
+declare const postgresJs: PostgresJsDatabase;
+declare const postgresJsWithSchema: PostgresJsDatabase<typeof schema>;
+declare const pglite: PgliteDatabase;
+declare const pgliteWithSchema: PgliteDatabase<typeof schema>;
+declare const neonDb: NeonDatabase;
+declare const neonWithSchema: NeonDatabase<typeof schema>;
+declare const vercel: VercelPgDatabase<typeof schema>;
+// biome-ignore lint/suspicious/noExplicitAny: apps that write for several drivers name the database so.
+declare const anyPg: PgDatabase<any, any, any>;
+
+export const accepted = [
+  new DrizzleStore(nodePg),
+  new DrizzleStore(nodePgWithSchema),
+  new DrizzleStore(postgresJs),
+  new DrizzleStore(postgresJsWithSchema),
+  new DrizzleStore(pglite),
+  new DrizzleStore(pgliteWithSchema),
+  new DrizzleStore(neonDb),
+  new DrizzleStore(neonWithSchema),
+  new DrizzleStore(vercel),
+  new DrizzleStore(anyPg),
+  new DrizzleStore(drizzleNodePostgres('postgres://localhost/app', { schema })),
+  new DrizzleStore(drizzleNodePostgres({ client: new pg.Pool(), schema })),
+  new DrizzleStore(drizzlePostgresJs('postgres://localhost/app', { schema })),
+  new DrizzleStore(drizzlePglite({ client: new PGlite(), schema })),
+  new DrizzleStore(drizzleNeon('postgres://localhost/app', { schema })),
+  new DrizzleStore(drizzleVercel({ schema })),
+  new DrizzleStore(withReplicas(nodePgWithSchema, [nodePgWithSchema])),
+];
+
+declare const neonHttp: NeonHttpDatabase<typeof schema>;
+declare const proxy: PgRemoteDatabase<typeof schema>;
+// biome-ignore lint/suspicious/noExplicitAny: as above.
+declare const transaction: PgTransaction<any, any, any>;
+
+export const refused = [
+  // @ts-expect-error HTTP has no connections
+  new DrizzleStore(neonHttp),
+  // @ts-expect-error the same, as `drizzle()` returns it
+  new DrizzleStore(drizzleNeonHttp(neon('postgres://localhost/app'))),
+  // @ts-expect-error a proxy has no connections
+  new DrizzleStore(proxy),
+  // @ts-expect-error the same, as `drizzle()` returns it
+  new DrizzleStore(drizzlePgProxy(async () => ({ rows: [] }))),
+  // @ts-expect-error a transaction
+  new DrizzleStore(transaction),
+  // @ts-expect-error a single client
+  new DrizzleStore(drizzleNodePostgres({ client: new pg.Client() })),
+  // @ts-expect-error not a database
+  new DrizzleStore(drizzleNodePostgres.mock()),
+];
+
+export const refusedInTransactions = () => [
+  // @ts-expect-error a transaction
+  nodePgWithSchema.transaction(async (tx) => new DrizzleStore(tx)),
+  // @ts-expect-error a transaction
+  postgresJs.transaction(async (tx) => new DrizzleStore(tx)),
+  // @ts-expect-error a transaction
+  pglite.transaction(async (tx) => new DrizzleStore(tx)),
+  // The databases themselves are used as ever.
+  nodePgWithSchema.execute<{ one: number }>(sql`select 1 as one`).then(({ rows }) => rows[0]?.one),
+];

@@ -1,0 +1,61 @@
+import { copyFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  linkedApp,
+  type Package,
+  packagesOf,
+  packPackage,
+  type ScratchApp,
+} from './support/package.js';
+
+// What the constructor accepts and refuses at compile time, in each version of TypeScript and Drizzle. The
+// files hold the lines that must compile, and those that must not (`@ts-expect-error`).
+
+const folder = fileURLToPath(new URL('./apps/types/', import.meta.url));
+
+const links = [
+  '@neondatabase/serverless',
+  '@types/express',
+  '@types/express-session',
+  '@types/node',
+  '@types/pg',
+  '@vercel/postgres',
+];
+
+let packed: Package;
+beforeAll(async () => {
+  packed = await packPackage();
+  return () => packed[Symbol.asyncDispose]();
+});
+
+describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {
+  const files = ['app.ts', `drizzle-${drizzle}.ts`];
+  let app: ScratchApp;
+  beforeAll(async () => {
+    app = await linkedApp(packed, drizzle, { links });
+    for (const name of files) await copyFile(join(folder, name), join(app.folder, name));
+  });
+  afterAll(() => app[Symbol.asyncDispose]());
+
+  test.each(['typescript-5.0', 'typescript-5.9', 'typescript-6', 'typescript'])(
+    'it accepts the databases of every driver it works on, and refuses the others, in %s',
+    async (version) => {
+      const installed = (await packagesOf('test/apps/types')).get(version);
+      const compiler =
+        installed ?? fileURLToPath(new URL('../node_modules/typescript', import.meta.url));
+      const compilerOptions = {
+        target: 'ES2022',
+        module: 'NodeNext',
+        strict: true,
+        noEmit: true,
+        skipLibCheck: true,
+        types: ['node'],
+      };
+      await app.write('tsconfig.json', JSON.stringify({ compilerOptions, files }));
+      expect(await app.node([join(compiler, 'bin/tsc'), '-p', '.'])).toBe('');
+    },
+    180_000,
+  );
+});
