@@ -14,7 +14,8 @@ const src = resolve(root, 'src');
 const RELATIVE_IMPORT = /(['"])(\.{1,2}\/[^'"]+)\.js\1/g;
 
 /** Modules that the CommonJS build replaces. */
-const replacements = new Map([[resolve(src, 'drivers/load.js'), resolve(src, 'drivers/load.cts')]]);
+const importPackage = resolve(src, 'drivers/support/import-package');
+const replacements = new Map([[`${importPackage}.js`, `${importPackage}.cts`]]);
 
 /** Both entries are to share one schema: what imports it requires the other entry. */
 const otherEntries = new Map([[resolve(src, 'schema.js'), './schema.cjs']]);

@@ -194,11 +194,10 @@ export class FolderError extends SessionStoreError {
 /** The package of the source's driver is not installed. */
 export class DriverMissingError extends SessionStoreError {
   readonly code = 'ERR_DRIVER_MISSING';
-  constructor(driver?: string) {
+  constructor(driver: string) {
     super(
-      driver === undefined
-        ? 'This source needs the package of its driver, which is not installed'
-        : `This source needs the package ${driver}, which is not installed: npm install ${driver}`,
+      `This source needs the package ${driver}, which is not installed: npm install ${driver} ` +
+        '(a bundled app needs it in node_modules as well)',
     );
   }
 }
@@ -247,21 +246,9 @@ export function storeError(error: unknown, table: string): Error {
   const fault = programFault(error);
   if (fault !== undefined) return fault;
   const state = sqlState(error);
-  if (state === 'ERR_MODULE_NOT_FOUND' || state === 'MODULE_NOT_FOUND') {
-    return new DriverMissingError(missingPackage(error));
-  }
   if (state === '42P01' || state === '3F000') return new TableMissingError(table, error);
   if (state === undefined || isConnectionFailure(state)) return new ConnectionError(error);
   return new StatementError(error);
-}
-
-/**
- * Returns the package that an import or a require did not find: pg, postgres or PGlite. Under Jest the
- * error comes from another realm, so it is not an instance of this one's `Error`.
- */
-function missingPackage(error: unknown): string | undefined {
-  const message = isRecord(error) ? String(error.message) : '';
-  return /Cannot find (?:package|module) '([^']+)'/.exec(message)?.[1];
 }
 
 /** Returns the `TypeError`, `ReferenceError` or `RangeError` that an error wraps: a bug, not a database error. */

@@ -171,7 +171,7 @@ describe('installed by npm into an empty app', () => {
     );
     expect(await app.node([...flags, 'embedded.cjs'])).toBe(
       'ERR_DRIVER_MISSING This source needs the package @electric-sql/pglite, which is not installed: ' +
-        'npm install @electric-sql/pglite\n',
+        'npm install @electric-sql/pglite (a bundled app needs it in node_modules as well)\n',
     );
   });
 });

@@ -1,24 +1,32 @@
 /**
- * Loads the optional packages of the drivers. In the CommonJS build, load.cts replaces this module.
+ * Loads the package of a driver when a store needs it.
  *
  * @module
  */
-import type * as pglite from '@electric-sql/pglite';
-import type pg from 'pg';
-import type postgres from 'postgres';
+import { DriverMissingError, sqlState } from '../errors.js';
+import { isRecord } from '../util/guards.js';
+import { importPackage, type Packages } from './support/import-package.js';
 
-/** The optional packages, each with what its `require` returns. */
-export interface Drivers {
-  pg: typeof pg;
-  postgres: typeof postgres;
-  '@electric-sql/pglite': typeof pglite;
+/**
+ * Loads a package.
+ *
+ * @throws {DriverMissingError} naming the package that is not installed: this one, or one that it needs
+ */
+export async function loadDriver<Name extends keyof Packages>(name: Name): Promise<Packages[Name]> {
+  try {
+    return await importPackage(name);
+  } catch (error) {
+    const code = sqlState(error);
+    if (code !== 'ERR_MODULE_NOT_FOUND' && code !== 'MODULE_NOT_FOUND') throw error;
+    throw new DriverMissingError(missingPackage(error) ?? name);
+  }
 }
 
 /**
- * Loads the package of a driver. Bundlers leave the import alone, so that an app needs only the package of
- * the driver it uses. Rejects with Node's own error if the package is not installed.
+ * Returns the package that Node did not find, if its message names one. Under Jest the error comes from
+ * another realm, so it is not an instance of this one's `Error`.
  */
-export async function loadDriver<Name extends keyof Drivers>(name: Name): Promise<Drivers[Name]> {
-  const module = await import(/* webpackIgnore: true */ /* @vite-ignore */ name);
-  return module.default ?? module;
+function missingPackage(error: unknown): string | undefined {
+  const message = isRecord(error) ? String(error.message) : '';
+  return /Cannot find (?:package|module) '([^']+)'/.exec(message)?.[1];
 }
