@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { createSecretKey, KeyObject } from 'node:crypto';
 import { InvalidArgumentError, invalidValue } from './errors.js';
 import { MAX_IDENTIFIER_BYTES } from './names.js';
 
@@ -59,6 +60,24 @@ export class OptionReader {
     return value;
   }
 
+  /** Reads keys of 32 bytes. Error messages never contain a key. */
+  keys(name: string, values: unknown): readonly KeyObject[] {
+    if (values === undefined) return [];
+    if (!Array.isArray(values) || values.length === 0) {
+      throw new InvalidArgumentError(
+        `${this.#path}${name} must be an array with the current key first, and not empty`,
+      );
+    }
+    return values.map((value: unknown, at) => {
+      const bytes = keyBytes(value);
+      if (bytes?.byteLength === 32) return createSecretKey(bytes);
+      const got = bytes === undefined ? typeof value : `${bytes.byteLength} bytes`;
+      throw new InvalidArgumentError(
+        `${this.#path}${name}[${at}] must be 32 bytes as a Buffer, a secret KeyObject, hex or base64, but got ${got}`,
+      );
+    });
+  }
+
   /** Reads the name of a table or a Postgres schema. */
   identifier(name: string, value: unknown): string | undefined {
     if (value === undefined) return undefined;
@@ -76,4 +95,13 @@ export class OptionReader {
   #invalid(name: string, accepted: string, value: unknown): InvalidArgumentError {
     return invalidValue(this.#path + name, accepted, value);
   }
+}
+
+function keyBytes(key: unknown): Uint8Array | undefined {
+  if (key instanceof Uint8Array) return key;
+  if (key instanceof KeyObject) return key.type === 'secret' ? key.export() : undefined;
+  if (typeof key !== 'string') return undefined;
+  if (/^[0-9a-f]{64}$/i.test(key)) return Buffer.from(key, 'hex');
+  if (/^[A-Za-z0-9+/_-]+={0,2}$/.test(key)) return Buffer.from(key, 'base64');
+  return undefined;
 }

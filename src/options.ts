@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { createSecretKey, KeyObject } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import type { AnyPgColumn, PgTable } from 'drizzle-orm/pg-core';
 import type { SessionData } from 'express-session';
 import { InvalidArgumentError, invalidValue } from './errors.js';
@@ -247,7 +247,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
         ? undefined
         : read.seconds('maxLifetime', options.maxLifetime, YEAR),
     maxSessionsPerUser,
-    encryptionKeys: keysFrom(options.encryptionKeys),
+    encryptionKeys: read.keys('encryptionKeys', options.encryptionKeys),
   };
 }
 
@@ -318,33 +318,4 @@ function signalFrom(signal: AbortSignal | undefined): AbortSignal | undefined {
   if (signal !== undefined && !(signal instanceof AbortSignal))
     throw invalidValue('signal', 'an AbortSignal', signal);
   return signal;
-}
-
-function keysFrom(keys: readonly EncryptionKey[] | undefined): readonly KeyObject[] {
-  if (keys === undefined) return [];
-  if (!Array.isArray(keys) || keys.length === 0) {
-    throw new InvalidArgumentError(
-      'encryptionKeys must be an array with the current key first, and not empty',
-    );
-  }
-  return keys.map((key: EncryptionKey, at) => keyFrom(key, at));
-}
-
-/** Error messages never contain a key. */
-function keyFrom(key: unknown, at: number): KeyObject {
-  const bytes = keyBytes(key);
-  if (bytes?.byteLength === 32) return createSecretKey(bytes);
-  const got = bytes === undefined ? typeof key : `${bytes.byteLength} bytes`;
-  throw new InvalidArgumentError(
-    `encryptionKeys[${at}] must be 32 bytes as a Buffer, a secret KeyObject, hex or base64, but got ${got}`,
-  );
-}
-
-function keyBytes(key: unknown): Uint8Array | undefined {
-  if (key instanceof Uint8Array) return key;
-  if (key instanceof KeyObject) return key.type === 'secret' ? key.export() : undefined;
-  if (typeof key !== 'string') return undefined;
-  if (/^[0-9a-f]{64}$/i.test(key)) return Buffer.from(key, 'hex');
-  if (/^[A-Za-z0-9+/_-]+={0,2}$/.test(key)) return Buffer.from(key, 'base64');
-  return undefined;
 }
