@@ -8,7 +8,7 @@ import type { Session, SessionData } from 'express-session';
 import type { TableCalls } from './batching/batcher.js';
 import type { Deadline } from './batching/deadlines.js';
 import { nameIn, openerFor, type Source } from './drivers/detect.js';
-import { InvalidSidError, invalidValue, MigrationError } from './errors.js';
+import { InvalidSidError, invalidValue } from './errors.js';
 import { type Callback, Replies } from './lifecycle/replies.js';
 import { type Opened, Runtime } from './lifecycle/runtime.js';
 import { type StoreStats, statsOf } from './lifecycle/stats.js';
@@ -282,11 +282,6 @@ export class DrizzleStore extends TypedStore {
    * @throws {MigrationError} (`ERR_MIGRATION`) for an app's own `table` (use drizzle-kit) and another package's table
    */
   migrate(): Promise<void> {
-    if (this.#settings.table !== undefined) {
-      const message =
-        "The table is the app's own: create it with drizzle-kit (`drizzle-kit generate`, `drizzle-kit migrate`)";
-      return this.#replies.promise(Promise.reject(new MigrationError(message)));
-    }
     return this.#replies.promise(this.#runtime.migrate());
   }
 

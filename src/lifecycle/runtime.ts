@@ -7,7 +7,7 @@
 import { type Deadline, Deadlines } from '../batching/deadlines.js';
 import type { Sealing } from '../batching/rows.js';
 import type { Opener } from '../drivers/detect.js';
-import { StoreClosedError, safeError, storeError } from '../errors.js';
+import { MigrationError, StoreClosedError, safeError, storeError } from '../errors.js';
 import type { Settings } from '../options.js';
 import type { SessionView } from '../queries/view.js';
 import { isId } from '../session/id.js';
@@ -149,6 +149,11 @@ export class Runtime {
 
   /** Creates the table or brings it up to date, however long that takes. */
   migrate(): Promise<void> {
+    if (this.#parts.settings.table !== undefined) {
+      const message =
+        "The table is the app's own: create it with drizzle-kit (`drizzle-kit generate`, `drizzle-kit migrate`)";
+      return Promise.reject(new MigrationError(message));
+    }
     if (this.isClosed) return Promise.reject(new StoreClosedError());
     return this.#inFlight.track(
       this.#opening.migrate(),
