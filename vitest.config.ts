@@ -22,6 +22,7 @@ const onceOnly = [
   'processes',
   'pooler',
   'hot',
+  'unavailable',
 ].map((name) => `test/${name}.test.ts`);
 
 export default defineConfig({

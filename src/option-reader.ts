@@ -60,6 +60,20 @@ export class OptionReader {
     return value;
   }
 
+  oneOf<Choice extends string>(
+    name: string,
+    value: unknown,
+    choices: readonly Choice[],
+    fallback: Choice,
+  ): Choice {
+    if (value === undefined) return fallback;
+    const choice = choices.find((each) => each === value);
+    if (choice === undefined) {
+      throw this.#invalid(name, choices.map((each) => `'${each}'`).join(' or '), value);
+    }
+    return choice;
+  }
+
   /** Reads keys of 32 bytes. Error messages never contain a key. */
   keys(name: string, values: unknown): readonly KeyObject[] {
     if (values === undefined) return [];

@@ -92,6 +92,8 @@ export interface DrizzleStoreOptions {
   readonly maxSessionsPerUser?: number | undefined;
   /** AES-256-GCM keys: the first encrypts, all decrypt. @default none */
   readonly encryptionKeys?: readonly EncryptionKey[] | undefined;
+  /** While the database is unavailable: fail requests, or let express-session skip sessions. @default 'error' */
+  readonly whenUnavailable?: 'error' | 'skip' | undefined;
 }
 
 /** The validated options, with their defaults. Durations are in seconds. */
@@ -118,6 +120,7 @@ export interface Settings {
   readonly maxLifetime: number | undefined;
   readonly maxSessionsPerUser: number | undefined;
   readonly encryptionKeys: readonly KeyObject[];
+  readonly whenUnavailable: 'error' | 'skip';
 }
 
 const DAY = 86_400;
@@ -144,6 +147,7 @@ const OPTIONS = Object.keys({
   maxLifetime: true,
   maxSessionsPerUser: true,
   encryptionKeys: true,
+  whenUnavailable: true,
 } satisfies Record<keyof DrizzleStoreOptions, true>);
 
 /** What to write instead of the options of other session stores. */
@@ -248,6 +252,12 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
         : read.seconds('maxLifetime', options.maxLifetime, YEAR),
     maxSessionsPerUser,
     encryptionKeys: read.keys('encryptionKeys', options.encryptionKeys),
+    whenUnavailable: read.oneOf(
+      'whenUnavailable',
+      options.whenUnavailable,
+      ['error', 'skip'],
+      'error',
+    ),
   };
 }
 

@@ -69,6 +69,7 @@ export class DrizzleStore extends TypedStore {
       sealing: codec,
       onForeign: (event, id) => this.#announce(event, id, false),
       onState: (state) => process.nextTick(() => this.emit('sync', state)),
+      onAvailability: (event) => process.nextTick(() => this.emit(event)),
     });
     this.#replies = new Replies(this.#runtime);
     this.#sessions = createSessions(

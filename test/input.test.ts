@@ -212,7 +212,7 @@ describe('an option that cannot be meant', () => {
   const known =
     'the options are table, tableName, schemaName, createTableIfMissing, ttl, disableTouch, touchAfter, ' +
     'pruneSessionInterval, errorLog, serializer, signal, lanes, timeout, preparedStatements, sync, cache, ' +
-    'userId, maxLifetime, maxSessionsPerUser, encryptionKeys';
+    'userId, maxLifetime, maxSessionsPerUser, encryptionKeys, whenUnavailable';
   const yearOfSeconds = 'a number of seconds (not milliseconds) above 0 up to 31536000';
   const dayOfSeconds = 'a number of seconds (not milliseconds) above 0 up to 86400';
   const key = Buffer.alloc(32, 7);
@@ -524,6 +524,11 @@ describe('an option that cannot be meant', () => {
       'a public key',
       { encryptionKeys: [generateKeyPairSync('ed25519').publicKey] },
       `encryptionKeys[0] ${keyTaken} object`,
+    ],
+    [
+      'another answer to an unavailable database',
+      { whenUnavailable: 'ignore' },
+      "whenUnavailable must be 'error' or 'skip', but got a string",
     ],
     ['a number for a key', { encryptionKeys: [1] }, `encryptionKeys[0] ${keyTaken} number`],
   ];

@@ -31,6 +31,8 @@ export interface Opened {
   readonly cache: CachedRows | undefined;
   /** Where changes are announced; `undefined` without `sync`. */
   readonly channel: string | undefined;
+  /** Reads nothing from the table, on a connection of its own. */
+  readonly probe: (deadlines: Deadlines) => Promise<void>;
 }
 
 export interface OpeningParts {
@@ -78,6 +80,17 @@ export class Opening {
         this.#opening = undefined;
       });
     return this.#opening;
+  }
+
+  /** Resolves if the database answers within `deadlines`, which may be shorter than those of calls. */
+  async probe(deadlines: Deadlines): Promise<void> {
+    try {
+      const { probe } =
+        this.opened ?? (await deadlines.within((deadline) => deadline.waitFor(this.open())));
+      await probe(deadlines);
+    } catch (error) {
+      throw storeError(error, this.#parts.table.label);
+    }
   }
 
   /** Creates the table or brings it up to date. `lockTimeout`: see {@link migrate}. */
@@ -171,6 +184,7 @@ export class Opening {
       rows: cache ?? batched,
       cache,
       channel,
+      probe: (within) => runDirect(driver, within, statements.probe),
     };
   }
 }

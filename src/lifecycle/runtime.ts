@@ -16,6 +16,7 @@ import { Realtime, type SyncSource } from '../sync/realtime.js';
 import { followSignal } from '../util/abort.js';
 import { setImmediate } from '../util/clock.js';
 import { traced } from '../util/tracing.js';
+import { Availability } from './availability.js';
 import { InFlight } from './in-flight.js';
 import { type Opened, Opening } from './opening.js';
 import { pruneAll, pruneAtIntervals } from './prune.js';
@@ -30,6 +31,8 @@ export interface RuntimeParts {
   /** Another store changed or ended a session. */
   readonly onForeign: (event: 'change' | 'destroy', id: string) => void;
   readonly onState: (state: 'up' | 'down') => void;
+  /** With `whenUnavailable: 'skip'`: what express-session should be told. */
+  readonly onAvailability: (event: 'connect' | 'disconnect') => void;
 }
 
 export class Runtime {
@@ -40,6 +43,7 @@ export class Runtime {
   readonly #opening: Opening;
   readonly #deadlines: Deadlines;
   readonly #inFlight = new InFlight();
+  readonly #availability: Availability | undefined;
   /** A field: the pool's guard holds it only weakly. It converts the error, to which node-postgres adds the client. */
   readonly #onIdleError = (error: unknown) =>
     this.log(
@@ -70,6 +74,14 @@ export class Runtime {
       realtime: this.realtime,
       onIdleError: this.#onIdleError,
     });
+    if (settings.whenUnavailable === 'skip') {
+      this.#availability = new Availability({
+        probe: (deadlines) => this.#opening.probe(deadlines),
+        timeout: settings.timeout,
+        signal: this.#closing.signal,
+        onChange: parts.onAvailability,
+      });
+    }
     this.#pruning =
       interval === false
         ? Promise.resolve()
@@ -129,6 +141,7 @@ export class Runtime {
       },
       (error) => {
         this.#deadlines.end(deadline);
+        this.#availability?.failed(error);
         return onError(error);
       },
     );
