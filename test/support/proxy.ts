@@ -23,11 +23,18 @@ export interface Proxy {
   lose(direction?: Direction): void;
   /** Takes in and drops everything in one direction or both: a half-open connection. */
   swallow(direction?: Direction): void;
+  /**
+   * Makes a half-open connection of each that is open now, for good; new ones are served. Returns a function that
+   * ends those that are left.
+   */
+  strand(): () => void;
   /** Breaks every connection that is open now; new ones are served. */
   cut(): void;
   /** Breaks every connection and turns new ones away, until `accept`. */
   refuse(): void;
   accept(): void;
+  /** Connects new connections to another port of the server's host; without one, to the server again. */
+  pointTo(port?: number): void;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -66,8 +73,11 @@ class Lane {
 /** A proxy to the server of a database URL, and the same URL by way of the proxy. */
 export async function startProxy(databaseUrl: string): Promise<Proxy & { url: string }> {
   const target = new URL(databaseUrl);
+  const ownPort = Number(target.port || 5432);
+  let targetPort = ownPort;
   const lanes: Record<Direction, Lane> = { toServer: new Lane(), toClient: new Lane() };
   const sockets = new Set<Socket>();
+  const stranded = new WeakSet<Socket>();
   let refusing = false;
 
   const server = createServer((client) => {
@@ -75,18 +85,20 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
       client.destroy();
       return;
     }
-    const upstream = connect({ host: target.hostname, port: Number(target.port || 5432) });
+    const upstream = connect({ host: target.hostname, port: targetPort });
     for (const [socket, other, lane] of [
       [client, upstream, lanes.toServer],
       [upstream, client, lanes.toClient],
     ] as const) {
       socket.setNoDelay(true);
-      socket.on('data', (piece) => lane.take(piece, other));
+      socket.on('data', (piece) => {
+        if (!stranded.has(socket)) lane.take(piece, other);
+      });
       socket.on('error', () => {});
       socket.on('close', () => {
         sockets.delete(socket);
         // While a direction is held or swallowed, the other side does not learn of the end.
-        if (lane.mode === 'pass') other.destroy();
+        if (lane.mode === 'pass' && !stranded.has(socket)) other.destroy();
       });
       sockets.add(socket);
     }
@@ -131,6 +143,13 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
     swallow(direction) {
       for (const lane of chosen(direction)) lane.mode = 'swallow';
     },
+    strand() {
+      const all = [...sockets];
+      for (const socket of all) stranded.add(socket);
+      return () => {
+        for (const socket of all) socket.destroy();
+      };
+    },
     cut,
     refuse() {
       refusing = true;
@@ -138,6 +157,9 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
     },
     accept() {
       refusing = false;
+    },
+    pointTo(port = ownPort) {
+      targetPort = port;
     },
     close,
     [Symbol.asyncDispose]: close,

@@ -1,0 +1,348 @@
+/**
+ * The chaos test: two processes under load, random faults, and a ledger that judges what was acknowledged.
+ *
+ * `npm run test:chaos -- --minutes 2 --seed 1`
+ *
+ * One round is a few seconds of load with a fault begun in each. Then all faults end, both processes must work
+ * again, and the ledger is compared with what they saw and with the table. Ends with the exit code 1 if anything
+ * is not as it must be. The seed determines the faults and the calls, but not their timing.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { DrizzleStore, idOf } from 'connect-drizzle';
+import pg from 'pg';
+import { type Gate, gate } from '../support/gate.js';
+import { makeServerReachable, startPostgres } from '../support/postgres.js';
+import { startProxy } from '../support/proxy.js';
+import { endStranded, FAULTS, type Victims } from './faults.js';
+import { Ledger, type Row } from './ledger.js';
+import {
+  type Answer,
+  type Content,
+  type Name,
+  nowMs,
+  type Order,
+  pick,
+  type Report,
+  randomFrom,
+  type WorkerSettings,
+} from './protocol.js';
+
+const { values: args } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '1' },
+    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+    verbose: { type: 'boolean', default: false },
+  },
+});
+const minutes = Number(args.minutes);
+const seed = Number(args.seed);
+if (!(minutes > 0) || !Number.isInteger(seed)) {
+  console.error('usage: npm run test:chaos -- --minutes N [--seed N] [--verbose]');
+  process.exit(2);
+}
+const random = randomFrom(seed);
+
+const TIMEOUT_SECONDS = 2;
+const HEARTBEAT_SECONDS = 1;
+const CALLS_PER_SECOND = 150;
+const ROUND_SECONDS = { least: 2, most: 5 };
+const LONGEST_FAULT_MS = 4000;
+/** Both processes must work again that soon after the faults have ended. */
+const RECOVERY_LIMIT_MS = 10_000;
+/** Connections of a process, at most: the app's pool, and one that listens. */
+const MOST_CONNECTIONS = 12;
+const SHOWN = 10;
+
+class Worker {
+  readonly #child: ChildProcess;
+  readonly #pending = new Map<number, Gate<Answer>>();
+  #calls = 0;
+  readonly ready: Promise<unknown>;
+
+  constructor(settings: WorkerSettings, onNews: (news: News) => void) {
+    const program = fileURLToPath(new URL('./worker.ts', import.meta.url));
+    this.#child = fork(program, [JSON.stringify(settings)], { execArgv: ['--import', 'tsx'] });
+    this.ready = this.#answer(0);
+    this.#child.on('message', (message: Answer | { news: News }) => {
+      if ('news' in message) onNews(message.news);
+      else this.#pending.get(message.call)?.open(message);
+    });
+    this.#child.once('exit', (code) => {
+      const error = new Error(`The process ${settings.name} ended with ${code}`);
+      for (const pending of this.#pending.values()) pending.fail(error);
+    });
+  }
+
+  async ask(order: Order): Promise<Report | number | undefined> {
+    this.#calls += 1;
+    const call = this.#calls;
+    const answer = this.#answer(call);
+    this.#child.send({ call, order });
+    const result = await answer;
+    if ('error' in result) throw new Error(result.error);
+    return result.result;
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+
+  async #answer(call: number): Promise<Answer> {
+    const pending = gate<Answer>();
+    this.#pending.set(call, pending);
+    try {
+      return await pending.opened;
+    } finally {
+      this.#pending.delete(call);
+    }
+  }
+}
+
+interface News {
+  readonly created: string[];
+  readonly ended: string[];
+}
+
+async function reportOf(worker: Worker): Promise<Report> {
+  const report = await worker.ask({ do: 'report' });
+  if (typeof report !== 'object') throw new Error('no report');
+  return report;
+}
+
+async function recoveryOf(worker: Worker): Promise<number> {
+  const tookMs = await worker.ask({ do: 'recover', limitMs: RECOVERY_LIMIT_MS });
+  return Number(tookMs);
+}
+
+/** Begins a fault a second, and ends each after a while. Returns their names. */
+async function faultsFor(seconds: number, victims: Victims): Promise<string[]> {
+  const names: string[] = [];
+  const going: Promise<unknown>[] = [];
+  for (let second = 0; second < seconds; second += 1) {
+    const fault = pick(FAULTS, random);
+    const forMs = random() * LONGEST_FAULT_MS;
+    const nextSecond = pause(1000);
+    if (fault !== undefined) {
+      if (fault.isKill) await Promise.all(going);
+      const end = await fault.begin(victims).catch((error) => {
+        if (args.verbose) console.log(`${fault.name}: ${error}`);
+      });
+      if (end !== undefined) {
+        names.push(fault.name);
+        const ending = pause(forMs).then(end).catch(noServer);
+        going.push(ending);
+        if (fault.isKill) await ending;
+      }
+    }
+    await nextSecond;
+  }
+  await Promise.all(going);
+  return names;
+}
+
+/** The server may have been killed, and with it what was to be ended. */
+function noServer(error: unknown): void {
+  if (args.verbose) console.log(String(error));
+}
+
+const forgetServer = makeServerReachable();
+const server = await startPostgres({
+  settings: { synchronous_commit: 'remote_apply', max_connections: 200, restart_after_crash: 'on' },
+});
+const standby = await server.standby();
+const admin = new pg.Pool({
+  connectionString: server.url,
+  max: 20,
+  options: '-c default_transaction_read_only=off -c synchronous_commit=local',
+});
+admin.on('error', () => {});
+await new DrizzleStore(admin, { createTableIfMissing: true }).ready();
+await admin.query(`alter system set synchronous_standby_names = 'standby'`);
+await admin.query('select pg_reload_conf()');
+
+const ledger = new Ledger(HEARTBEAT_SECONDS * 1000);
+const proxies = [await startProxy(server.url), await startProxy(server.url)] as const;
+const workers: Record<Name, Worker> = {
+  a: startWorker('a', 'node-postgres', proxies[0].url),
+  b: startWorker('b', 'postgres-js', proxies[1].url),
+};
+const both = [workers.a, workers.b];
+
+function startWorker(name: Name, driver: WorkerSettings['driver'], url: string): Worker {
+  const settings: WorkerSettings = {
+    name,
+    driver,
+    url,
+    timeoutSeconds: TIMEOUT_SECONDS,
+    heartbeatSeconds: HEARTBEAT_SECONDS,
+    callsPerSecond: CALLS_PER_SECOND,
+    seed: seed + (name === 'a' ? 1 : 2),
+  };
+  return new Worker(settings, (news) => {
+    void workers[name === 'a' ? 'b' : 'a'].ask({ do: 'learn', ...news });
+  });
+}
+
+/** The live sessions of the table, with the sid that each id is of. */
+async function liveSessions(sidOf: ReadonlyMap<string, string>): Promise<Row[]> {
+  const { rows } = await admin.query<{ id: string; data: Content }>(
+    'select id, data from sessions where data is not null',
+  );
+  return rows.flatMap(({ id, data }) => {
+    const sid = sidOf.get(id);
+    return sid === undefined ? [] : [{ sid, content: data }];
+  });
+}
+
+/** The connections of a process that the server has, once it had time to notice those that ended. */
+async function connectionsBeyond(most: number): Promise<number> {
+  const startedAt = nowMs();
+  for (;;) {
+    const { rows } = await admin.query<{ count: number }>(
+      `select count(*)::int as count from pg_stat_activity
+       where application_name in ('a', 'b') group by application_name order by 1 desc`,
+    );
+    const beyond = (rows[0]?.count ?? 0) - most;
+    if (beyond <= 0 || nowMs() - startedAt > 5000) return Math.max(beyond, 0);
+    await pause(50);
+  }
+}
+
+/** The server may have just been started. */
+async function untilServerAnswers(): Promise<void> {
+  for (;;) {
+    try {
+      await admin.query('select from sessions limit 1');
+      return;
+    } catch {
+      await pause(50);
+    }
+  }
+}
+
+const counts = { faults: 0, kills: 0, leaked: 0, slowestMs: 0, syncDownMs: 0 };
+const lateCalls: string[] = [];
+const notRecovered: string[] = [];
+const unexpected = new Map<string, number>();
+let slowestRecoveryMs = 0;
+let cacheHits = 0;
+const sidOf = new Map<string, string>();
+
+async function round(): Promise<void> {
+  const seconds =
+    ROUND_SECONDS.least + Math.floor(random() * (1 + ROUND_SECONDS.most - ROUND_SECONDS.least));
+  const names = await faultsFor(seconds, {
+    server,
+    admin,
+    proxies,
+    standbyPort: Number(new URL(standby.url).port),
+    discard: () => Promise.all(both.map((worker) => worker.ask({ do: 'discard' }))),
+    random,
+  });
+  counts.faults += names.length;
+  counts.kills += FAULTS.filter(({ isKill }) => isKill).reduce(
+    (sum, { name }) => sum + names.filter((each) => each === name).length,
+    0,
+  );
+  await untilServerAnswers();
+  for (const [at, tookMs] of (await Promise.all(both.map(recoveryOf))).entries()) {
+    slowestRecoveryMs = Math.max(slowestRecoveryMs, tookMs);
+    if (tookMs > RECOVERY_LIMIT_MS) {
+      notRecovered.push(
+        `${'ab'[at]} did not work ${Math.round(tookMs)} ms after: ${names.join('; ')}`,
+      );
+    }
+  }
+  // Some load without a fault, for cached reads.
+  await pause(500 + random() * 1500);
+  for (const worker of both) await worker.ask({ do: 'load', isOn: false });
+  const [a, b] = await Promise.all([reportOf(workers.a), reportOf(workers.b)]);
+  endStranded();
+  for (const report of [a, b]) take(report, names);
+  cacheHits = a.cacheHits + b.cacheHits;
+  for (const { sid } of [...a.entries, ...b.entries]) sidOf.set(idOf(sid), sid);
+  const before = problems();
+  ledger.add({ a: a.entries, b: b.entries });
+  ledger.judgeTable(await liveSessions(sidOf));
+  counts.leaked += await connectionsBeyond(MOST_CONNECTIONS);
+  if (args.verbose || problems() > before) {
+    console.log(`${Math.round(performance.now() / 1000)} s: ${names.join('; ')}`);
+    if (problems() > before) console.log('  THE LEDGER OBJECTS');
+  }
+  for (const worker of both) await worker.ask({ do: 'load', isOn: true });
+}
+
+function take(report: Report, names: readonly string[]): void {
+  counts.slowestMs = Math.max(counts.slowestMs, report.slowestMs);
+  counts.syncDownMs = Math.max(counts.syncDownMs, report.syncDownMs);
+  counts.leaked += report.leaked;
+  lateCalls.push(...report.lateCalls.map((late) => `${late}, after: ${names.join('; ')}`));
+  for (const message of report.unexpected) {
+    unexpected.set(message, (unexpected.get(message) ?? 0) + 1);
+  }
+}
+
+function problems(): number {
+  const { lost, revived, stale } = ledger.violations;
+  return (
+    lost.length +
+    revived.length +
+    stale.length +
+    lateCalls.length +
+    notRecovered.length +
+    counts.leaked
+  );
+}
+
+function print(title: string, list: readonly string[]): void {
+  if (list.length === 0) return;
+  console.log(`${title}:`);
+  for (const line of list.slice(0, SHOWN)) console.log(`  ${line}`);
+  if (list.length > SHOWN) console.log(`  and ${list.length - SHOWN} more`);
+}
+
+const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
+const endsAt = nowMs() + minutes * 60_000;
+console.log(`chaos: seed ${seed}`);
+let isFailed = false;
+try {
+  await Promise.all(both.map(({ ready }) => ready));
+  for (const worker of both) await worker.ask({ do: 'load', isOn: true });
+  while (nowMs() < endsAt) await round();
+  for (const worker of both) await worker.ask({ do: 'load', isOn: false });
+  await Promise.all(both.map((worker) => worker.ask({ do: 'close' })));
+  counts.leaked += await connectionsBeyond(0);
+  const { lost, revived, stale } = ledger.violations;
+  print('lost', lost);
+  print('revived', revived);
+  print('stale', stale);
+  print('calls over their deadline', lateCalls);
+  print('not recovered', notRecovered);
+  print(
+    'errors that are neither lost connections nor time-outs (no failure)',
+    [...unexpected].map(([message, count]) => `${count} × ${message}`),
+  );
+  console.log(
+    `chaos: ${minutes} min, seed ${seed}: ${counts.faults} faults, ${counts.kills} kills, ` +
+      `${ledger.acknowledgedWrites} acknowledged writes, ${ledger.reads} reads (${cacheHits} cached): ` +
+      `${lost.length} lost, ${revived.length} revived, ${stale.length} stale beyond ${HEARTBEAT_SECONDS} s, ` +
+      `${lateCalls.length} calls over their deadline, ${counts.leaked} leaked connections, ` +
+      `${notRecovered.length} not recovered; slowest call ${seconds(counts.slowestMs)}, slowest recovery ` +
+      `${seconds(slowestRecoveryMs)}, longest without sync ${seconds(counts.syncDownMs)}`,
+  );
+  isFailed = problems() > 0;
+} catch (error) {
+  console.error(error);
+  isFailed = true;
+} finally {
+  for (const worker of both) worker.kill();
+  await Promise.all(proxies.map((proxy) => proxy.close()));
+  await admin.end();
+  await standby.stop();
+  await server.stop();
+  forgetServer();
+}
+process.exit(isFailed ? 1 : 0);
