@@ -259,23 +259,28 @@ describe('the tracing channels', () => {
     expect(stages.slice(2)).toEqual(['statement asyncEnd', 'set asyncEnd']);
   });
 
-  test('keep a caller’s context in its operation, and no caller’s in a statement', async () => {
+  test('keep a caller’s context in its operation and in a statement of its own, and no caller’s in a batch', async () => {
     const request = new AsyncLocalStorage<string>();
     const store = make();
-    const seen = new Map<string, Set<string | undefined>>();
+    const seen = new Map<string, (string | undefined)[]>();
     for (const name of ['get', 'set', 'statement']) {
-      const contexts = new Set<string | undefined>();
+      const contexts: (string | undefined)[] = [];
       seen.set(name, contexts);
-      subscribe(name, () => contexts.add(request.getStore()));
+      subscribe(name, (stage) => {
+        if (stage === 'start') contexts.push(request.getStore());
+      });
     }
-    // The first request opens the store, and would be every statement's, were a statement anybody's.
+    // The first request opens the store, and would be every statement's, were a lane anybody's.
     await request.run('first', () => store.set('sid', sessionWith()));
-    expect(seen.get('set')).toEqual(new Set(['first']));
+    expect(seen.get('set')).toEqual(['first']);
+    expect(seen.get('statement')).toEqual(['first']);
     await Promise.all(
       ['second', 'third'].map((each) => request.run(each, () => store.get(`sid of ${each}`))),
     );
-    expect(seen.get('get')).toEqual(new Set(['second', 'third']));
-    expect(seen.get('statement')).toEqual(new Set([undefined]));
+    expect(seen.get('get')).toEqual(['second', 'third']);
+    expect(seen.get('statement')).toEqual(['first', undefined]);
+    await request.run('fourth', () => store.get('sid'));
+    expect(seen.get('statement')).toEqual(['first', undefined, 'fourth']);
   });
 
   test('can be subscribed to while calls are under way, and left', async () => {

@@ -27,10 +27,11 @@ interface Running {
 }
 
 /**
- * Makes a span of each operation of a store, and metrics of all of them. Gives back what stops it.
+ * Creates a span for each operation of a store, and metrics of all of them. Returns a function that stops it.
  *
- * A span is the child of whatever is active where the store was called, such as the request's. A
- * statement is nobody's child: it may serve many callers at once.
+ * A span is a child of the span that was active when the store was called, such as the request's. So is the
+ * statement of a lone call. The statement of several calls is a child of the store's own span, `connect-drizzle …`,
+ * which has a trace of its own with links to the callers' spans.
  */
 export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () => void {
   const duration = meter.createHistogram('connect_drizzle.operation.duration', {
@@ -46,7 +47,6 @@ export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () =
 
   const begin = (context: Context) => {
     const span = tracer.startSpan(`session ${context.operation}`, {
-      root: context.operation === 'statement',
       kind: context.operation === 'statement' ? SpanKind.CLIENT : SpanKind.INTERNAL,
       attributes: { 'db.system.name': 'postgresql', 'db.operation.name': nameOf(context) },
     });

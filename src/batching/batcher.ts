@@ -77,6 +77,7 @@ export class Batcher {
     const counted = this.#counted(withTracing(name, statement, this.#settings.errorOf));
     const lanes = this.#lanes[kind];
     const settings: CallSettings<Row, Result, Settled> = {
+      name,
       lanes,
       isWrite: kind === 'write',
       statement: options.isShared ? sharing(counted) : counted,

@@ -10,6 +10,7 @@
  * @module
  */
 
+import { AsyncResource } from 'node:async_hooks';
 import type { Connection } from '../drivers/driver.js';
 import {
   isConnectionFailure,
@@ -21,6 +22,7 @@ import {
 import type { RowStatement } from '../queries/contract.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { setTimeout } from '../util/clock.js';
+import { asBatch } from '../util/opentelemetry.js';
 import type { Deadline, Holder } from './deadlines.js';
 import type { CallQueue, Lanes } from './lanes.js';
 
@@ -51,6 +53,7 @@ export interface BatchStats {
 }
 
 export interface CallSettings<Row, Result, Settled extends Result> {
+  readonly name: string;
   readonly lanes: Lanes;
   readonly isWrite: boolean;
   readonly statement: RowStatement<Row, Result>;
@@ -63,7 +66,8 @@ export interface CallSettings<Row, Result, Settled extends Result> {
   readonly stats: BatchStats;
 }
 
-class Call<Row, Settled> implements Holder {
+/** As an async resource, it remembers the async context of its caller. */
+class Call<Row, Settled> extends AsyncResource implements Holder {
   tries = 0;
   isSent = false;
   /** Answered, failed or given up. */
@@ -79,7 +83,9 @@ class Call<Row, Settled> implements Holder {
     readonly resolve: (result: Settled) => void,
     readonly reject: (error: unknown) => void,
     readonly onEnd: ((result?: Settled) => void) | undefined,
-  ) {}
+  ) {
+    super('connect-drizzle');
+  }
 
   succeed(result: Settled): void {
     this.deadline.holder = undefined;
@@ -122,6 +128,10 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
 
   get oldest(): number {
     return this.#waiting[0]?.order ?? Number.POSITIVE_INFINITY;
+  }
+
+  get caller(): AsyncResource | undefined {
+    return this.#waiting[0];
   }
 
   send(row: Row, deadline: Deadline, onEnd?: (result?: Settled) => void): Promise<Settled> {
@@ -169,14 +179,19 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
   }
 
   #send(on: Connection, calls: readonly Call<Row, Settled>[]): Promise<void> {
-    const { lanes, statement } = this.#settings;
+    const { name, lanes, statement } = this.#settings;
     lanes.inFlight += calls.length;
     const rows: Row[] = [];
     for (const call of calls) {
       call.isSent = true;
       rows.push(call.row);
     }
-    return statement(on, rows).then(
+    const [first] = calls;
+    const answered =
+      calls.length === 1 && first !== undefined
+        ? first.runInAsyncScope(statement, undefined, on, rows)
+        : asBatch(name, calls, () => statement(on, rows));
+    return answered.then(
       (results) => {
         lanes.inFlight -= calls.length;
         this.#answer(calls, results);

@@ -40,6 +40,8 @@ export interface CallQueue {
   readonly size: number;
   /** The number of the oldest waiting call, counted over all queues. */
   readonly oldest: number;
+  /** The async context of the oldest waiting call. */
+  readonly caller: AsyncResource | undefined;
   /** Takes up to `most` calls and sends them; resolves when they have been answered. */
   run(on: Connection, most: number): Promise<void>;
   /** Fails all waiting calls. */
@@ -62,7 +64,7 @@ export class Lanes {
   #coolUntilMs = 0;
   #isFlushing = false;
   #holding: NodeJS.Timeout | undefined;
-  /** Connections that a lane opens belong to the store, not to the first request. */
+  /** A lane serves many requests: it runs in the store's async context, and enters that of a caller for its statement. */
   readonly #context = new AsyncResource('connect-drizzle');
 
   constructor(count: number, driver: Driver, deadlines: Deadlines) {
@@ -134,7 +136,7 @@ export class Lanes {
     this.#acquiring += 1;
     const acquiredBefore = this.#acquired;
     const deadline = this.#deadlines.nowPlusTimeout();
-    this.#driver.acquire(deadline).then(
+    this.#acquire(deadline).then(
       (connection) => {
         this.#acquiring -= 1;
         this.#acquired += 1;
@@ -146,6 +148,12 @@ export class Lanes {
         this.#notAcquired(error, this.#acquired > acquiredBefore);
       },
     );
+  }
+
+  /** Acquires a connection for the oldest call, in its async context: a span of the pool belongs to its request. */
+  #acquire(deadlineMs: number): Promise<Connection> {
+    const caller = this.#oldest()?.caller ?? this.#context;
+    return caller.runInAsyncScope(this.#driver.acquire, this.#driver, deadlineMs);
   }
 
   /**
