@@ -10,6 +10,7 @@ const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const onceOnly = [
   'package',
   'types',
+  'pools',
   'bundles',
   'server-bundles',
   'jest',

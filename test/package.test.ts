@@ -1,4 +1,4 @@
-import { access, readdir, readFile, stat } from 'node:fs/promises';
+import { access, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -12,6 +12,7 @@ import {
   packPackage,
   type ScratchApp,
 } from './support/package.js';
+import { startWebSocketProxy } from './support/websocket-proxy.js';
 
 // The package as its users get it.
 
@@ -174,6 +175,33 @@ describe('installed by npm into an empty app', () => {
         'npm install @electric-sql/pglite (a bundled app needs it in node_modules as well)\n',
     );
   });
+});
+
+test('a Neon pool works, and listens, without pg', async () => {
+  await using db = await freshDatabase();
+  await using proxy = await startWebSocketProxy(db.url);
+  await using app = await linkedApp(packed, '0.45', { links: ['@neondatabase/serverless', 'ws'] });
+  await rm(join(app.folder, 'node_modules/pg'));
+  await app.write(
+    'app.mjs',
+    `import { once } from 'node:events';
+     import { neonConfig, Pool } from '@neondatabase/serverless';
+     import { DrizzleStore } from 'connect-drizzle';
+     import { WebSocket } from 'ws';
+     neonConfig.webSocketConstructor = WebSocket;
+     neonConfig.wsProxy = () => process.argv[3];
+     neonConfig.useSecureWebSocket = false;
+     neonConfig.pipelineConnect = false;
+     const pool = new Pool({ connectionString: process.argv[2] });
+     const store = new DrizzleStore(pool, { createTableIfMissing: true, sync: true });
+     const up = once(store, 'sync');
+     await store.set('a sid', { cookie: { originalMaxAge: null }, views: 1 });
+     console.log((await store.get('a sid')).views, ...(await up));
+     await store.close();
+     await pool.end();
+     console.log(await import('pg').then(() => 'pg', (error) => error.code));`,
+  );
+  expect(await app.node(['app.mjs', db.url, proxy.address])).toBe('1 up\nERR_MODULE_NOT_FOUND\n');
 });
 
 describe('its CommonJS build', () => {

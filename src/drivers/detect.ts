@@ -167,7 +167,10 @@ function openerForDrizzle(source: object): Opener {
 /** Recognises a client by its shape, not by `instanceof`: the app may load another copy of the driver. */
 function openerForClient(client: object, drizzle: object | undefined): Opener | undefined {
   if (typeof client === 'function') {
-    if (!('unsafe' in client)) return undefined;
+    if (!('unsafe' in client)) {
+      const pool = poolBehind(client);
+      return pool === undefined ? undefined : poolOpener(pool, drizzle);
+    }
     if ('savepoint' in client || 'release' in client) {
       throw refused('a transaction or a reserved connection of postgres-js; pass sql itself');
     }
@@ -186,6 +189,17 @@ function openerForClient(client: object, drizzle: object | undefined): Opener | 
     );
   }
   return undefined;
+}
+
+/**
+ * Returns the pool that the `sql` of @vercel/postgres stands for. That is a function, which passes on only reads of
+ * properties. A pool returns itself when a listener is removed, as every emitter does.
+ */
+function poolBehind(client: object): PgPool | undefined {
+  const off = property(client, 'off');
+  const emitter: unknown =
+    typeof off === 'function' ? Reflect.apply(off, client, ['error', () => {}]) : undefined;
+  return isObject(emitter) && isPool(emitter) ? emitter : undefined;
 }
 
 function poolOpener(pool: PgPool, drizzle: object | undefined): Opener {

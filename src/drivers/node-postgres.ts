@@ -1,5 +1,5 @@
 /**
- * node-postgres: pools of `pg` and of what is built like it.
+ * node-postgres: pools of `pg`, and pools with its interface (`pg.native`, Neon, Vercel).
  *
  * @module
  */
@@ -197,19 +197,19 @@ function listenOn(pool: PgPool): Listen {
     const options = connectionString === undefined ? allOf(pool.options) : { connectionString };
     const client = newClient(pool, { ...options, keepAlive: true });
     let isOver = false;
+    const destroy = destroyerOf(client);
     const lost = () => {
       if (isOver) return;
       isOver = true;
-      destroySocket(client);
+      destroy();
       onLost();
     };
-    const giveUp = () => destroySocket(client);
     client.on('error', lost);
     client.on('end', lost);
     client.on('notification', (message: { channel: string; payload?: string }) => {
       if (!isOver && message.channel === channel) onMessage(message.payload ?? '');
     });
-    signal.addEventListener('abort', giveUp, { once: true });
+    signal.addEventListener('abort', destroy, { once: true });
     try {
       const connecting = client.connect();
       // Neither connecting nor listening keeps the process alive.
@@ -220,10 +220,10 @@ function listenOn(pool: PgPool): Listen {
       await client.query(`listen "${channel}"`);
     } catch (error) {
       isOver = true;
-      destroySocket(client);
+      destroy();
       throw error;
     } finally {
-      signal.removeEventListener('abort', giveUp);
+      signal.removeEventListener('abort', destroy);
     }
     return {
       send: async (payload) => {
@@ -231,14 +231,27 @@ function listenOn(pool: PgPool): Listen {
       },
       close: async () => {
         isOver = true;
-        destroySocket(client);
+        destroy();
       },
     };
   };
 }
 
+/** Returns a function that closes a client at once, however often it is called. */
+function destroyerOf(client: ListeningClient): () => void {
+  let isDestroyed = false;
+  return () => {
+    if (isDestroyed) return;
+    isDestroyed = true;
+    // The socket of a pg.native client is libpq's.
+    if (property(client, 'native') === undefined) destroySocket(client);
+    else client.end().catch(ignore);
+  };
+}
+
 interface ListeningClient {
   connect(): Promise<unknown>;
+  end(): Promise<unknown>;
   query(text: string, values?: readonly string[]): Promise<unknown>;
   on(event: string, listener: (message: never) => void): unknown;
 }

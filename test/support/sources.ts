@@ -3,11 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, type Source } from 'connect-drizzle';
+import { drizzle as drizzleNeon } from 'drizzle-orm/neon-serverless';
 import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
 import { drizzle as drizzlePglite } from 'drizzle-orm/pglite';
 import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
 import postgres from 'postgres';
 import { freshDatabase } from './database.js';
+import { neonPool } from './neon.js';
 
 /** A kind of source, open, with a store on it. */
 export interface OpenSource {
@@ -22,6 +24,12 @@ export const sources: Record<string, () => Promise<OpenSource>> = {
   'a URL': () => onServer(({ url }) => url),
   'Drizzle on node-postgres': () =>
     onServer(({ pool }) => drizzleNodePostgres({ client: pool(), logger: false })),
+  'Drizzle on Neon': () =>
+    onServer(async ({ url }, ends) => {
+      const { pool, close } = await neonPool(url);
+      ends.push(close);
+      return drizzleNeon({ client: pool });
+    }),
   'Drizzle on postgres-js': () =>
     onServer(({ url }, ends) => drizzlePostgresJs({ client: postgresJs(url, ends) })),
   'a postgres-js sql': () => onServer(({ url }, ends) => postgresJs(url, ends)),
@@ -37,10 +45,12 @@ export const sources: Record<string, () => Promise<OpenSource>> = {
 type End = () => Promise<unknown>;
 type Database = Awaited<ReturnType<typeof freshDatabase>>;
 
-async function onServer(make: (database: Database, ends: End[]) => Source): Promise<OpenSource> {
+async function onServer(
+  make: (database: Database, ends: End[]) => Source | Promise<Source>,
+): Promise<OpenSource> {
   const database = await freshDatabase();
   const ends: End[] = [];
-  return on(make(database, ends), async () => {
+  return on(await make(database, ends), async () => {
     for (const end of ends) await end();
     await database.drop();
   });

@@ -1,0 +1,171 @@
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import * as neon from '@neondatabase/serverless';
+import { DrizzleStore, InvalidArgumentError, type Source } from 'connect-drizzle';
+import { drizzle as drizzleNeonHttp } from 'drizzle-orm/neon-http';
+import { drizzle as drizzleNeon } from 'drizzle-orm/neon-serverless';
+import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
+import { drizzle as drizzleVercel } from 'drizzle-orm/vercel-postgres';
+import type pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { installIn } from '../scripts/install.js';
+import { freshDatabase, type TestDatabase } from './support/database.js';
+import { neonPool, vercelPostgres } from './support/neon.js';
+import { until } from './support/obstacles.js';
+import { caughtUp, heardOf, up } from './support/realtime.js';
+import { contentOf, sessionWith } from './support/sessions.js';
+
+// Pools of other packages that have the interface of a pg.Pool: the store listens through their own clients.
+
+interface OpenPool {
+  readonly source: Source;
+  close(): Promise<unknown>;
+}
+
+const pools: Record<string, (url: string) => Promise<OpenPool>> = {
+  'a Neon Pool': async (url) => {
+    const { pool, close } = await neonPool(url);
+    return { source: pool, close };
+  },
+  'Drizzle on Neon': async (url) => {
+    const { pool, close } = await neonPool(url);
+    return { source: drizzleNeon({ client: pool }), close };
+  },
+  'a Vercel pool': async (url) => {
+    const { vercel, connectionString, proxy } = await vercelPostgres(url);
+    const pool = vercel.createPool({ connectionString });
+    return { source: pool, close: () => pool.end().then(proxy.close) };
+  },
+  'Vercel’s sql': async (url) => {
+    const { vercel, proxy } = await vercelPostgres(url);
+    return { source: vercel.sql, close: () => vercel.sql.end().then(proxy.close) };
+  },
+  'Drizzle on Vercel’s sql': async (url) => {
+    const { vercel, proxy } = await vercelPostgres(url);
+    const source = drizzleVercel({ client: vercel.sql });
+    return { source, close: () => vercel.sql.end().then(proxy.close) };
+  },
+};
+
+let native: typeof pg | null = null;
+try {
+  const require = createRequire(join(installIn('test/apps/pg-native'), 'package.json'));
+  const loaded: typeof pg = require('pg');
+  native = loaded.native;
+  if (native === null) throw new Error('pg-native cannot be loaded');
+} catch (error) {
+  console.warn(`pg-native is not tested, because it cannot be installed here: ${error}`);
+}
+
+if (native !== null) {
+  const { Pool } = native;
+  const nativePool = async (url: string, sourceOf: (pool: pg.Pool) => Source) => {
+    const pool = new Pool({ connectionString: url });
+    return { source: sourceOf(pool), close: () => pool.end() };
+  };
+  pools['a pg.native.Pool'] = (url) => nativePool(url, (pool) => pool);
+  pools['Drizzle on pg.native'] = (url) =>
+    nativePool(url, (client) => drizzleNodePostgres({ client }));
+}
+
+describe.each(Object.entries(pools))('a store on %s', (_, open) => {
+  let database: TestDatabase;
+  let pool: OpenPool;
+  const stores: DrizzleStore[] = [];
+
+  function storeOn(source: Source): DrizzleStore {
+    const store = new DrizzleStore(source, {
+      sync: true,
+      pruneSessionInterval: false,
+      errorLog: () => {},
+    });
+    stores.push(store);
+    return store;
+  }
+
+  beforeAll(async () => {
+    database = await freshDatabase();
+    pool = await open(database.url);
+    const store = new DrizzleStore(pool.source);
+    await store.migrate();
+    await store.close();
+  });
+  afterAll(async () => {
+    for (const store of stores) await store.close();
+    await pool.close();
+    await database.drop();
+  });
+
+  test('keeps sessions', async () => {
+    const store = storeOn(pool.source);
+    await Promise.all(
+      Array.from({ length: 50 }, (_none, at) => store.set(`sid ${at}`, sessionWith({ at }))),
+    );
+    expect(contentOf(await store.get('sid 7'))).toEqual({ at: 7 });
+    await store.touch('sid 7', sessionWith({ at: 7 }, 7200));
+    await store.update('sid 7', (session) => void Object.assign(session, { at: 8 }));
+    expect(contentOf(await store.get('sid 7'))).toEqual({ at: 8 });
+    await store.destroy('sid 7');
+    expect(await store.get('sid 7')).toBeUndefined();
+    expect(await store.length()).toBe(49);
+  });
+
+  test('hears of other processes, and is heard by them', async () => {
+    const store = storeOn(pool.source);
+    const other = storeOn(database.url);
+    await Promise.all([store.ready(), other.ready()]);
+    await up(store, other);
+    await caughtUp(store, other);
+    await caughtUp(other, store);
+    await other.set('sid', sessionWith());
+    const heard = heardOf(store, 'destroy', 'sid');
+    await other.destroy('sid');
+    expect(await heard).toMatchObject({ local: false });
+  });
+
+  test('survives the end of all its connections', async () => {
+    const store = storeOn(pool.source);
+    await store.ready();
+    await up(store);
+    await store.set('kept', sessionWith({ kept: true }));
+    const lost = new Promise((resolve) => store.once('sync', resolve));
+    await database.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity
+       where datname = current_database() and pid <> pg_backend_pid()`,
+    );
+    expect(await lost).toBe('down');
+    await up(store);
+    expect(contentOf(await store.get('kept'))).toEqual({ kept: true });
+  });
+
+  test('closes the connection that listens', async () => {
+    for (const each of stores.splice(0)) await each.close();
+    const listening = async () =>
+      (
+        await database.query(
+          `select from pg_stat_activity
+           where datname = current_database() and (query like 'listen %' or query like '%pg_notify($1, $2)')`,
+        )
+      ).length;
+    const store = storeOn(pool.source);
+    await store.ready();
+    await up(store);
+    expect(await listening()).toBeGreaterThan(0);
+    await store.close();
+    await until(async () => (await listening()) === 0);
+  });
+});
+
+test.each<[string, () => unknown, string]>([
+  ['a single Neon client', () => new neon.Client(), 'a single pg client'],
+  ['Neon’s HTTP query function', () => neon.neon('postgres://u:p@localhost/x'), 'a function'],
+  [
+    'Drizzle on Neon’s HTTP query function',
+    () => drizzleNeonHttp({ client: neon.neon('postgres://u:p@localhost/x') }),
+    'another driver or dialect (NeonHttpDatabase)',
+  ],
+])('%s is refused', (_, make, reason) => {
+  const create = () => Reflect.construct(DrizzleStore, [make()]);
+  expect(create).toThrow(InvalidArgumentError);
+  expect(create).toThrow(reason);
+});
