@@ -89,7 +89,9 @@ export class TableMissingError extends SessionStoreError {
   constructor(table: string, cause?: unknown) {
     super(
       `The session table ${table} does not exist. Create it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
-        'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`',
+        'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`. ' +
+        'drizzle-kit creates no table if two modules that your schema re-exports with `export *` both export ' +
+        "`sessions`: write `export { sessions } from 'connect-drizzle/schema'`",
       cause,
     );
   }

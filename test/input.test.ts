@@ -3,6 +3,7 @@ import { createSecretKey, generateKeyPairSync } from 'node:crypto';
 import { inspect } from 'node:util';
 import { PGlite } from '@electric-sql/pglite';
 import {
+  DriverMissingError,
   DrizzleStore,
   InvalidArgumentError,
   InvalidSidError,
@@ -23,7 +24,7 @@ import session, { type SessionData } from 'express-session';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { storeError } from '../src/errors.js';
+import { loadError } from '../src/drivers/load.js';
 import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
 import {
   asSession,
@@ -67,11 +68,19 @@ function freshStore(options: object = {}): DrizzleStore {
   return construct(pool, { ...own, ...options });
 }
 
-test('a driver that is missing is named where that can be told', () => {
+test('a driver that is missing is named, or the package that it needs', () => {
   const missing = (message: string) =>
-    storeError(Object.assign(new Error(message), { code: 'MODULE_NOT_FOUND' }), 'sessions').message;
-  expect(missing("Cannot find module 'pg'\nRequire stack: …")).toMatch(/ pg, .*npm install pg$/);
-  expect(missing('of a bundler')).toMatch(/the package of its driver, which is not installed$/);
+    loadError('pg', Object.assign(new Error(message), { code: 'MODULE_NOT_FOUND' }));
+  const needs = (name: string) => new DriverMissingError(name);
+  expect(needs('pg').message).toMatch(/needs the package pg, .*: npm install pg /);
+  expect(missing("Cannot find module 'pg'\nRequire stack: …")).toEqual(needs('pg'));
+  expect(missing("Cannot find package 'pg-pool' imported from pg")).toEqual(needs('pg-pool'));
+  // Yarn's Plug'n'Play.
+  expect(missing('Your application tried to access pg, but it isn’t declared')).toEqual(
+    needs('pg'),
+  );
+  const other = new Error('a syntax error in pg');
+  expect(loadError('pg', other)).toBe(other);
 });
 
 describe('a source that cannot be meant', () => {
@@ -972,7 +981,9 @@ describe("a cookie's expiry", () => {
 describe('a missing table', () => {
   const missing = (name: string) =>
     `The session table ${name} does not exist. Create it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
-    'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`';
+    'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`. ' +
+    'drizzle-kit creates no table if two modules that your schema re-exports with `export *` both export ' +
+    "`sessions`: write `export { sessions } from 'connect-drizzle/schema'`";
 
   test.each([
     ['sessions', {}],

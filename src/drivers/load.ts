@@ -16,14 +16,19 @@ export async function loadDriver<Name extends keyof Packages>(name: Name): Promi
   try {
     return await importPackage(name);
   } catch (error) {
-    const code = sqlState(error);
-    if (code !== 'ERR_MODULE_NOT_FOUND' && code !== 'MODULE_NOT_FOUND') throw error;
-    throw new DriverMissingError(missingPackage(error) ?? name);
+    throw loadError(name, error);
   }
 }
 
+/** @internal Returns the error to report if a package cannot be loaded. */
+export function loadError(name: string, error: unknown): unknown {
+  const code = sqlState(error);
+  const isMissing = code === 'ERR_MODULE_NOT_FOUND' || code === 'MODULE_NOT_FOUND';
+  return isMissing ? new DriverMissingError(missingPackage(error) ?? name) : error;
+}
+
 /**
- * Returns the package that Node did not find, if its message names one. Under Jest the error comes from
+ * Returns the package that was not found, if Node's message names one. Under Jest the error comes from
  * another realm, so it is not an instance of this one's `Error`.
  */
 function missingPackage(error: unknown): string | undefined {

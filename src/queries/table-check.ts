@@ -104,7 +104,7 @@ function foreign(
       : `belongs to ${owner.name}: it has the columns ${listed(owner.columns)}`;
   const importing =
     owner === undefined || owner.canImport
-      ? '. Sessions of another express-session store can be imported; see the migration guide'
+      ? '. Sessions of another express-session store can be imported: see docs/migrating.md, the migration guide'
       : '';
   return mismatch(
     schema,

@@ -1,5 +1,4 @@
-import { scrypt, timingSafeEqual } from 'node:crypto';
-import { promisify } from 'node:util';
+import { scryptSync, timingSafeEqual } from 'node:crypto';
 import { insertUserSchema, type User as UserRow, users } from '@shared/schema';
 import { eq } from 'drizzle-orm';
 import type { Application } from 'express';
@@ -22,10 +21,8 @@ declare module 'express-session' {
   }
 }
 
-const derive = promisify<string, string, number, Buffer>(scrypt);
-
-async function hash(username: string, password: string): Promise<string> {
-  return (await derive(password, username, 32)).toString('hex');
+function hash(username: string, password: string): string {
+  return scryptSync(password, username, 32, { cost: 1024 }).toString('hex');
 }
 
 export function setUpAuth(app: Application): void {
@@ -46,7 +43,7 @@ export function setUpAuth(app: Application): void {
     new Strategy(async (username, password, done) => {
       try {
         const [user] = await db.select().from(users).where(eq(users.username, username));
-        const given = Buffer.from(await hash(username, password));
+        const given = Buffer.from(hash(username, password));
         const matches = user !== undefined && timingSafeEqual(given, Buffer.from(user.password));
         done(null, matches ? user : false);
       } catch (error) {
@@ -66,7 +63,7 @@ export function setUpAuth(app: Application): void {
 
   app.post('/api/register', async (request, response) => {
     const { username, password } = insertUserSchema.parse(request.body);
-    await db.insert(users).values({ username, password: await hash(username, password) });
+    await db.insert(users).values({ username, password: hash(username, password) });
     response.sendStatus(201);
   });
   app.post('/api/login', passport.authenticate('local'), (request, response) => {
