@@ -63,8 +63,13 @@ export class InvalidArgumentError extends TypeError {
 }
 
 /** Creates the error for a value that is not one of the `accepted` ones. */
-export function invalidValue(name: string, accepted: string, value: unknown): InvalidArgumentError {
-  return new InvalidArgumentError(`${name} must be ${accepted}, but got ${describe(value)}`);
+export function invalidValue(
+  name: string,
+  accepted: string,
+  value: unknown,
+  hint = '',
+): InvalidArgumentError {
+  return new InvalidArgumentError(`${name} must be ${accepted}, but got ${describe(value)}${hint}`);
 }
 
 /** The store was closed before the call. */

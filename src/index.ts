@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { InvalidArgumentError } from './errors.js';
+import { DrizzleStore as Store } from './store.js';
+import { withCallError } from './util/call-error.js';
 
 export type { Source } from './drivers/detect.js';
 export {
@@ -46,5 +49,14 @@ export type { SessionEvent, StoreEvents } from './session/events.js';
 export { idOf } from './session/id.js';
 export type { StoredSession } from './session/listing.js';
 export type { Updater } from './session/update.js';
-export { DrizzleStore } from './store.js';
 export type { TraceContext } from './util/tracing.js';
+
+/** {@inheritDoc Store} */
+export const DrizzleStore: typeof Store = /* @__PURE__ */ withCallError(
+  Store,
+  () =>
+    new InvalidArgumentError(
+      'DrizzleStore is a class and no factory: write new DrizzleStore(pool, options), without express-session',
+    ),
+);
+export type DrizzleStore = Store;

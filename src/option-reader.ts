@@ -7,6 +7,43 @@ import { createSecretKey, KeyObject } from 'node:crypto';
 import { InvalidArgumentError, invalidValue } from './errors.js';
 import { MAX_IDENTIFIER_BYTES } from './names.js';
 
+/** What to write instead of the options of other session stores. */
+export const OTHER_STORES: Readonly<Record<string, string>> = {
+  // connect-pg-simple, connect-pg-pool
+  pool: 'pass the pool as the first argument: new DrizzleStore(pool, options)',
+  pgPromise: 'pass its pool as the first argument: new DrizzleStore(db.$pool, options)',
+  conString: 'pass the URL as the first argument: new DrizzleStore(url, options)',
+  conObject: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
+  pruneSessionRandomizedInterval: 'pruneSessionInterval is always jittered, by 50 %',
+  // session-pouchdb-store
+  purge: 'use pruneSessionInterval, in seconds',
+  maxIdle: 'it is an option of the cache: cache: { maxIdle }, in seconds',
+  scavenge: 'it is an option of the cache: cache: { scavenge }, in seconds',
+  commit: 'each save is in the database when its call returns',
+  // connect-redis
+  client: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
+  db: 'pass the database as the first argument: new DrizzleStore(db, options)',
+  prefix: 'use a table of its own instead: tableName',
+  disableTTL: 'every session expires: give the cookie a long maxAge',
+  scanCount: 'sessions are listed in pages by the primary key',
+  // connect-mongo
+  mongoUrl: 'pass a postgres:// URL as the first argument: new DrizzleStore(url, options)',
+  clientPromise: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
+  mongoOptions: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
+  dbName: 'it is part of the URL',
+  collectionName: 'use tableName',
+  autoRemove: 'use pruneSessionInterval, in seconds; false never deletes',
+  autoRemoveInterval: 'use pruneSessionInterval, in seconds',
+  stringify: 'a session is stored as JSON, or as serializer converts it',
+  serialize: 'use serializer: { stringify, parse }',
+  unserialize: 'use serializer: { stringify, parse }',
+  crypto: 'use encryptionKeys',
+  cryptoAdapter: 'use encryptionKeys',
+  timestamps: 'the table always has them: created_at, last_seen_at',
+  transformId: 'the table always stores a hash of the sid: idOf(sid)',
+  writeOperationOptions: "use the server's setting synchronous_commit",
+};
+
 /** Every method throws an {@link InvalidArgumentError} that names the option with its path (`cache.max`). */
 export class OptionReader {
   readonly #options: object;
@@ -55,7 +92,7 @@ export class OptionReader {
     if (typeof value !== 'number' || !low || !(value <= max)) {
       const from = min === undefined ? 'above 0' : `from ${min}`;
       const accepted = `a number of seconds (not milliseconds) ${from} up to ${max}${otherwise}`;
-      throw this.#invalid(name, accepted, value);
+      throw this.#invalid(name, accepted, value, secondsMeant(value, max));
     }
     return value;
   }
@@ -92,6 +129,17 @@ export class OptionReader {
     });
   }
 
+  /** Reads the name of a table without its schema. */
+  tableName(name: string, value: unknown): string | undefined {
+    const tableName = this.identifier(name, value);
+    const [, schema, table] = /^"?([\w$]+)"?\."?([\w$]+)"?$/.exec(tableName ?? '') ?? [];
+    if (table === undefined) return tableName;
+    throw new InvalidArgumentError(
+      `${this.#path}${name} must be the name of a table without its schema, but got '${tableName}': ` +
+        `write schemaName: '${schema}', tableName: '${table}'`,
+    );
+  }
+
   /** Reads the name of a table or a Postgres schema. */
   identifier(name: string, value: unknown): string | undefined {
     if (value === undefined) return undefined;
@@ -106,8 +154,8 @@ export class OptionReader {
     return value;
   }
 
-  #invalid(name: string, accepted: string, value: unknown): InvalidArgumentError {
-    return invalidValue(this.#path + name, accepted, value);
+  #invalid(name: string, accepted: string, value: unknown, hint = ''): InvalidArgumentError {
+    return invalidValue(this.#path + name, accepted, value, hint);
   }
 }
 
@@ -118,4 +166,10 @@ function keyBytes(key: unknown): Uint8Array | undefined {
   if (/^[0-9a-f]{64}$/i.test(key)) return Buffer.from(key, 'hex');
   if (/^[A-Za-z0-9+/_-]+={0,2}$/.test(key)) return Buffer.from(key, 'base64');
   return undefined;
+}
+
+/** Returns the hint for a duration that is too long, but would not be if it were in milliseconds. */
+function secondsMeant(value: unknown, max: number): string {
+  if (typeof value !== 'number' || value <= max || value % 1000 !== 0) return '';
+  return value / 1000 <= max ? ` (if these are milliseconds, write ${value / 1000})` : '';
 }

@@ -9,7 +9,7 @@ import type { AnyPgColumn, PgTable } from 'drizzle-orm/pg-core';
 import type { SessionData } from 'express-session';
 import { InvalidArgumentError, invalidValue } from './errors.js';
 import { DEFAULT_TABLE_NAME } from './names.js';
-import { OptionReader } from './option-reader.js';
+import { OptionReader, OTHER_STORES } from './option-reader.js';
 import { isPlainObject } from './util/guards.js';
 
 /** The app's own table: the session columns, and any others. */
@@ -126,7 +126,8 @@ export interface Settings {
 const DAY = 86_400;
 const YEAR = 365 * DAY;
 
-const OPTIONS = Object.keys({
+/** @internal The names of all options. */
+export const OPTIONS: readonly string[] = Object.keys({
   table: true,
   tableName: true,
   schemaName: true,
@@ -150,43 +151,6 @@ const OPTIONS = Object.keys({
   whenUnavailable: true,
 } satisfies Record<keyof DrizzleStoreOptions, true>);
 
-/** What to write instead of the options of other session stores. */
-const MOVED: Readonly<Record<string, string>> = {
-  // connect-pg-simple, connect-pg-pool
-  pool: 'pass the pool as the first argument: new DrizzleStore(pool, options)',
-  pgPromise: 'pass its pool as the first argument: new DrizzleStore(db.$pool, options)',
-  conString: 'pass the URL as the first argument: new DrizzleStore(url, options)',
-  conObject: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
-  pruneSessionRandomizedInterval: 'pruneSessionInterval is always jittered, by 50 %',
-  // session-pouchdb-store
-  purge: 'use pruneSessionInterval, in seconds',
-  maxIdle: 'it is an option of the cache: cache: { maxIdle }, in seconds',
-  scavenge: 'it is an option of the cache: cache: { scavenge }, in seconds',
-  commit: 'each save is in the database when its call returns',
-  // connect-redis
-  client: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
-  db: 'pass the database as the first argument: new DrizzleStore(db, options)',
-  prefix: 'use a table of its own instead: tableName',
-  disableTTL: 'every session expires: give the cookie a long maxAge',
-  scanCount: 'sessions are listed in pages by the primary key',
-  // connect-mongo
-  mongoUrl: 'pass a postgres:// URL as the first argument: new DrizzleStore(url, options)',
-  clientPromise: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
-  mongoOptions: 'pass a pg.Pool as the first argument: new DrizzleStore(new Pool(…), options)',
-  dbName: 'it is part of the URL',
-  collectionName: 'use tableName',
-  autoRemove: 'use pruneSessionInterval, in seconds; false never deletes',
-  autoRemoveInterval: 'use pruneSessionInterval, in seconds',
-  stringify: 'a session is stored as JSON, or as serializer converts it',
-  serialize: 'use serializer: { stringify, parse }',
-  unserialize: 'use serializer: { stringify, parse }',
-  crypto: 'use encryptionKeys',
-  cryptoAdapter: 'use encryptionKeys',
-  timestamps: 'the table always has them: created_at, last_seen_at',
-  transformId: 'the table always stores a hash of the sid: idOf(sid)',
-  writeOperationOptions: "use the server's setting synchronous_commit",
-};
-
 /**
  * Validates options and fills in the defaults.
  *
@@ -197,7 +161,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
     throw invalidValue('options', 'an object', options);
   }
   const read = new OptionReader(options, '');
-  read.only(OPTIONS, MOVED);
+  read.only(OPTIONS, OTHER_STORES);
   const {
     table,
     ttl = DAY,
@@ -227,7 +191,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
   }
   return {
     table,
-    tableName: read.identifier('tableName', options.tableName) ?? DEFAULT_TABLE_NAME,
+    tableName: read.tableName('tableName', options.tableName) ?? DEFAULT_TABLE_NAME,
     schemaName: read.identifier('schemaName', options.schemaName),
     createTableIfMissing: read.boolean('createTableIfMissing', options.createTableIfMissing, false),
     ttl: typeof ttl === 'function' ? ttl : read.seconds('ttl', ttl, YEAR),
@@ -236,7 +200,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
     pruneSessionInterval:
       pruneSessionInterval === false
         ? false
-        : read.seconds('pruneSessionInterval', pruneSessionInterval, YEAR, undefined, ' or false'),
+        : read.seconds('pruneSessionInterval', pruneSessionInterval, DAY, undefined, ' or false'),
     errorLog: read.function('errorLog', options.errorLog) ?? logToConsole,
     serializer: serializerFrom(options.serializer),
     signal: signalFrom(options.signal),

@@ -283,7 +283,7 @@ export class DrizzleStore extends TypedStore {
    * @throws {MigrationError} (`ERR_MIGRATION`) for an app's own `table` (use drizzle-kit) and another package's table
    */
   migrate(): Promise<void> {
-    return this.#replies.promise(this.#runtime.migrate());
+    return this.#replies.startup(this.#runtime.migrate());
   }
 
   /**
@@ -293,7 +293,7 @@ export class DrizzleStore extends TypedStore {
    * @throws {DriverMissingError} (`ERR_DRIVER_MISSING`) if the package of the source's driver is not installed
    */
   ready(): Promise<void> {
-    return this.#replies.query(undefined, ({ statements }) => statements.probe());
+    return this.#replies.startup(this.#replies.perform(({ statements }) => statements.probe()));
   }
 
   /** Returns counts since the store was created. */

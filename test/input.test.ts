@@ -93,6 +93,11 @@ describe('a source that cannot be meant', () => {
   const aClient =
     "a single pg client; pass a pg.Pool, because the app's ROLLBACK would also undo saved sessions";
   const neither = "a string that is neither a URL nor a folder; write a relative folder as './…'";
+  const onlyOptions =
+    'options without a source; pass it first: new DrizzleStore(pool, options), or for an in-memory store ' +
+    "new DrizzleStore('memory://', options)";
+  const aConnection =
+    'the settings of a connection; pass a URL or a pg.Pool: new DrizzleStore(new Pool(settings), options)';
   const unset = "(an unset variable?); for an in-memory store pass nothing or 'memory://'";
 
   const wrong: [what: string, source: unknown, came: string][] = [
@@ -137,8 +142,31 @@ describe('a source that cannot be meant', () => {
     ['a function', () => new pg.Pool(), 'a function'],
     ['an array', [], 'an array'],
     ['an empty object', {}, 'an object'],
-    ['the settings of a pool', { host: 'localhost', password: 'secret' }, 'an object'],
-    ['the options in place of the source', { ttl: 60 }, 'an object'],
+    ['the settings of a pool', { host: 'localhost', password: 'secret' }, aConnection],
+    ['a URL in an object', { connectionString: 'postgres://user:secret@localhost' }, aConnection],
+    ['the options in place of the source', { ttl: 60 }, onlyOptions],
+    ['another store’s options in place of the source', { prefix: 'secret:' }, onlyOptions],
+    [
+      'the options of connect-pg-simple with a pool',
+      { createTableIfMissing: true, pool: new pg.Pool() },
+      'an object with the option pool: pass the pool as the first argument: new DrizzleStore(pool, options)',
+    ],
+    [
+      'the options of connect-pg-simple with a URL',
+      { conString: 'postgres://user:secret@localhost', ttl: 60 },
+      'an object with the option conString: pass the URL as the first argument: new DrizzleStore(url, options)',
+    ],
+    [
+      'the options of connect-redis',
+      { client: {}, prefix: 'secret:' },
+      'an object with the option client: pass the pool or database as the first argument: ' +
+        'new DrizzleStore(pool, options)',
+    ],
+    [
+      'express-session',
+      session,
+      'express-session itself; DrizzleStore is a class and no factory: new DrizzleStore(pool, options)',
+    ],
     ['a promise', Promise.resolve(), 'an instance of Promise'],
     ['a URL object', new URL('postgres://localhost'), 'an instance of URL'],
     ['a single client', new pg.Client(), aClient],
@@ -183,6 +211,24 @@ describe('a source that cannot be meant', () => {
     expect(error).toBeInstanceOf(TypeError);
     expect(error).toMatchObject({ code: 'ERR_INVALID_ARGUMENT', name: 'InvalidArgumentError' });
     expect(inspect(error)).not.toContain('secret');
+  });
+
+  test('is refused by name: a call without `new`, as of the factory of connect-pg-simple', () => {
+    const error = refusal(() => Reflect.apply(DrizzleStore, undefined, [session]));
+    expect(error).toBeInstanceOf(InvalidArgumentError);
+    expect(error.message).toBe(
+      'DrizzleStore is a class and no factory: write new DrizzleStore(pool, options), without express-session',
+    );
+  });
+
+  test('does not keep the class from being extended or recognised', async () => {
+    class Own extends DrizzleStore {}
+    await using own = new Own();
+    expect(own).toBeInstanceOf(DrizzleStore);
+    expect(own.constructor).toBe(Own);
+    await using store = new DrizzleStore();
+    expect(store.constructor).toBe(DrizzleStore);
+    expect(DrizzleStore.name).toBe('DrizzleStore');
   });
 
   test('is refused by name: a client that was checked out of a pool', async () => {
@@ -323,6 +369,18 @@ describe('an option that cannot be meant', () => {
       'tableName must be at most 63 bytes long, but got 64',
     ],
     [
+      'a tableName with its schema',
+      { tableName: 'auth.sessions' },
+      "tableName must be the name of a table without its schema, but got 'auth.sessions': " +
+        "write schemaName: 'auth', tableName: 'sessions'",
+    ],
+    [
+      'a quoted tableName with its schema',
+      { tableName: '"auth"."sessions"' },
+      'tableName must be the name of a table without its schema, but got \'"auth"."sessions"\': ' +
+        "write schemaName: 'auth', tableName: 'sessions'",
+    ],
+    [
       'an empty schemaName',
       { schemaName: '' },
       'schemaName must be an identifier, but got an empty string',
@@ -345,7 +403,7 @@ describe('an option that cannot be meant', () => {
     [
       'a ttl in milliseconds',
       { ttl: 86_400_000 },
-      `ttl must be ${yearOfSeconds}, but got 86400000`,
+      `ttl must be ${yearOfSeconds}, but got 86400000 (if these are milliseconds, write 86400)`,
     ],
     ['a ttl of 0', { ttl: 0 }, `ttl must be ${yearOfSeconds}, but got 0`],
     ['a negative ttl', { ttl: -1 }, `ttl must be ${yearOfSeconds}, but got -1`],
@@ -370,7 +428,8 @@ describe('an option that cannot be meant', () => {
     [
       'a touchAfter in milliseconds',
       { touchAfter: 86_400_000 },
-      'touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000, but got 86400000',
+      'touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000, but got 86400000 ' +
+        '(if these are milliseconds, write 86400)',
     ],
     [
       'null for touchAfter',
@@ -380,17 +439,22 @@ describe('an option that cannot be meant', () => {
     [
       'a pruneSessionInterval of 0',
       { pruneSessionInterval: 0 },
-      `pruneSessionInterval must be ${yearOfSeconds} or false, but got 0`,
+      `pruneSessionInterval must be ${dayOfSeconds} or false, but got 0`,
     ],
     [
       'a pruneSessionInterval of true',
       { pruneSessionInterval: true },
-      `pruneSessionInterval must be ${yearOfSeconds} or false, but got true`,
+      `pruneSessionInterval must be ${dayOfSeconds} or false, but got true`,
     ],
     [
       'a pruneSessionInterval in milliseconds',
-      { pruneSessionInterval: 900_000_000 },
-      `pruneSessionInterval must be ${yearOfSeconds} or false, but got 900000000`,
+      { pruneSessionInterval: 900_000 },
+      `pruneSessionInterval must be ${dayOfSeconds} or false, but got 900000 (if these are milliseconds, write 900)`,
+    ],
+    [
+      'a pruneSessionInterval above a day',
+      { pruneSessionInterval: 86_401 },
+      `pruneSessionInterval must be ${dayOfSeconds} or false, but got 86401`,
     ],
     [
       'a URL to listen on that is in an array',
@@ -453,7 +517,8 @@ describe('an option that cannot be meant', () => {
     [
       'a heartbeat in milliseconds',
       { sync: { heartbeat: 5000 } },
-      'sync.heartbeat must be a number of seconds (not milliseconds) above 0 up to 3600, but got 5000',
+      'sync.heartbeat must be a number of seconds (not milliseconds) above 0 up to 3600, but got 5000 ' +
+        '(if these are milliseconds, write 5)',
     ],
     [
       'a cache without sync',
@@ -479,7 +544,7 @@ describe('an option that cannot be meant', () => {
     [
       'a maxIdle in milliseconds',
       { cache: { maxIdle: 300_000 } },
-      `cache.maxIdle must be ${dayOfSeconds}, but got 300000`,
+      `cache.maxIdle must be ${dayOfSeconds}, but got 300000 (if these are milliseconds, write 300)`,
     ],
     [
       'a scavenge in milliseconds',
@@ -491,7 +556,7 @@ describe('an option that cannot be meant', () => {
     [
       'a maxLifetime in milliseconds',
       { maxLifetime: 43_200_000 },
-      `maxLifetime must be ${yearOfSeconds}, but got 43200000`,
+      `maxLifetime must be ${yearOfSeconds}, but got 43200000 (if these are milliseconds, write 43200)`,
     ],
     [
       'maxSessionsPerUser of none',

@@ -517,6 +517,22 @@ describe('errorLog', () => {
     });
   });
 
+  test.each(['ready', 'migrate'] as const)(
+    'gets a message without a stack from %s(), which an app awaits at its start',
+    async (method) => {
+      const errorLog = vi.fn();
+      await using store = new DrizzleStore(nowhere, { errorLog });
+      const error: unknown = await store[method]().catch((reason: unknown) => reason);
+      expect(error).toBeInstanceOf(ConnectionError);
+      expect(errorLog).toHaveBeenCalledExactlyOnceWith(
+        `connect-drizzle: A session store call failed: ${Object(error).message}`,
+      );
+      // Nor does it end the process if nobody awaits it.
+      void store[method]();
+      await vi.waitFor(() => expect(errorLog).toHaveBeenCalledTimes(2));
+    },
+  );
+
   test('may throw, and nothing comes of it', async () => {
     const errorLog = vi.fn(() => {
       throw new Error("the log's own");

@@ -14,6 +14,7 @@ import { loadDriver } from './load.js';
 import { isPool, nodePostgres, type PgPool } from './node-postgres.js';
 import { isPglite, type Pglite, pglite } from './pglite.js';
 import { isPostgresJs, type PostgresJs, postgresJs } from './postgres-js.js';
+import { slipIn } from './slips.js';
 import { lockFolder, realFolder } from './support/folder-lock.js';
 import { createInFolder } from './support/pglite-folder.js';
 import { guardPool } from './support/pool-errors.js';
@@ -112,7 +113,7 @@ export function openerFor(source: unknown): Opener {
   if ('$client' in source) return openerForDrizzle(source);
   const opener = openerForClient(source, undefined);
   if (opener !== undefined) return opener;
-  throw refused(describe(source));
+  throw refused(slipIn(source) ?? describe(source));
 }
 
 function refused(got: string): InvalidArgumentError {

@@ -74,6 +74,18 @@ export class Replies {
     return promise;
   }
 
+  /**
+   * Returns a promise that the app usually awaits at its start, where it prints the error with its stack: `errorLog` gets
+   * only the message.
+   */
+  startup<T>(promise: Promise<T>): Promise<T> {
+    promise.catch((error) => {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#runtime.log(`A session store call failed: ${reason}`);
+    });
+    return promise;
+  }
+
   /** Replies with the outcome of a promise. */
   settle<T>(callback: Callback<T> | undefined, done: Promise<T>): Promise<T> | undefined {
     if (typeof callback !== 'function') return this.promise(done);
