@@ -24,6 +24,7 @@ const onceOnly = [
   'pooler',
   'hot',
   'unavailable',
+  'faults/*',
 ].map((name) => `test/${name}.test.ts`);
 
 export default defineConfig({

@@ -60,6 +60,8 @@ export interface Report {
   readonly cacheHits: number;
   /** The longest time without `sync`. */
   readonly syncDownMs: number;
+  /** When `sync` came up. */
+  readonly syncUpAt: number[];
   /** The messages of errors that no call should fail with. */
   readonly unexpected: string[];
 }

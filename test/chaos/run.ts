@@ -7,28 +7,16 @@
  * again, and the ledger is compared with what they saw and with the table. Ends with the exit code 1 if anything
  * is not as it must be. The seed determines the faults and the calls, but not their timing.
  */
-import { type ChildProcess, fork } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { DrizzleStore, idOf } from 'connect-drizzle';
 import pg from 'pg';
-import { type Gate, gate } from '../support/gate.js';
 import { makeServerReachable, startPostgres } from '../support/postgres.js';
 import { startProxy } from '../support/proxy.js';
 import { endStranded, FAULTS, type Victims } from './faults.js';
 import { Ledger, type Row } from './ledger.js';
-import {
-  type Answer,
-  type Content,
-  type Name,
-  nowMs,
-  type Order,
-  pick,
-  type Report,
-  randomFrom,
-  type WorkerSettings,
-} from './protocol.js';
+import { startProcesses } from './processes.js';
+import { type Content, nowMs, pick, type Report, randomFrom } from './protocol.js';
 
 const { values: args } = parseArgs({
   options: {
@@ -55,67 +43,6 @@ const RECOVERY_LIMIT_MS = 10_000;
 /** Connections of a process, at most: the app's pool, and one that listens. */
 const MOST_CONNECTIONS = 12;
 const SHOWN = 10;
-
-class Worker {
-  readonly #child: ChildProcess;
-  readonly #pending = new Map<number, Gate<Answer>>();
-  #calls = 0;
-  readonly ready: Promise<unknown>;
-
-  constructor(settings: WorkerSettings, onNews: (news: News) => void) {
-    const program = fileURLToPath(new URL('./worker.ts', import.meta.url));
-    this.#child = fork(program, [JSON.stringify(settings)], { execArgv: ['--import', 'tsx'] });
-    this.ready = this.#answer(0);
-    this.#child.on('message', (message: Answer | { news: News }) => {
-      if ('news' in message) onNews(message.news);
-      else this.#pending.get(message.call)?.open(message);
-    });
-    this.#child.once('exit', (code) => {
-      const error = new Error(`The process ${settings.name} ended with ${code}`);
-      for (const pending of this.#pending.values()) pending.fail(error);
-    });
-  }
-
-  async ask(order: Order): Promise<Report | number | undefined> {
-    this.#calls += 1;
-    const call = this.#calls;
-    const answer = this.#answer(call);
-    this.#child.send({ call, order });
-    const result = await answer;
-    if ('error' in result) throw new Error(result.error);
-    return result.result;
-  }
-
-  kill(): void {
-    this.#child.kill('SIGKILL');
-  }
-
-  async #answer(call: number): Promise<Answer> {
-    const pending = gate<Answer>();
-    this.#pending.set(call, pending);
-    try {
-      return await pending.opened;
-    } finally {
-      this.#pending.delete(call);
-    }
-  }
-}
-
-interface News {
-  readonly created: string[];
-  readonly ended: string[];
-}
-
-async function reportOf(worker: Worker): Promise<Report> {
-  const report = await worker.ask({ do: 'report' });
-  if (typeof report !== 'object') throw new Error('no report');
-  return report;
-}
-
-async function recoveryOf(worker: Worker): Promise<number> {
-  const tookMs = await worker.ask({ do: 'recover', limitMs: RECOVERY_LIMIT_MS });
-  return Number(tookMs);
-}
 
 /** Begins a fault a second, and ends each after a while. Returns their names. */
 async function faultsFor(seconds: number, victims: Victims): Promise<string[]> {
@@ -165,26 +92,16 @@ await admin.query('select pg_reload_conf()');
 
 const ledger = new Ledger(HEARTBEAT_SECONDS * 1000);
 const proxies = [await startProxy(server.url), await startProxy(server.url)] as const;
-const workers: Record<Name, Worker> = {
-  a: startWorker('a', 'node-postgres', proxies[0].url),
-  b: startWorker('b', 'postgres-js', proxies[1].url),
-};
-const both = [workers.a, workers.b];
-
-function startWorker(name: Name, driver: WorkerSettings['driver'], url: string): Worker {
-  const settings: WorkerSettings = {
-    name,
-    driver,
-    url,
+const workers = startProcesses(
+  { a: proxies[0].url, b: proxies[1].url },
+  {
     timeoutSeconds: TIMEOUT_SECONDS,
     heartbeatSeconds: HEARTBEAT_SECONDS,
     callsPerSecond: CALLS_PER_SECOND,
-    seed: seed + (name === 'a' ? 1 : 2),
-  };
-  return new Worker(settings, (news) => {
-    void workers[name === 'a' ? 'b' : 'a'].ask({ do: 'learn', ...news });
-  });
-}
+    seed,
+  },
+);
+const both = [workers.a, workers.b];
 
 /** The live sessions of the table, with the sid that each id is of. */
 async function liveSessions(sidOf: ReadonlyMap<string, string>): Promise<Row[]> {
@@ -239,7 +156,7 @@ async function round(): Promise<void> {
     admin,
     proxies,
     standbyPort: Number(new URL(standby.url).port),
-    discard: () => Promise.all(both.map((worker) => worker.ask({ do: 'discard' }))),
+    discard: () => Promise.all(both.map((worker) => worker.discard())),
     random,
   });
   counts.faults += names.length;
@@ -248,7 +165,9 @@ async function round(): Promise<void> {
     0,
   );
   await untilServerAnswers();
-  for (const [at, tookMs] of (await Promise.all(both.map(recoveryOf))).entries()) {
+  for (const [at, tookMs] of (
+    await Promise.all(both.map((worker) => worker.recover(RECOVERY_LIMIT_MS)))
+  ).entries()) {
     slowestRecoveryMs = Math.max(slowestRecoveryMs, tookMs);
     if (tookMs > RECOVERY_LIMIT_MS) {
       notRecovered.push(
@@ -258,8 +177,8 @@ async function round(): Promise<void> {
   }
   // Some load without a fault, for cached reads.
   await pause(500 + random() * 1500);
-  for (const worker of both) await worker.ask({ do: 'load', isOn: false });
-  const [a, b] = await Promise.all([reportOf(workers.a), reportOf(workers.b)]);
+  for (const worker of both) await worker.load(false);
+  const [a, b] = await Promise.all([workers.a.report(), workers.b.report()]);
   endStranded();
   for (const report of [a, b]) take(report, names);
   cacheHits = a.cacheHits + b.cacheHits;
@@ -272,7 +191,7 @@ async function round(): Promise<void> {
     console.log(`${Math.round(performance.now() / 1000)} s: ${names.join('; ')}`);
     if (problems() > before) console.log('  THE LEDGER OBJECTS');
   }
-  for (const worker of both) await worker.ask({ do: 'load', isOn: true });
+  for (const worker of both) await worker.load(true);
 }
 
 function take(report: Report, names: readonly string[]): void {
@@ -310,10 +229,10 @@ console.log(`chaos: seed ${seed}`);
 let isFailed = false;
 try {
   await Promise.all(both.map(({ ready }) => ready));
-  for (const worker of both) await worker.ask({ do: 'load', isOn: true });
+  for (const worker of both) await worker.load(true);
   while (nowMs() < endsAt) await round();
-  for (const worker of both) await worker.ask({ do: 'load', isOn: false });
-  await Promise.all(both.map((worker) => worker.ask({ do: 'close' })));
+  for (const worker of both) await worker.load(false);
+  await Promise.all(both.map((worker) => worker.close()));
   counts.leaked += await connectionsBeyond(0);
   const { lost, revived, stale } = ledger.violations;
   print('lost', lost);

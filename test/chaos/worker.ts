@@ -63,12 +63,14 @@ let unexpected: string[] = [];
 let failedCalls = 0;
 let slowestMs = 0;
 let syncDownMs = 0;
+let syncUpAt: number[] = [];
 let downSince: number | undefined = nowMs();
 let lagMs = 0;
 
 store.on('sync', (state) => {
   if (state === 'down') downSince ??= nowMs();
   else if (downSince !== undefined) {
+    syncUpAt.push(nowMs());
     syncDownMs = Math.max(syncDownMs, nowMs() - downSince);
     downSince = undefined;
   }
@@ -297,9 +299,11 @@ async function obey(order: Order): Promise<Report | number | undefined> {
         failedCalls,
         cacheHits: store.stats().hits,
         syncDownMs,
+        syncUpAt,
         unexpected,
       };
       entries = [];
+      syncUpAt = [];
       lateCalls = [];
       unexpected = [];
       ended.splice(0, Math.max(0, ended.length - 1000));
