@@ -62,7 +62,7 @@ export interface Report {
   readonly syncDownMs: number;
   /** When `sync` came up. */
   readonly syncUpAt: number[];
-  /** The messages of errors that no call should fail with. */
+  /** The codes of errors that are neither lost connections nor time-outs. */
   readonly unexpected: string[];
 }
 

@@ -240,10 +240,8 @@ try {
   print('stale', stale);
   print('calls over their deadline', lateCalls);
   print('not recovered', notRecovered);
-  print(
-    'errors that are neither lost connections nor time-outs (no failure)',
-    [...unexpected].map(([message, count]) => `${count} × ${message}`),
-  );
+  const others = [...unexpected].map(([message, count]) => `${count} × ${message}`);
+  print('errors beside lost connections and time-outs, which are no failure', others);
   console.log(
     `chaos: ${minutes} min, seed ${seed}: ${counts.faults} faults, ${counts.kills} kills, ` +
       `${ledger.acknowledgedWrites} acknowledged writes, ${ledger.reads} reads (${cacheHits} cached): ` +
