@@ -136,7 +136,7 @@ export class NotSerializableError extends SessionStoreError {
   }
 }
 
-/** `set` got a sid that is empty or not a string. The other methods treat such a sid as unknown. */
+/** `set` got a sid that is empty, or neither a string nor a number. The other methods treat such a sid as unknown. */
 export class InvalidSidError extends SessionStoreError {
   readonly code = 'ERR_INVALID_SID';
   constructor(sid: unknown) {

@@ -9,7 +9,7 @@ import type { TableCalls } from './batching/batcher.js';
 import type { Deadline } from './batching/deadlines.js';
 import { nameIn, openerFor, type Source } from './drivers/detect.js';
 import { InvalidSidError, invalidValue } from './errors.js';
-import { type Callback, Replies } from './lifecycle/replies.js';
+import { afterWrites, type Callback, Replies } from './lifecycle/replies.js';
 import { type Opened, Runtime } from './lifecycle/runtime.js';
 import { type StoreStats, statsOf } from './lifecycle/stats.js';
 import { type DrizzleStoreOptions, type Settings, settingsFrom, type UserId } from './options.js';
@@ -18,7 +18,7 @@ import type { StoredRow } from './queries/wire.js';
 import { sessionTable } from './schema.js';
 import { Codec } from './session/codec.js';
 import { TypedStore } from './session/events.js';
-import { idOf, isId, isSid } from './session/id.js';
+import { idOfAny, isId } from './session/id.js';
 import {
   allIds,
   allSessions,
@@ -39,7 +39,7 @@ import { traced } from './util/tracing.js';
  * Methods take a Node callback, which is never called synchronously, or return a promise. A sid that is unknown, expired,
  * revoked or malformed means "no session" and is never an error. Any call may fail with a {@link StoreClosedError},
  * {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError}, {@link TableMismatchError} or
- * {@link StatementError}.
+ * {@link StatementError}. Calls about many sessions, such as `length`, run after the writes that were called before them.
  */
 export class DrizzleStore extends TypedStore {
   readonly #settings: Settings;
@@ -94,7 +94,7 @@ export class DrizzleStore extends TypedStore {
   override get(sid: string, callback: (error: unknown, session?: SessionData | null) => void): void;
   override get(sid: string): Promise<SessionData | undefined>;
   override get(sid: string, callback?: Callback<SessionData | undefined>) {
-    const id = isSid(sid) ? idOf(sid) : '';
+    const id = idOfAny(sid);
     const isForRequest = typeof callback === 'function';
     const load = (row?: StoredRow) => row && this.#sessions.loader.loaded(row, isForRequest);
     const cached = this.#replies.cached(id, load);
@@ -123,7 +123,7 @@ export class DrizzleStore extends TypedStore {
   override set(sid: string, session: SessionData, callback: Callback<void>): void;
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback?: Callback<void>) {
-    const id = isSid(sid) ? idOf(sid) : '';
+    const id = idOfAny(sid);
     return this.#save(callback, 'set', id, () => {
       if (id === '') throw new InvalidSidError(sid);
       const draft = this.#sessions.saver.draft(session);
@@ -136,10 +136,10 @@ export class DrizzleStore extends TypedStore {
   override touch(sid: string, session: SessionData, callback: Callback<void>): void;
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback?: Callback<void>) {
-    if (!isSid(sid) || this.#settings.disableTouch) {
+    const id = idOfAny(sid);
+    if (id === '' || this.#settings.disableTouch) {
       return this.#replies.query(callback, async () => {});
     }
-    const id = idOf(sid);
     return this.#save(callback, 'touch', id, () => {
       return ({ rows }, deadline) => this.#sessions.saver.touch(id, session, rows, deadline);
     });
@@ -150,8 +150,8 @@ export class DrizzleStore extends TypedStore {
   override destroy(sid: string, callback?: Callback<void>): void;
   override destroy(sid: string, callback?: Callback<void>) {
     return this.#replies.run(callback, () => {
-      if (!isSid(sid)) return async () => {};
-      const id = idOf(sid);
+      const id = idOfAny(sid);
+      if (id === '') return async () => {};
       return (opened, deadline) =>
         traced({ operation: 'destroy', id }, async () => {
           await this.#sessions.revoker.end(id, opened, deadline);
@@ -166,23 +166,24 @@ export class DrizzleStore extends TypedStore {
   ): void;
   override all(): Promise<Record<string, SessionData>>;
   override all(callback?: Callback<Record<string, SessionData>>) {
-    return this.#replies.query(callback, ({ statements }) =>
-      allSessions(statements.list, this.#sessions.loader),
-    );
+    const list = ({ statements }: Opened) => allSessions(statements.list, this.#sessions.loader);
+    return this.#replies.query(callback, afterWrites(list));
   }
 
   /** Returns the number of live sessions. */
   override length(callback: (error: unknown, length?: number) => void): void;
   override length(): Promise<number>;
   override length(callback?: Callback<number>) {
-    return this.#replies.query(callback, ({ statements }) => statements.count(Date.now()));
+    const count = ({ statements }: Opened) => statements.count(Date.now());
+    return this.#replies.query(callback, afterWrites(count));
   }
 
   /** Deletes all sessions and tombstones. A request in flight cannot bring back the session that it has read. */
   override clear(callback: Callback<void>): void;
   override clear(): Promise<void>;
   override clear(callback?: Callback<void>) {
-    return this.#replies.query(callback, (opened) => this.#sessions.revoker.clear(opened));
+    const clear = (opened: Opened) => this.#sessions.revoker.clear(opened);
+    return this.#replies.query(callback, afterWrites(clear));
   }
 
   /** express-session calls this to create a request's `Session` from what `get` returned. */
@@ -217,8 +218,10 @@ export class DrizzleStore extends TypedStore {
    *   a visitor who is not logged in must not see everybody's sessions
    */
   sessions(options: ListOptions = {}): AsyncGenerator<StoredSession, void, undefined> {
-    const list: TableCalls['list'] = (page) =>
-      this.#replies.perform(({ statements }) => statements.list(page));
+    const list: TableCalls['list'] = (page) => {
+      const read = ({ statements }: Opened) => statements.list(page);
+      return this.#replies.perform(page.after === '' ? afterWrites(read) : read);
+    };
     return listSessions(list, this.#sessions.loader, this.#settings, options);
   }
 
@@ -226,7 +229,8 @@ export class DrizzleStore extends TypedStore {
   ids(callback: (error: unknown, ids?: string[]) => void): void;
   ids(): Promise<string[]>;
   ids(callback?: Callback<string[]>) {
-    return this.#replies.query(callback, ({ statements }) => allIds(statements.listIds));
+    const list = ({ statements }: Opened) => allIds(statements.listIds);
+    return this.#replies.query(callback, afterWrites(list));
   }
 
   /**
@@ -239,8 +243,8 @@ export class DrizzleStore extends TypedStore {
    */
   update(sid: string, fn: Updater): Promise<SessionData | undefined> {
     return this.#replies.run(undefined, () => {
-      if (!isSid(sid)) return async () => undefined;
-      const id = idOf(sid);
+      const id = idOfAny(sid);
+      if (id === '') return async () => undefined;
       return (opened, deadline) =>
         traced({ operation: 'update', id }, () =>
           updateSession(id, fn, opened, deadline, this.#sessions),
@@ -264,9 +268,9 @@ export class DrizzleStore extends TypedStore {
   revokeUser(userId: UserId, { except }: { except?: string } = {}): Promise<number> {
     return this.#replies.run(undefined, () => {
       const user = userIdToFind(this.#settings, userId);
-      if (except !== undefined && !isSid(except)) throw invalidValue('except', 'a sid', except);
-      const exceptId = except && idOf(except);
-      return (opened) => this.#sessions.revoker.endUser(user, exceptId, opened);
+      const exceptId = except === undefined ? undefined : idOfAny(except);
+      if (exceptId === '') throw invalidValue('except', 'a sid', except);
+      return afterWrites((opened) => this.#sessions.revoker.endUser(user, exceptId, opened));
     });
   }
 

@@ -132,6 +132,37 @@ function contract() {
       expect(await after).toBeUndefined();
     });
 
+    test('counts and lists what was set and ended before, although nobody waited for it', async () => {
+      const sids = ['a', 'b', 'c', 'd', 'e', 'f'];
+      for (const sid of sids) store.set(sid, sessionWith({ sid }), () => {});
+      expect(await calls.length()).toBe(6);
+      for (const sid of sids) store.set(sid, sessionWith({ sid: `${sid} again` }), () => {});
+      store.destroy('a', () => {});
+      store.destroy('b', () => {});
+      const all = new Map(Object.entries(await calls.all()));
+      expect(contentOf(all.get(keyOf('c')))).toEqual({ sid: 'c again' });
+      expect(all.size).toBe(4);
+      for (const sid of sids) store.set(sid, sessionWith(), () => {});
+      await calls.clear();
+      expect(await calls.length()).toBe(0);
+    });
+
+    test('takes a number for its text', async () => {
+      const sid = 5 as unknown as string;
+      await calls.set(sid, sessionWith({ name: 'five' }, 60));
+      expect(contentOf(await calls.get('5'))).toEqual({ name: 'five' });
+      await calls.set('5', sessionWith({ name: 'changed' }, 60));
+      expect(contentOf(await calls.get(sid))).toEqual({ name: 'changed' });
+      const later = sessionWith({ name: 'changed' }, 7200);
+      await calls.touch(sid, later);
+      expect(endOf(await calls.get('5'))).toBe(endOf(later));
+      expect(await calls.get(6 as unknown as string)).toBeUndefined();
+      await calls.destroy(sid);
+      expect(await calls.get('5')).toBeUndefined();
+      await calls.set(Number.NaN as unknown as string, sessionWith({ name: 'no number' }));
+      expect(contentOf(await calls.get('NaN'))).toEqual({ name: 'no number' });
+    });
+
     test('ends one session and leaves the others', async () => {
       await calls.set('one', sessionWith({ name: 'one' }));
       await calls.set('two', sessionWith({ name: 'two' }));
@@ -657,6 +688,16 @@ function beyondMemoryStore(drizzleStore: () => DrizzleStore) {
       await store.set('expired', sessionUntil(new Date(Date.now() - 1)));
       expect(await promised((done) => store.ids(done))).toEqual([idOf('sid')]);
       expect(await promised((done) => store.pruneSessions(done))).toBe(1);
+    });
+
+    test('lists, by ids() and sessions() too, what was set before without waiting', async () => {
+      store.set('a', sessionWith({ name: 'a' }));
+      expect(await store.ids()).toEqual([idOf('a')]);
+      store.set('a', sessionWith({ name: 'changed' }));
+      for await (const { data } of store.sessions())
+        expect(contentOf(data)).toEqual({ name: 'changed' });
+      store.destroy('a');
+      expect(await store.ids()).toEqual([]);
     });
 
     test('ends every session that all() or ids() lists', async () => {

@@ -939,6 +939,35 @@ describe('clear', () => {
   });
 });
 
+describe('calls about many sessions', () => {
+  test('include what this process has set before, revokeUser() too', async () => {
+    const store = open({ userId: (session) => Reflect.get(session, 'user') });
+    const other = randomUUID();
+    void store.set(sid, foreign({ user: sid }));
+    void store.set(other, foreign({ user: sid }));
+    expect(await store.revokeUser(sid, { except: other })).toBe(1);
+    expect(await store.get(sid)).toBeUndefined();
+    expect(await store.get(other)).toBeDefined();
+  });
+
+  test('are not held up by a write that a lock holds up', async () => {
+    await begun();
+    const store = open({ timeout: 10, errorLog: () => {} });
+    const session = await loaded(store, sid);
+    const locking = await database.pool().connect();
+    await locking.query('begin');
+    await locking.query('select from sessions where id = $1 for update', [idOf(sid)]);
+    const setting = store.set(sid, Object.assign(session, { a: 1 }));
+    let isSet = false;
+    void setting.then(() => (isSet = true));
+    expect(await store.ids()).toContain(idOf(sid));
+    expect(isSet).toBe(false);
+    await locking.query('rollback');
+    locking.release();
+    await setting;
+  });
+});
+
 describe('update', () => {
   const increment = (session: SessionData) => {
     Reflect.set(session, 'count', Number(Reflect.get(session, 'count')) + 1);

@@ -740,13 +740,13 @@ describe('a session that cannot be serialized', () => {
 });
 
 describe('a sid', () => {
-  test('is refused by set where it is empty or no text', async () => {
+  test('is refused by set where it is empty, or neither a text nor a number', async () => {
     await using store = freshStore();
     const came = [
       ['', 'an empty string'],
       [undefined, 'undefined'],
       [null, 'null'],
-      [5, '5'],
+      [true, 'true'],
       [{}, 'an object'],
       [['sid'], 'an array'],
     ];
@@ -766,10 +766,10 @@ describe('a sid', () => {
     expect(await store.length()).toBe(0);
   });
 
-  test('is one of no session for every other call where it is empty or no text', async () => {
+  test('is one of no session for every other call where it is empty, or neither a text nor a number', async () => {
     await using store = freshStore();
     await store.set('sid', sessionWith());
-    for (const wrong of ['', undefined, null, 5, {}, ['sid'], Symbol('sid')]) {
+    for (const wrong of ['', undefined, null, true, {}, ['sid'], Symbol('sid')]) {
       const sid = wrong as string;
       expect(await store.get(sid)).toBeUndefined();
       expect(await store.touch(sid, sessionWith())).toBeUndefined();
@@ -777,6 +777,18 @@ describe('a sid', () => {
       expect(await store.update(sid, () => sessionWith())).toBeUndefined();
     }
     expect(await store.length()).toBe(1);
+  });
+
+  test('that is a number is its text in update() and revokeUser(), too', async () => {
+    await using store = freshStore({ userId: () => 'ada' });
+    const five = 5 as unknown as string;
+    await store.set('5', sessionWith());
+    await store.set('6', sessionWith());
+    expect(
+      contentOf(await store.update(five, (stored) => Object.assign(stored, { n: 1 }))),
+    ).toEqual({ n: 1 });
+    expect(await store.revokeUser('ada', { except: five })).toBe(1);
+    expect(await store.ids()).toEqual([idOf('5')]);
   });
 
   test('of any length and any characters names a session of its own', async () => {

@@ -5,7 +5,7 @@
  * @module
  */
 import type { StoreTimeoutError } from '../errors.js';
-import type { Deadline, Holder } from './deadlines.js';
+import { Deadline, type Holder } from './deadlines.js';
 
 /** The calls of one id. */
 interface Line {
@@ -73,6 +73,17 @@ export class KeyedLock {
       next.resolve();
       next = line.isExclusive ? undefined : this.#next(line, false);
     }
+  }
+
+  /** Resolves when the writes of all ids that have entered have left; `undefined` if there are none. */
+  afterWrites(): Promise<void> | undefined {
+    const turns: Promise<void>[] = [];
+    for (const [id, line] of this.#lines) {
+      if (!line.isExclusive && !line.waiting?.length) continue;
+      const turn = this.enter(id, false, new Deadline(Number.POSITIVE_INFINITY));
+      if (turn !== undefined) turns.push(turn.then(() => this.leave(id)));
+    }
+    return turns.length === 0 ? undefined : Promise.all(turns).then(() => {});
   }
 
   /** Takes the next call that still waits; with `isExclusive`, only if it is of the same kind. */

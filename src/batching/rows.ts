@@ -43,6 +43,8 @@ export interface Rows {
   touch(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided>;
   /** Reports rows that were ended without {@link write}. */
   forget(ids: readonly string[]): void;
+  /** Resolves when the writes and touches in progress have ended; `undefined` if there are none. */
+  afterWrites(): Promise<void> | undefined;
 }
 
 /** Converts the text of a session to its stored form, and back. */
@@ -125,6 +127,10 @@ export class BatchedRows implements Rows {
   }
 
   forget(): void {}
+
+  afterWrites(): Promise<void> | undefined {
+    return this.#lock.afterWrites();
+  }
 }
 
 /** A turn to write. It ends when its work and all statements that the work sent have ended. */

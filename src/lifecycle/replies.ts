@@ -5,6 +5,7 @@
  */
 import type { Deadline } from '../batching/deadlines.js';
 import type { StoredRow } from '../queries/wire.js';
+import { clearTimeout, monotonicMs, setTimeout } from '../util/clock.js';
 import { tracing } from '../util/tracing.js';
 import type { Opened, Runtime } from './runtime.js';
 
@@ -61,7 +62,7 @@ export class Replies {
   }
 
   /** Runs a call whose caller handles its rejection. */
-  perform<T>(run: (opened: Opened) => Promise<T>): Promise<T> {
+  perform<T>(run: (opened: Opened, deadline: Deadline) => Promise<T>): Promise<T> {
     return this.#runtime.perform(() => run, identity<T>, rethrow);
   }
 
@@ -136,4 +137,28 @@ function identity<T>(value: T): T {
 
 function rethrow(error: unknown): never {
   throw error;
+}
+
+/** A write that takes longer is held up by a lock or by the network, and must not hold up everything else. */
+const WRITES_WAIT_MS = 5000;
+
+/**
+ * Returns a call about many sessions that runs after the writes in progress: it counts what an app has set just before,
+ * without awaiting it.
+ */
+export function afterWrites<T>(
+  run: (opened: Opened, deadline: Deadline) => Promise<T>,
+): (opened: Opened, deadline: Deadline) => Promise<T> {
+  return async (opened, deadline) => {
+    const written = opened.rows.afterWrites();
+    if (written !== undefined) {
+      // Half of the time is for the call itself.
+      const waitMs = Math.min(WRITES_WAIT_MS, (deadline.atMs - monotonicMs()) / 2);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, waitMs);
+        void written.finally(() => clearTimeout(timer)).then(resolve);
+      });
+    }
+    return run(opened, deadline);
+  };
 }

@@ -23,7 +23,11 @@ export function isId(text: string): boolean {
   return /^[\w-]{43}$/.test(text);
 }
 
-/** Whether a value can be a sid. */
-export function isSid(sid: unknown): sid is string {
-  return typeof sid === 'string' && sid !== '';
+/**
+ * Returns the id of what is given as a sid, or an empty string if it cannot be one. A number is its text, like a key of
+ * express-session's MemoryStore.
+ */
+export function idOfAny(sid: unknown): string {
+  const text = typeof sid === 'number' ? String(sid) : sid;
+  return typeof text === 'string' && text !== '' ? idOf(text) : '';
 }

@@ -28,7 +28,7 @@ import {
   isSameCookie,
   isUsableCookie,
 } from './cookie.js';
-import { idOf } from './id.js';
+import { idOfAny } from './id.js';
 import { type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
 import { attachments, type Generated, type Loaded, loadedOrigin, type Origins } from './origins.js';
 import { mixesUsers, userIdText } from './user.js';
@@ -147,7 +147,7 @@ export class Saver {
     }
     const origin = this.#origins.get(object);
     const isOwn =
-      origin !== undefined && 'generatedFor' in origin && idOf(origin.generatedFor) === id;
+      origin !== undefined && 'generatedFor' in origin && idOfAny(origin.generatedFor) === id;
     return this.#overwrite(id, object, draft, (row) =>
       isOwn ? writes.create(row) : writes.put(row),
     );

@@ -166,6 +166,10 @@ export class CachedRows implements Rows {
     for (const id of ids) this.#evict(id);
   }
 
+  afterWrites(): Promise<void> | undefined {
+    return this.#rows.afterWrites();
+  }
+
   /**
    * Handles an announcement of this process itself. The entry is already newer, unless the outcome of
    * the write is unknown.
