@@ -56,7 +56,6 @@ export interface Report {
   readonly slowestMs: number;
   /** Connections of the app's pool that nobody uses and that are not idle. */
   readonly leaked: number;
-  readonly failedCalls: number;
   readonly cacheHits: number;
   /** The longest time without `sync`. */
   readonly syncDownMs: number;

@@ -68,7 +68,6 @@ let created = 0;
 let entries: Entry[] = [];
 let lateCalls: string[] = [];
 let unexpected: string[] = [];
-let failedCalls = 0;
 let slowestMs = 0;
 let syncDownMs = 0;
 let syncUpAt: number[] = [];
@@ -95,7 +94,6 @@ async function call<T>(what: string, run: () => Promise<T>): Promise<{ value: T 
   try {
     return { value: await run() };
   } catch (error) {
-    failedCalls += 1;
     if (!(error instanceof ConnectionError) && !(error instanceof StoreTimeoutError)) {
       unexpected.push(describe(error));
     }
@@ -315,7 +313,6 @@ async function obey(order: Order): Promise<Report | number | undefined> {
         lateCalls,
         slowestMs,
         leaked,
-        failedCalls,
         cacheHits: store.stats().hits,
         syncDownMs,
         syncUpAt,
