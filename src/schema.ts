@@ -1,8 +1,8 @@
 /**
  * The session table as a Drizzle schema.
  *
- * An app re-exports `sessions` from its own schema (`export * from 'connect-drizzle/schema'`), creates
- * a table under another name with {@link sessionTable}, or spreads {@link sessionColumns} and
+ * An app re-exports the table from its own schema (`export { sessions } from 'connect-drizzle/schema'`),
+ * creates one under another name with {@link sessionTable}, or spreads {@link sessionColumns} and
  * {@link sessionIndexes} into a table of its own. Imports nothing but `drizzle-orm`, so that the app can
  * share its schema file with a browser.
  *

@@ -172,6 +172,7 @@ describe('from connect-pg-simple', () => {
       'select id, sessions::text as row from sessions',
     );
     expect(stored.map(({ id }) => id)).toEqual(expect.arrayContaining(sids.map(idOf)));
+    expect(stored).toHaveLength(3);
     for (const sid of sids) expect(JSON.stringify(stored)).not.toContain(sid);
     expect(await store.length()).toBe(3);
     for (const { sid, ms } of expiries.filter((each) => sids.includes(each.sid))) {
@@ -247,6 +248,46 @@ describe('from connect-pg-simple', () => {
     expect(await store.get('ended')).toBeUndefined();
     expect(contentOf(await store.get('untouched'))).toEqual({ userId: 'untouched' });
     expect(contentOf(await store.get('late'))).toEqual({ userId: 'late' });
+    // The hour has passed in which the table still knows that the session was ended.
+    await database.query('delete from sessions where revoked_at is not null');
+    await database.query(importSessions);
+    expect(await store.get('ended')).toBeUndefined();
+  });
+
+  test('a later run brings what has gone on in the old store, unless the session was changed here', async () => {
+    const old = peer();
+    const set = (sid: string, data: SessionData) =>
+      new Promise((resolve) => old.set(sid, data, resolve));
+    const sids = ['changed', 'touched', 'ended', 'changed in both', 'touched here'];
+    for (const sid of sids) await set(sid, sessionWith({ userId: sid }, 600));
+    const store = await ours();
+    await database.query(importSessions);
+    await set('changed', sessionWith({ userId: 'ada', page: 2 }, 900));
+    const touched = sessionWith({ userId: 'touched' }, 1200);
+    await new Promise<void>((resolve) => {
+      if (old.touch === undefined) throw new Error('no touch');
+      old.touch('touched', touched, resolve);
+    });
+    await new Promise((resolve) => old.destroy('ended', resolve));
+    await set('changed in both', sessionWith({ userId: 'there' }, 900));
+    await store.set('changed in both', sessionWith({ userId: 'here' }, 900));
+    const here = await store.get('touched here');
+    if (!here) throw new Error('no session');
+    const later = sessionWith({}, 1800).cookie;
+    await store.touch('touched here', { ...here, cookie: later });
+    const end = endOf(await store.get('touched here'));
+
+    await database.query(importSessions);
+    expect(contentOf(await store.get('changed'))).toEqual({ userId: 'ada', page: 2 });
+    expect(await idsOf(store, 'ada')).toEqual([idOf('changed')]);
+    expect(endOf(await store.get('touched'))).toBe(Math.ceil((endOf(touched) ?? 0) / 1000) * 1000);
+    expect(await store.get('ended')).toBeUndefined();
+    expect(contentOf(await store.get('changed in both'))).toEqual({ userId: 'here' });
+    expect(endOf(await store.get('touched here'))).toBe(end);
+
+    await set('changed', sessionWith({ userId: 'ada', page: 3 }, 900));
+    await database.query(importSessions);
+    expect(contentOf(await store.get('changed'))).toEqual({ userId: 'ada', page: 3 });
   });
 
   test('a session with U+0000 is moved and gets its user when it is next changed', async () => {
