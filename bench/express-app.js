@@ -5,38 +5,34 @@
  */
 import express from 'express';
 import session from 'express-session';
-import { contents, MAX_AGE_SECONDS } from './sessions.js';
+import { MAX_AGE_SECONDS, SECRET } from './sessions.js';
 
 /**
  * @param {session.Store} store
- * @param {number} bytes of each session
  * @returns {Promise<{ port: number, close: () => Promise<void> }>}
  */
-export async function serveApp(store, bytes) {
-  const content = contents(bytes);
+export async function serveApp(store) {
   const app = express();
   app.use(
     session({
       store,
-      secret: 'benchmark',
+      secret: SECRET,
       resave: false,
       saveUninitialized: false,
       rolling: true,
       cookie: { maxAge: MAX_AGE_SECONDS * 1000 },
     }),
   );
-  app.get('/login', (request, response) => {
-    Object.assign(request.session, content);
-    response.json({ views: request.session.views });
-  });
+  const answer = (/** @type {import('express').Request} */ { session: { views } }, response) => {
+    if (views === undefined) response.status(401).json({ error: 'the session was not found' });
+    else response.json({ views });
+  };
   // get + touch
-  app.get('/read', (request, response) => {
-    response.json({ views: request.session.views });
-  });
+  app.get('/read', answer);
   // get + set
   app.get('/write', (request, response) => {
-    request.session.views += 1;
-    response.json({ views: request.session.views });
+    if (request.session.views !== undefined) request.session.views += 1;
+    answer(request, response);
   });
   const server = app.listen(0, '127.0.0.1');
   await new Promise((resolve, reject) => {

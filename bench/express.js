@@ -1,77 +1,52 @@
 /**
- * End to end: an Express 5 app with express-session under autocannon, the app and the load generator
- * in processes of their own.
+ * End to end: an Express 5 app with express-session, and returning users who request the next page as soon
+ * as the last one is answered.
  *
  * @module
  */
-import { fileURLToPath } from 'node:url';
-import { startNode } from './machine.js';
-import { median } from './stats.js';
-import { interleaved, Remote, startAll } from './subject.js';
+import { BARE_STORE, BYTES, ROUTES, withSites } from './sites.js';
+import { medians } from './stats.js';
+import { interleaved } from './subject.js';
 
-const CONNECTIONS = 64;
-const SESSIONS = 1_000;
-const BYTES = 200;
+const CONNECTIONS = Object.freeze([8, 64]);
 
-/** Under the names of the app's paths. */
-const ROUTES = Object.freeze({ read: 'get + touch', write: 'get + set' });
-
-const CONTENDERS = ['connect-drizzle', 'connect-pg-simple', 'connect-redis', 'MemoryStore'];
+const CONTENDERS = Object.freeze([
+  { name: 'connect-drizzle' },
+  { name: 'connect-pg-simple' },
+  BARE_STORE,
+  { name: 'connect-redis' },
+  { name: 'MemoryStore' },
+]);
 
 /** @param {import('./bench.js').Bench} bench */
-export async function express(bench) {
-  const url = await bench.postgres.createDatabase('express');
-  const names = bench.contenders.filter(
-    (name) => CONTENDERS.includes(name) || bench.options.contenders !== undefined,
-  );
-  const subjects = await startAll(
-    bench,
-    names.map((name) => ({ name, url })),
-  );
-  const generator = new Remote(
-    startNode(fileURLToPath(new URL('./http-load.js', import.meta.url)), bench.cores.load),
-  );
-  try {
-    const targets = new Map();
-    for (const subject of subjects) {
-      const port = await subject.call('serve', { bytes: BYTES });
-      const cookies = await generator.call('login', { port, sessions: SESSIONS });
-      targets.set(subject, { port, cookies });
-    }
+export function express(bench) {
+  return withSites(bench, CONTENDERS, 'express', async (sites) => {
+    const sessions = Math.max(...CONNECTIONS);
+    for (const { subject } of sites) await subject.call('fill', { sessions, bytes: BYTES });
     const rows = [];
-    for (const [path, calls] of Object.entries(ROUTES)) {
-      bench.log(`express: ${path} (${calls})`);
-      const attack = async (subject) => {
-        const before = await subject.call('cpu');
-        const answer = await generator.call('attack', {
-          ...targets.get(subject),
-          path,
-          connections: CONNECTIONS,
-          seconds: bench.options.httpSeconds,
-        });
-        const cpu = (await subject.call('cpu')) - before;
-        return { ...answer, appCpu: (cpu * 1000) / answer.requests };
-      };
-      for (const subject of subjects) await attack(subject);
-      for (const [subject, rounds] of await interleaved(bench.options.rounds, subjects, attack)) {
-        rows.push({
-          route: path,
-          calls,
-          connections: CONNECTIONS,
-          bytes: BYTES,
-          sessions: SESSIONS,
-          contender: subject.label,
-          rate: median(rounds.map(({ rate }) => rate)),
-          p50: median(rounds.map(({ p50 }) => p50)),
-          p99: median(rounds.map(({ p99 }) => p99)),
-          appCpu: median(rounds.map(({ appCpu }) => appCpu)),
-          rates: rounds.map(({ rate }) => Math.round(rate)),
-        });
+    for (const [route, calls] of Object.entries(ROUTES)) {
+      for (const connections of CONNECTIONS) {
+        bench.log(`express: ${route} (${calls}), ${connections} connections`);
+        const load = (/** @type {import('./sites.js').Site} */ site) =>
+          site.load('closed', {
+            path: route,
+            users: connections,
+            seconds: bench.options.httpSeconds,
+          });
+        for (const site of sites) await load(site);
+        for (const [site, rounds] of await interleaved(bench.options.rounds, sites, load)) {
+          rows.push({
+            route,
+            calls,
+            connections,
+            bytes: BYTES,
+            contender: site.label,
+            ...medians(rounds),
+            rates: rounds.map(({ rate }) => Math.round(rate)),
+          });
+        }
       }
     }
     return rows;
-  } finally {
-    generator.child.disconnect();
-    for (const subject of subjects) await subject.close();
-  }
+  });
 }

@@ -5,7 +5,7 @@
  */
 import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
-import { startAll } from './subject.js';
+import { EVERY_TOUCH, startAll } from './subject.js';
 
 const BYTES = 200;
 const CALLERS = 64;
@@ -20,7 +20,7 @@ export async function hot(bench) {
   const names = bench.contenders.filter((name) => CONTENDERS.includes(name));
   const subjects = await startAll(
     bench,
-    names.map((name) => ({ name, url })),
+    names.map((name) => ({ name, url, options: EVERY_TOUCH })),
   );
   const admin = new pg.Client({ connectionString: url });
   admin.on('error', () => {});

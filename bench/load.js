@@ -5,7 +5,7 @@
  * @module
  */
 import session from 'express-session';
-import { contents, MAX_AGE_SECONDS, numberText, sidOf } from './sessions.js';
+import { contents, MAX_AGE_SECONDS, numberText, SECRET, sidOf } from './sessions.js';
 import { Latencies } from './stats.js';
 
 /** Session objects kept in memory to be saved again and again: at most so many bytes of JSON. */
@@ -65,7 +65,7 @@ export class Load {
     // Gives the store its `generate`, as in an app.
     session({
       store: this.#store,
-      secret: 'benchmark',
+      secret: SECRET,
       resave: false,
       saveUninitialized: false,
       cookie: { maxAge: MAX_AGE_SECONDS * 1000 },

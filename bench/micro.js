@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { compare, startAll } from './subject.js';
+import { compare, EVERY_TOUCH, startAll } from './subject.js';
 
 /** The order matters: the last two change the number of sessions. */
 export const OPERATIONS = Object.freeze([
@@ -20,7 +20,7 @@ export async function micro(bench) {
   const url = await bench.postgres.createDatabase('micro');
   const subjects = await startAll(
     bench,
-    bench.contenders.map((name) => ({ name, url })),
+    bench.contenders.map((name) => ({ name, url, options: EVERY_TOUCH })),
   );
   try {
     for (const subject of subjects) {

@@ -23,14 +23,14 @@ export const HELP = `node bench/run.js [options]: connect-drizzle beside its pee
   --contenders a,b   by name, as in bench/contenders/index.js (all)
   --payload a,b      bytes of a session (200,2048,20480)
   --callers a,b      at once (1,16,64,256)
-  --rounds n         interleaved rounds, of which the median counts (5)
+  --rounds n         interleaved rounds, of which the median counts (7)
   --window n         milliseconds of a measured window (250)
   --quick            small tables, short windows, one round: to see that it runs, not how fast
   --url url          a Postgres to use; it needs the right to create databases
   --profile folder   write a CPU profile of each contender's process there
   --no-pin           leave it to the system which process runs on which core
   --json             print the result as JSON
-  --write-docs       write bench/results.jsonl, and the tables and the chart of docs/performance.md
+  --write-docs       write bench/results.jsonl, and the tables and charts of docs/performance.md
   --from file        print or write a result of earlier instead of measuring
   --help
 
@@ -74,7 +74,7 @@ export function parseOptions(args) {
     callers: numbers('callers', values.callers) ?? (quick ? [1, 64] : [1, 16, 64, 256]),
     /** Every payload with every number of callers? */
     cross: values.payload !== undefined && values.callers !== undefined,
-    rounds: number('rounds', values.rounds) ?? (quick ? 1 : 5),
+    rounds: number('rounds', values.rounds) ?? (quick ? 1 : 7),
     window: number('window', values.window) ?? (quick ? 60 : 250),
     quick,
     url: values.url,
@@ -84,11 +84,11 @@ export function parseOptions(args) {
     writeDocs: values['write-docs'],
     from: values.from,
     help: values.help,
-    sizes: quick ? [5_000, 50_000] : [20_000, 2_000_000],
-    httpSeconds: quick ? 1 : 3,
-    expired: quick ? 50_000 : 500_000,
+    sizes: quick ? [2_000, 20_000] : [20_000, 2_000_000],
+    httpSeconds: quick ? 0.3 : 2,
+    expired: quick ? 20_000 : 500_000,
     idleMilliseconds: quick ? 500 : 2_000,
-    touches: quick ? 40_000 : 200_000,
+    touches: quick ? 20_000 : 200_000,
     touchedSessions: 20_000,
     changes: quick ? 100 : 1_000,
   };

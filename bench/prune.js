@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { median } from './stats.js';
+import { medians } from './stats.js';
 import { interleaved, startAll } from './subject.js';
 
 const BYTES = 200;
@@ -63,9 +63,7 @@ export async function prune(bench) {
       live,
       expired,
       getsPerSecond: GETS_PER_SECOND,
-      ...Object.fromEntries(
-        Object.keys(rounds[0]).map((key) => [key, median(rounds.map((round) => round[key]))]),
-      ),
+      ...medians(rounds),
     }));
   } finally {
     for (const subject of subjects) await subject.close();

@@ -3,10 +3,13 @@
  *
  * @module
  */
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 
 /** A day, as most apps have it. */
 export const MAX_AGE_SECONDS = 86_400;
+
+/** With which the apps sign their cookies. */
+export const SECRET = 'benchmark';
 
 /** Stands in a template for the session's number; a text of the same length takes its place. */
 export const NUMBER_PLACEHOLDER = '@@@@@@@@@@';
@@ -19,6 +22,17 @@ export const NUMBER_PLACEHOLDER = '@@@@@@@@@@';
  */
 export function sidOf(number) {
   return createHash('md5').update(`s${number}`).digest('hex');
+}
+
+/**
+ * The Cookie header of the user whose session has this number, signed as express-session does.
+ *
+ * @param {number} number
+ */
+export function cookieOf(number) {
+  const sid = sidOf(number);
+  const signature = createHmac('sha256', SECRET).update(sid).digest('base64').replace(/=+$/, '');
+  return `connect.sid=${encodeURIComponent(`s:${sid}.${signature}`)}`;
 }
 
 /** @param {number} number as it stands in the session */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { compare, startAll } from './subject.js';
+import { compare, EVERY_TOUCH, startAll } from './subject.js';
 
 const OPERATIONS = ['get', 'touch', 'set'];
 const BYTES = 200;
@@ -19,7 +19,13 @@ export async function size(bench) {
   for (const [i, sessions] of bench.options.sizes.entries()) {
     const url = await bench.postgres.createDatabase(`size_${sessions}`);
     for (const name of names) {
-      wanted.push({ name, label: `${name}/${sessions}`, url, redisDatabase: i });
+      wanted.push({
+        name,
+        label: `${name}/${sessions}`,
+        url,
+        redisDatabase: i,
+        options: EVERY_TOUCH,
+      });
     }
   }
   const subjects = await startAll(bench, wanted);

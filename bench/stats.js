@@ -1,8 +1,17 @@
 /**
- * Medians and percentiles.
+ * Times, medians and percentiles.
  *
  * @module
  */
+
+/**
+ * The time on a clock that all processes and threads of the machine share.
+ *
+ * @returns {number} milliseconds
+ */
+export function sharedClockMs() {
+  return Number(process.hrtime.bigint()) / 1e6;
+}
 
 /**
  * @param {readonly number[]} values

@@ -6,9 +6,12 @@
 import { fileURLToPath } from 'node:url';
 import { contender } from './contenders/index.js';
 import { serverCpuMilliseconds, startNode } from './machine.js';
-import { median } from './stats.js';
+import { medians } from './stats.js';
 
 const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
+
+/** Options of a store that writes every touch, as the peers do. */
+export const EVERY_TOUCH = Object.freeze({ touchAfter: 0 });
 
 /** @typedef {import('./bench.js').Bench} Bench */
 
@@ -168,11 +171,12 @@ export class Subject {
  * Interleaved rounds: each subject in turn, in another order each time, so that none has the good
  * minutes of the machine.
  *
+ * @template S
  * @template T
  * @param {number} rounds
- * @param {readonly Subject[]} subjects
- * @param {(subject: Subject, round: number) => Promise<T>} measure
- * @returns {Promise<Map<Subject, T[]>>}
+ * @param {readonly S[]} subjects
+ * @param {(subject: S, round: number) => Promise<T>} measure
+ * @returns {Promise<Map<S, T[]>>}
  */
 export async function interleaved(rounds, subjects, measure) {
   const results = new Map(subjects.map((subject) => [subject, /** @type {T[]} */ ([])]));
@@ -200,9 +204,7 @@ export async function compare(bench, subjects, window) {
   );
   return [...results].map(([subject, rounds]) => ({
     contender: subject.label,
-    ...Object.fromEntries(
-      Object.keys(rounds[0]).map((key) => [key, median(rounds.map((round) => round[key]))]),
-    ),
+    ...medians(rounds),
     rates: rounds.map(({ rate }) => Math.round(rate)),
   }));
 }

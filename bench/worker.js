@@ -10,6 +10,7 @@ import { contender } from './contenders/index.js';
 import { serveApp } from './express-app.js';
 import { Load } from './load.js';
 import { MAX_AGE_SECONDS, sidOf } from './sessions.js';
+import { sharedClockMs } from './stats.js';
 
 /** A table of live and expired sessions is filled in turns. */
 const MIXED_PARTS = 48;
@@ -69,6 +70,42 @@ const commands = {
     await opened.fill({ first: 1, last: sessions, bytes, ttlSeconds: MAX_AGE_SECONDS });
     await opened.settle?.();
     load = new Load(opened, { sessions, bytes });
+  },
+
+  /**
+   * Fills a table that is never analysed. The statements are prepared, and their plans kept, while it is
+   * nearly empty.
+   *
+   * @param {{ sessions: number, bytes: number, operations: import('./load.js').Operation[] }} argument
+   */
+  async fillUnanalysed({ sessions, bytes, operations }) {
+    const first = 256;
+    await opened.empty();
+    await opened.fill({ first: 1, last: first, bytes, ttlSeconds: MAX_AGE_SECONDS });
+    load = new Load(opened, { sessions: first, bytes });
+    for (const operation of operations) {
+      await load.measure({ operation, callers: 64, milliseconds: 10_000, operations: 2_000 });
+    }
+    await opened.fill({ first: first + 1, last: sessions, bytes, ttlSeconds: MAX_AGE_SECONDS });
+    load = new Load(opened, { sessions, bytes });
+  },
+
+  /**
+   * Sessions whose expiry was last moved between `everySeconds` and a minute ago, equally many at each
+   * step: what a table looks like to users who view a page every so many seconds, in a store that moves an
+   * expiry once a minute.
+   *
+   * @param {{ sessions: number, bytes: number, everySeconds: number }} argument
+   */
+  async fillReturning({ sessions, bytes, everySeconds }) {
+    await opened.empty();
+    const steps = 60 / everySeconds;
+    for (let step = 0; step < steps; step += 1) {
+      const [first, end] = [step, step + 1].map((i) => 1 + Math.floor((sessions * i) / steps));
+      const ttlSeconds = MAX_AGE_SECONDS - (step + 1) * everySeconds;
+      await opened.fill({ first, last: end - 1, bytes, ttlSeconds });
+    }
+    await opened.settle?.();
   },
 
   /**
@@ -150,7 +187,7 @@ const commands = {
   /** Notes from now on when a change of another process is heard. */
   async watch() {
     opened.store.on('change', ({ id, local }) => {
-      if (!local) heard.set(id, milliseconds());
+      if (!local) heard.set(id, sharedClockMs());
     });
   },
 
@@ -173,19 +210,29 @@ const commands = {
     for (let number = 1; number <= sessions; number += 1) {
       const sid = sidOf(number);
       const session = { ...(await opened.store.get(sid)), views: 1 };
-      const called = milliseconds();
+      const called = sharedClockMs();
       await opened.store.set(sid, session);
-      changes.push({ id: opened.idOf(sid), called, answered: milliseconds() });
+      changes.push({ id: opened.idOf(sid), called, answered: sharedClockMs() });
       await wait(pause);
     }
     return changes;
   },
 
-  /** @param {{ bytes: number }} argument */
-  async serve({ bytes }) {
-    const { port, close } = await serveApp(opened.store, bytes);
+  /** @returns {Promise<number>} the port of an app that uses the store */
+  async serve() {
+    const { port, close } = await serveApp(opened.store);
     app = { close };
     return port;
+  },
+
+  /** Forgets the statements so far. */
+  resetStatements() {
+    opened.statements?.reset();
+  },
+
+  /** @returns {number} statements since then; NaN if the store has none */
+  countStatements() {
+    return opened.statements?.summary(/^/).count ?? Number.NaN;
   },
 
   cpu() {
@@ -224,11 +271,6 @@ function fillExpired({ live, expired, bytes }, part) {
     bytes,
     ttlSeconds: -3600 * (1 + (part % 24)),
   });
-}
-
-/** On a clock that all processes of the machine share. */
-function milliseconds() {
-  return Number(process.hrtime.bigint()) / 1e6;
 }
 
 /** @param {string} name of a package */

@@ -10,7 +10,10 @@ import { FRESH, filler, openPool, tableOf } from './postgres.js';
 
 const GET = {
   name: 'get',
-  text: 'select data from by_hand where id = $1 and expires_at > now() and revoked_at is null',
+  text: `
+    select data, (extract(epoch from expires_at) * 1000)::float8 as expiry
+      from by_hand
+     where id = $1 and expires_at > now() and revoked_at is null`,
 };
 
 const SET = {
@@ -43,18 +46,31 @@ const DESTROY = {
      where id = $1`,
 };
 
+/** The stored expiry of a loaded session, in epoch milliseconds. */
+const STORED_EXPIRY = Symbol('stored expiry');
+
 class HandStore extends session.Store {
-  /** @param {import('pg').Pool} pool */
-  constructor(pool) {
+  /**
+   * @param {import('pg').Pool} pool
+   * @param {number} touchAfter seconds by which an expiry must move before a touch is written
+   */
+  constructor(pool, touchAfter) {
     super();
     this.pool = pool;
+    this.touchAfterMs = touchAfter * 1000;
   }
 
   get(sid, callback) {
     this.pool.query({ ...GET, values: [sid] }, (error, result) => {
       if (error) callback(error);
-      else callback(null, result.rows[0]?.data ?? null);
+      else callback(null, sessionOf(result.rows[0]));
     });
+  }
+
+  createSession(request, data) {
+    const created = super.createSession(request, data);
+    created[STORED_EXPIRY] = data[STORED_EXPIRY];
+    return created;
   }
 
   set(sid, data, callback) {
@@ -63,13 +79,24 @@ class HandStore extends session.Store {
   }
 
   touch(sid, data, callback) {
-    const values = [sid, data.cookie.expires.getTime()];
+    const expiry = data.cookie.expires.getTime();
+    if (expiry - data[STORED_EXPIRY] < this.touchAfterMs) {
+      callback(null);
+      return;
+    }
+    const values = [sid, expiry];
     this.pool.query({ ...TOUCH, values }, (error) => callback(error));
   }
 
   destroy(sid, callback) {
     this.pool.query({ ...DESTROY, values: [sid] }, (error) => callback(error));
   }
+}
+
+/** @param {{ data: object, expiry: number } | undefined} row */
+function sessionOf(row) {
+  if (row === undefined) return null;
+  return Object.assign(row.data, { [STORED_EXPIRY]: row.expiry });
 }
 
 /** @type {import('./index.js').Contender} */
@@ -80,7 +107,7 @@ export default {
     const { pool, statements } = openPool(context);
     await makeTable(pool, 'by_hand');
     return {
-      store: new HandStore(pool),
+      store: new HandStore(pool, Number(context.options.touchAfter ?? 0)),
       statements,
       ...tableOf(pool, 'by_hand'),
       fill: filler(

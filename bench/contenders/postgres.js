@@ -58,7 +58,7 @@ export function tableOf(pool, table) {
   };
 }
 
-/** How long each statement took, as the app sees it: from `client.query` to its answer. */
+/** How long each statement took: from `client.query` to the end of its answer. */
 export class StatementTimes {
   /** @type {{ text: string, milliseconds: number }[]} */
   #times = [];
@@ -66,23 +66,18 @@ export class StatementTimes {
   /** @param {import('pg').Pool} pool */
   constructor(pool) {
     pool.on('connect', (client) => {
+      /** The statements in flight: a connection answers in the order they were sent. */
+      const inFlight = [];
       const query = client.query;
       client.query = (...args) => {
         const text = typeof args[0] === 'string' ? args[0] : args[0].text;
-        const started = performance.now();
-        const note = () => this.#times.push({ text, milliseconds: performance.now() - started });
-        const callback = args.at(-1);
-        if (typeof callback === 'function') {
-          args[args.length - 1] = (...answer) => {
-            note();
-            callback(...answer);
-          };
-          return query.apply(client, args);
-        }
-        const answer = query.apply(client, args);
-        answer.then?.(note, note);
-        return answer;
+        inFlight.push({ text, started: performance.now() });
+        return query.apply(client, args);
       };
+      client.connection.on('readyForQuery', () => {
+        const { text, started } = inFlight.shift();
+        this.#times.push({ text, milliseconds: performance.now() - started });
+      });
     });
   }
 
