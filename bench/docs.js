@@ -1,15 +1,19 @@
 /**
- * Writes the figures into docs/performance.md, between its markers, and draws docs/performance.svg.
+ * Writes the figures into docs/performance.md, between its markers, and draws its charts.
  *
  * @module
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { drawChart } from './chart.js';
+import { drawLatencies, drawRates } from './chart.js';
 import { markdown, TABLES } from './report.js';
 
 const PAGE = new URL('../docs/performance.md', import.meta.url);
-const CHART = new URL('../docs/performance.svg', import.meta.url);
+const RATES = new URL('../docs/performance.svg', import.meta.url);
+const LATENCIES = new URL('../docs/latency.svg', import.meta.url);
+
+const CHART = '![Latency of a page by arrival rate, for three stores](latency.svg)\n';
+const NOT_MEASURED = '*Not measured yet.*\n';
 
 /**
  * @param {import('./result.js').Result} result
@@ -22,8 +26,12 @@ export async function writeDocs(result) {
     (_block, start, name, end) => `${start}\n${blockOf(name, result)}\n${end}`,
   );
   await writeFile(PAGE, written);
-  await writeFile(CHART, drawChart(result));
-  return [PAGE, CHART].map((url) => fileURLToPath(url));
+  await writeFile(RATES, drawRates(result));
+  const latencies = drawLatencies(result);
+  if (latencies !== undefined) await writeFile(LATENCIES, latencies);
+  return [PAGE, RATES, ...(latencies === undefined ? [] : [LATENCIES])].map((url) =>
+    fileURLToPath(url),
+  );
 }
 
 /**
@@ -31,10 +39,11 @@ export async function writeDocs(result) {
  * @param {import('./result.js').Result} result
  */
 function blockOf(name, result) {
+  if (name === 'chart') return result.arrivals ? CHART : NOT_MEASURED;
   const build = TABLES[name];
   if (build === undefined) throw new Error(`docs/performance.md: there is no table ${name}`);
   const tables = build(result);
-  if (tables.length === 0) return '*Not measured yet.*\n';
+  if (tables.length === 0) return NOT_MEASURED;
   return tables
     .map((table) => `${tables.length === 1 ? '' : `**${table.title}**\n\n`}${markdown(table)}\n`)
     .join('\n');

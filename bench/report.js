@@ -3,8 +3,6 @@
  *
  * @module
  */
-import { GOALS } from './goals.js';
-
 /** @typedef {import('./result.js').Result} Result */
 
 /**
@@ -17,6 +15,14 @@ import { GOALS } from './goals.js';
 const OURS = 'connect-drizzle';
 const PG = 'connect-pg-simple';
 const REDIS = 'connect-redis';
+const MEMORY = 'MemoryStore';
+const BARE = 'bare store';
+
+/** The arrival rate that the page leads with: half of connect-pg-simple's capacity. */
+const REPORTED_SHARE = 0.5;
+
+/** The stores that the page leads with, and that the chart of latencies shows. */
+export const LEADING = Object.freeze([OURS, PG, MEMORY]);
 
 /** @type {Record<string, (result: Result) => Table[]>} tables by the name of a block in the docs */
 export const TABLES = {
@@ -46,22 +52,31 @@ export const TABLES = {
     },
   ],
 
-  goals: (result) => [
-    {
-      title: 'Goals',
-      head: ['goal', 'at least', 'measured', ''],
-      rows: GOALS.map((goal) => {
-        const value = goal.value(result);
-        const known = Number.isFinite(value);
-        return [
-          goal.what,
-          `${goal.atMost === undefined ? '' : 'under '}${goal.show(goal.atLeast ?? goal.atMost)}`,
-          known ? goal.show(value) : 'not measured',
-          known ? (reached(goal, value) ? 'reached' : 'missed') : '',
-        ];
-      }),
-    },
-  ],
+  summary: ({ arrivals = [], express = [], views = [] }) =>
+    each([...arrivals, ...express, ...views], 'route', (route, rows) => {
+      const half = rows.filter(({ share }) => share === REPORTED_SHARE);
+      return {
+        title: pageTitle(rows[0]),
+        head: ['', ...LEADING],
+        rows: [
+          ...line(half, `p50 at ${count(half[0]?.perSecond)} requests/s`, 'p50', milliseconds),
+          ...line(half, 'p99', 'p99', milliseconds),
+          ...line(half, 'CPU of the app', 'appCpu', microseconds),
+          ...line(half, 'CPU of the database', 'serverCpu', microseconds),
+          ...line(views, 'statements', 'statements', decimal, route),
+          ...line(views, 'write-ahead log (WAL)', 'walBytes', bytesText, route),
+          ...each(express, 'connections', (connections, ofConnections) =>
+            line(
+              ofConnections,
+              `most requests/s, ${connections} connections`,
+              'rate',
+              count,
+              route,
+            ),
+          ).flat(),
+        ],
+      };
+    }),
 
   operations: (result) =>
     each(headlines(result.micro ?? []), 'operation', (operation, rows) => ({
@@ -112,6 +127,51 @@ export const TABLES = {
     ];
   },
 
+  lone: ({ micro = [] }) => {
+    const rows = micro.filter(
+      (row) => row.contender === OURS && row.callers === 1 && row.bytes === smallest(micro),
+    );
+    if (rows.length === 0) return [];
+    return [
+      {
+        title: `1 caller beside ${PG} (${rows[0].bytes} bytes)`,
+        head: ['', 'client CPU', '×', 'server CPU', '×', 'time', '×', 'by hand: CPU', 'time'],
+        rows: rows.map((row) => {
+          const against = (/** @type {string} */ key) =>
+            times(ratio(micro, row, peerOperation(row, PG), key));
+          const limit = rowOf(micro, row, peerOperation(row, 'by hand'));
+          return [
+            row.operation,
+            microseconds(row.clientCpu),
+            against('clientCpu'),
+            microseconds(row.serverCpu),
+            against('serverCpu'),
+            microseconds(row.p50 * 1000),
+            against('p50'),
+            microseconds(limit?.clientCpu),
+            microseconds(limit && limit.p50 * 1000),
+          ];
+        }),
+      },
+    ];
+  },
+
+  serverCpu: ({ micro = [] }) =>
+    each(
+      micro.filter(
+        ({ callers, operation, contender }) =>
+          callers === 64 &&
+          (operation === 'get' || operation === 'set') &&
+          [OURS, PG, 'by hand'].includes(contender),
+      ),
+      'operation',
+      (operation, rows) =>
+        pivot(rows, 'bytes', bytesText, {
+          title: `${operation}: server CPU by payload (64 callers)`,
+          cell: ({ serverCpu }) => microseconds(serverCpu),
+        }),
+    ),
+
   size: (result) =>
     each(result.size ?? [], 'operation', (operation, rows) =>
       pivot(rows, 'sessions', (sessions) => `${count(sessions)} sessions`, {
@@ -123,20 +183,64 @@ export const TABLES = {
       }),
     ),
 
-  express: (result) =>
-    each(result.express ?? [], 'route', (route, rows) => ({
-      title: `Express 5, ${route} (${rows[0].calls}): ${rows[0].connections} connections`,
-      head: ['', 'requests/s', 'p50', 'p99', 'app CPU', '× pg-simple', '× MemoryStore'],
+  express: ({ express = [] }) =>
+    each(express, 'route', (_route, ofRoute) =>
+      each(ofRoute, 'connections', (connections, rows) => ({
+        title: `${pageTitle(rows[0])}: ${connections} connections`,
+        head: [
+          '',
+          'requests/s',
+          'p50',
+          'p99',
+          'app CPU',
+          'database CPU',
+          '× pg-simple',
+          '× MemoryStore',
+          '× bare store',
+        ],
+        rows: rows.map((row) => [
+          row.contender,
+          count(row.rate),
+          milliseconds(row.p50),
+          milliseconds(row.p99),
+          microseconds(row.appCpu),
+          microseconds(row.serverCpu),
+          times(ratio(rows, row, { contender: PG })),
+          times(ratio(rows, row, { contender: MEMORY })),
+          times(ratio(rows, row, { contender: BARE })),
+        ]),
+      })),
+    ).flat(),
+
+  arrivals: ({ arrivals = [] }) =>
+    each(arrivals, 'route', (_route, rows) =>
+      pivot(rows, 'perSecond', (rate) => `${count(rate)}/s`, {
+        title: `${pageTitle(rows[0])}: p50, p99 by arrival rate; ${PG} can do ${count(rows[0].capacity)}/s`,
+        cell: ({ p50, p99 }) => `${milliseconds(p50)}, ${milliseconds(p99)}`,
+      }),
+    ),
+
+  views: ({ views = [] }) =>
+    each(views, 'route', (_route, rows) => ({
+      title: `${pageTitle(rows[0])}: users who view one every ${rows[0].everySeconds} seconds, 8 at a time`,
+      head: ['', 'WAL', '× pg-simple', 'statements', '× pg-simple'],
       rows: rows.map((row) => [
         row.contender,
-        count(row.rate),
-        milliseconds(row.p50),
-        milliseconds(row.p99),
-        microseconds(row.appCpu),
-        times(ratio(rows, row, { contender: PG })),
-        times(ratio(rows, row, { contender: 'MemoryStore' })),
+        bytesText(row.walBytes),
+        times(ratio(rows, row, { contender: PG }, 'walBytes')),
+        decimal(row.statements),
+        times(ratio(rows, row, { contender: PG }, 'statements')),
       ]),
     })),
+
+  fresh: ({ fresh = [] }) =>
+    fresh.length === 0
+      ? []
+      : [
+          pivot(fresh, 'operation', String, {
+            title: `${OURS}, per second (${fresh[0].callers} callers, ${count(fresh[0].sessions)} sessions)`,
+          }),
+        ],
 
   prune: ({ prune = [] }) =>
     prune.length === 0
@@ -182,13 +286,23 @@ export const TABLES = {
       : [
           {
             title: `Cached get: ${cache[0].callers} callers, ${cache[0].bytes} bytes`,
-            head: ['', 'per second', 'p50', 'p99', 'client CPU', 'hits', '× uncached'],
+            head: [
+              '',
+              'per second',
+              'p50',
+              'p99',
+              'client CPU',
+              'CPU × MemoryStore',
+              'hits',
+              '× uncached',
+            ],
             rows: cache.map((row) => [
               row.contender,
               count(row.rate),
               milliseconds(row.p50),
               milliseconds(row.p99),
               microseconds(row.clientCpu),
+              times(ratio(cache, row, { contender: MEMORY }, 'clientCpu')),
               row.hitShare > 0 ? percent(row.hitShare) : '–',
               times(ratio(cache, row, { contender: OURS })),
             ]),
@@ -232,18 +346,15 @@ export const TABLES = {
     ),
 };
 
-/** @param {Result} result */
-export function describeResult(result) {
-  return Object.entries(TABLES)
-    .filter(([name]) => name !== 'goals')
-    .flatMap(([, build]) => build(result))
-    .map((table) => `${table.title}\n\n${markdown(table)}\n`)
-    .join('\n');
+/** @param {{ route: string, calls: string }} page */
+export function pageTitle({ route, calls }) {
+  return `A page that ${route === 'read' ? 'reads' : 'changes'} its session (${calls})`;
 }
 
 /** @param {Result} result */
-export function describeGoals(result) {
-  return TABLES.goals(result)
+export function describeResult(result) {
+  return Object.values(TABLES)
+    .flatMap((build) => build(result))
     .map((table) => `${table.title}\n\n${markdown(table)}\n`)
     .join('\n');
 }
@@ -266,34 +377,55 @@ export function markdown({ head, rows }) {
 }
 
 /**
- * The row of a peer that a row is to be compared with.
+ * The row that differs from another in some keys only.
  *
  * @param {readonly Record<string, any>[]} rows
  * @param {Record<string, any>} row
- * @param {Record<string, unknown>} peer what is different about it
- * @param {(row: Record<string, any>) => number} [value]
- * @returns {number} how many times as much; NaN where there is no such row
+ * @param {Record<string, unknown>} different
  */
-export function ratio(rows, row, peer, value = ({ rate }) => rate) {
+function rowOf(rows, row, different) {
   const keys = ['operation', 'callers', 'bytes', 'sessions', 'route'];
-  const wanted = { ...Object.fromEntries(keys.map((key) => [key, row[key]])), ...peer };
-  const other = rows.find((one) =>
+  const wanted = { ...Object.fromEntries(keys.map((key) => [key, row[key]])), ...different };
+  return rows.find((one) =>
     Object.entries(wanted).every(([key, expected]) => one[key] === expected),
   );
-  return other ? value(row) / value(other) : Number.NaN;
 }
 
 /**
- * @param {import('./goals.js').Goal} goal
- * @param {number} value
+ * How many times as much as a peer.
+ *
+ * @param {readonly Record<string, any>[]} rows
+ * @param {Record<string, any>} row
+ * @param {Record<string, unknown>} peer what is different about its row
+ * @param {string} [key] of the figure
+ * @returns {number} NaN if there is no such row
  */
-export function reached({ atLeast, atMost }, value) {
-  return atLeast === undefined ? value < atMost : value >= atLeast;
+function ratio(rows, row, peer, key = 'rate') {
+  return row[key] / (rowOf(rows, row, peer)?.[key] ?? Number.NaN);
 }
 
 /** To a peer, a foreign object is what every object is. */
 function peerOperation({ operation }, contender) {
   return { contender, operation: operation === 'set foreign' ? 'set' : operation };
+}
+
+/**
+ * A line of the summary.
+ *
+ * @param {readonly Record<string, any>[]} rows
+ * @param {string} title
+ * @param {string} key of the figure
+ * @param {(value: number) => string} show
+ * @param {string} [route] if `rows` has several
+ * @returns {string[][]} none if there are no such rows
+ */
+function line(rows, title, key, show, route = rows[0]?.route) {
+  const ofRoute = rows.filter((row) => row.route === route);
+  if (ofRoute.length === 0) return [];
+  const cells = LEADING.map((contender) =>
+    show(ofRoute.find((row) => row.contender === contender)?.[key]),
+  );
+  return [[title, ...cells]];
 }
 
 /** @param {readonly { callers: number, bytes: number }[]} micro */
@@ -310,10 +442,11 @@ function smallest(rows) {
 
 /**
  * @template {Record<string, any>} T
+ * @template R
  * @param {readonly T[]} rows
  * @param {string} key
- * @param {(value: any, rows: T[]) => Table} build
- * @returns {Table[]} one for each value of the key
+ * @param {(value: any, rows: T[]) => R} build
+ * @returns {R[]} one for each value of the key
  */
 function each(rows, key, build) {
   return [...new Set(rows.map((row) => row[key]))].map((value) =>
@@ -382,6 +515,11 @@ function count(value) {
 }
 
 /** @param {number} value */
+function decimal(value) {
+  return Number.isFinite(value) ? value.toFixed(2) : '–';
+}
+
+/** @param {number} value */
 function milliseconds(value) {
   return Number.isFinite(value) ? `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms` : '–';
 }
@@ -392,19 +530,20 @@ function microseconds(value) {
 }
 
 /** @param {number} value */
-export function times(value) {
+function times(value) {
   return Number.isFinite(value) ? `${value.toFixed(2)}x` : '–';
 }
 
 /** @param {number} value */
-export function percent(value) {
+function percent(value) {
   return Number.isFinite(value) ? `${(value * 100).toFixed(1)} %` : '–';
 }
 
 /** @param {number} value */
 function bytesText(value) {
+  if (!Number.isFinite(value)) return '–';
   if (value >= 2 ** 20) return `${(value / 2 ** 20).toFixed(1)} MB`;
-  return value >= 2 ** 10 ? `${Math.round(value / 2 ** 10)} KB` : `${value} B`;
+  return value >= 2 ** 10 ? `${Math.round(value / 2 ** 10)} KB` : `${Math.round(value)} B`;
 }
 
 /**

@@ -30,11 +30,11 @@ async function main(options) {
   install();
   const { runSections } = await import('./bench.js');
   const { readResult, writeResult } = await import('./result.js');
-  const { describeGoals, describeResult } = await import('./report.js');
+  const { describeResult } = await import('./report.js');
 
   const result = options.from ? await readResult(options.from) : await runSections(options, log);
   const json = `${JSON.stringify(result, null, 2)}\n`;
-  process.stdout.write(options.json ? json : `${describeResult(result)}\n${describeGoals(result)}`);
+  process.stdout.write(options.json ? json : describeResult(result));
   if (options.writeDocs) {
     const { writeDocs } = await import('./docs.js');
     const kept = options.from ? result : await writeResult(result);
