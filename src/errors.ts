@@ -9,6 +9,15 @@
  */
 import { describe } from './util/describe.js';
 import { isRecord } from './util/guards.js';
+import {
+  explained,
+  IN_TRANSACTION,
+  isConnectionFailure,
+  isSqlState,
+  NO_PERMISSION,
+  READ_ONLY,
+  reasonOf,
+} from './util/sql-states.js';
 
 /** The fields that are kept of a driver's error: no message, no detail, no parameters. */
 export interface SafeCause {
@@ -38,6 +47,11 @@ const ALIASES: Readonly<Record<string, (typeof SAFE_FIELDS)[number]>> = {
   column_name: 'column',
   constraint_name: 'constraint',
 };
+
+/** @internal A statement ran in a transaction of the app, whose end decides whether it takes effect. */
+export class InAppTransaction extends Error {
+  readonly code = IN_TRANSACTION;
+}
 
 /** The base of all errors of this package except {@link InvalidArgumentError}, which is a `TypeError`. */
 export abstract class SessionStoreError extends Error {
@@ -80,11 +94,19 @@ export class StoreClosedError extends SessionStoreError {
   }
 }
 
-/** The call took longer than `timeout` seconds. A write that was already sent may still take effect. */
+/** The call took longer than `timeout` seconds. */
 export class StoreTimeoutError extends SessionStoreError {
   readonly code = 'ERR_STORE_TIMEOUT';
-  constructor(seconds: number) {
-    super(`The database did not answer within ${seconds} s`);
+  constructor(
+    seconds: number,
+    /** Whether a statement was sent: a write may have taken effect then. A call that was not sent has no effect. */
+    readonly sent: boolean,
+  ) {
+    super(
+      sent
+        ? `The database did not answer within ${seconds} s. A write may have taken effect`
+        : `The call got no connection to the database within ${seconds} s. It was not sent and has no effect`,
+    );
   }
 }
 
@@ -209,26 +231,38 @@ export class DriverMissingError extends SessionStoreError {
   }
 }
 
-/** The connection to the database was refused or lost. A write may have taken effect. */
+/**
+ * The connection to the database was refused or lost. A write may have taken effect. `cause.code` is the SQLSTATE, or
+ * Node's code, such as `ECONNREFUSED`.
+ */
 export class ConnectionError extends SessionStoreError {
   readonly code = 'ERR_CONNECTION';
-  constructor(cause?: unknown) {
-    super(`The connection to the database failed${reasonOf(sqlState(cause))}`, cause);
+  constructor(cause?: unknown, server?: string) {
+    const state = sqlState(cause);
+    const at = server === undefined ? '' : ` at ${server}`;
+    super(`The connection to the database${at} failed${explained(reasonOf(state), state)}`, cause);
   }
-}
-
-function reasonOf(state: string | undefined): string {
-  if (state === '3D000') return ': the database does not exist';
-  return state?.startsWith('28') ? ': the user or the password was refused' : '';
 }
 
 /** The database refused a statement; `cause.code` is the SQLSTATE. */
 export class StatementError extends SessionStoreError {
   readonly code = 'ERR_STATEMENT';
-  constructor(cause: unknown) {
+  constructor(cause: unknown, table?: string) {
     const state = sqlState(cause) ?? 'unknown';
-    super(`The database refused the statement (SQLSTATE ${state})`, cause);
+    const reason = state === NO_PERMISSION ? permissionReason(cause, table) : reasonOf(state);
+    super(`The database refused the statement${explained(reason, `SQLSTATE ${state}`)}`, cause);
   }
+}
+
+/** Names what the user may not use. An app's trigger may raise the same code; its message is not repeated. */
+function permissionReason(cause: unknown, table = 'the session table'): string {
+  const [, named] =
+    isRecord(cause) && cause.routine === 'aclcheck_error'
+      ? (/^permission denied for (.+)$/.exec(String(cause.message)) ?? [])
+      : [];
+  return named === undefined
+    ? `the database user lacks a permission on ${table}, or on what a trigger or policy of it uses`
+    : `the database user lacks a permission on ${named}`;
 }
 
 /**
@@ -247,15 +281,16 @@ export function sqlState(error: unknown): string | undefined {
  * Converts a driver's error into one of this package. Returns a bug (a `TypeError` and the like) as it is.
  *
  * @param table the session table's name in the message
+ * @param server the host and port in the message
  */
-export function storeError(error: unknown, table: string): Error {
+export function storeError(error: unknown, table: string, server?: string): Error {
   if (error instanceof SessionStoreError || error instanceof InvalidArgumentError) return error;
   const fault = programFault(error);
   if (fault !== undefined) return fault;
   const state = sqlState(error);
   if (state === '42P01' || state === '3F000') return new TableMissingError(table, error);
-  if (state === undefined || isConnectionFailure(state)) return new ConnectionError(error);
-  return new StatementError(error);
+  if (state === undefined || isConnectionFailure(state)) return new ConnectionError(error, server);
+  return new StatementError(error, table);
 }
 
 /** Returns the `TypeError`, `ReferenceError` or `RangeError` that an error wraps: a bug, not a database error. */
@@ -273,14 +308,6 @@ export function safeError(error: unknown): unknown {
   return sqlState(error) === undefined ? error : storeError(error, '');
 }
 
-/** Whether an error concerns the whole connection: network, log-in, shutdown, resources, internal errors. */
-export function isConnectionFailure(state: string): boolean {
-  return !isSqlState(state) || /^(08|28|3D|53|57|58|XX)/.test(state);
-}
-
-/** The server is read-only: the primary has moved. */
-export const READ_ONLY = '25006';
-
 /**
  * Whether a connection has failed, or leads to a server that is shutting down or has become read-only. The
  * next one may lead to the new primary.
@@ -290,11 +317,6 @@ export function isUnusable(error: unknown): boolean {
   return (
     state === undefined || !isSqlState(state) || state === READ_ONLY || /^(08|57P)/.test(state)
   );
-}
-
-/** Whether a code is an SQLSTATE (`23505`, `P0001`, `XX000`) and not one of Node's that looks like it (`EPIPE`). */
-function isSqlState(code: string): boolean {
-  return /^([0-9]|F0|HV|P0|XX)[0-9A-Z]+$/.test(code) && code.length === 5;
 }
 
 function safeCause(error: unknown): SafeCause {

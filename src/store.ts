@@ -5,7 +5,6 @@
  */
 import type { Request } from 'express';
 import type { Session, SessionData } from 'express-session';
-import type { TableCalls } from './batching/batcher.js';
 import type { Deadline } from './batching/deadlines.js';
 import { nameIn, openerFor, type Source } from './drivers/detect.js';
 import { InvalidSidError, invalidValue } from './errors.js';
@@ -22,6 +21,7 @@ import { idOfAny, isId } from './session/id.js';
 import {
   allIds,
   allSessions,
+  type List,
   type ListOptions,
   listSessions,
   type StoredSession,
@@ -78,11 +78,6 @@ export class DrizzleStore extends TypedStore {
       (event, id) => this.#announce(event, id, true),
       (message) => this.#runtime.log(message),
     );
-    if (opener.inMemory && process.env.NODE_ENV === 'production') {
-      process.emitWarning(
-        'connect-drizzle: this store is in memory; its sessions end with the process',
-      );
-    }
   }
 
   /**
@@ -166,24 +161,24 @@ export class DrizzleStore extends TypedStore {
   ): void;
   override all(): Promise<Record<string, SessionData>>;
   override all(callback?: Callback<Record<string, SessionData>>) {
-    const list = ({ statements }: Opened) => allSessions(statements.list, this.#sessions.loader);
-    return this.#replies.query(callback, afterWrites(list));
+    const list = afterWrites((...call) => allSessions(...call, this.#sessions.loader));
+    return this.#replies.query(callback, list);
   }
 
   /** Returns the number of live sessions. */
   override length(callback: (error: unknown, length?: number) => void): void;
   override length(): Promise<number>;
   override length(callback?: Callback<number>) {
-    const count = ({ statements }: Opened) => statements.count(Date.now());
-    return this.#replies.query(callback, afterWrites(count));
+    const count = afterWrites(({ statements }, deadline) => statements.count(deadline));
+    return this.#replies.query(callback, count);
   }
 
   /** Deletes all sessions and tombstones. A request in flight cannot bring back the session that it has read. */
   override clear(callback: Callback<void>): void;
   override clear(): Promise<void>;
   override clear(callback?: Callback<void>) {
-    const clear = (opened: Opened) => this.#sessions.revoker.clear(opened);
-    return this.#replies.query(callback, afterWrites(clear));
+    const clear = afterWrites((...call) => this.#sessions.revoker.clear(...call));
+    return this.#replies.query(callback, clear);
   }
 
   /** express-session calls this to create a request's `Session` from what `get` returned. */
@@ -218,8 +213,8 @@ export class DrizzleStore extends TypedStore {
    *   a visitor who is not logged in must not see everybody's sessions
    */
   sessions(options: ListOptions = {}): AsyncGenerator<StoredSession, void, undefined> {
-    const list: TableCalls['list'] = (page) => {
-      const read = ({ statements }: Opened) => statements.list(page);
+    const list: List = (page) => {
+      const read = ({ statements }: Opened, deadline: Deadline) => statements.list(deadline, page);
       return this.#replies.perform(page.after === '' ? afterWrites(read) : read);
     };
     return listSessions(list, this.#sessions.loader, this.#settings, options);
@@ -229,8 +224,7 @@ export class DrizzleStore extends TypedStore {
   ids(callback: (error: unknown, ids?: string[]) => void): void;
   ids(): Promise<string[]>;
   ids(callback?: Callback<string[]>) {
-    const list = ({ statements }: Opened) => allIds(statements.listIds);
-    return this.#replies.query(callback, afterWrites(list));
+    return this.#replies.query(callback, afterWrites(allIds));
   }
 
   /**
@@ -270,7 +264,9 @@ export class DrizzleStore extends TypedStore {
       const user = userIdToFind(this.#settings, userId);
       const exceptId = except === undefined ? undefined : idOfAny(except);
       if (exceptId === '') throw invalidValue('except', 'a sid', except);
-      return afterWrites((opened) => this.#sessions.revoker.endUser(user, exceptId, opened));
+      return afterWrites((opened, deadline) =>
+        this.#sessions.revoker.endUser(user, exceptId, opened, deadline),
+      );
     });
   }
 
@@ -297,7 +293,8 @@ export class DrizzleStore extends TypedStore {
    * @throws {DriverMissingError} (`ERR_DRIVER_MISSING`) if the package of the source's driver is not installed
    */
   ready(): Promise<void> {
-    return this.#replies.startup(this.#replies.perform(({ statements }) => statements.probe()));
+    const probe = this.#replies.perform(({ statements }, deadline) => statements.probe(deadline));
+    return this.#replies.startup(probe);
   }
 
   /** Returns counts since the store was created. */
@@ -332,7 +329,7 @@ export class DrizzleStore extends TypedStore {
         const save = prepare();
         return (opened, deadline) =>
           traced<SaveResult | undefined>({ operation, id }, () =>
-            this.#sessions.revoker.afterSave(id, save(opened, deadline), opened),
+            this.#sessions.revoker.afterSave(id, save(opened, deadline), opened, deadline),
           );
       },
       (result) => {

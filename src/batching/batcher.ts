@@ -4,10 +4,8 @@
  * @module
  */
 
-import type { Connection, Driver } from '../drivers/driver.js';
-import { StoreTimeoutError } from '../errors.js';
+import type { AcquireOptions, Connection, Driver } from '../drivers/driver.js';
 import type { RowStatement, Statements } from '../queries/contract.js';
-import { monotonicMs } from '../util/clock.js';
 import { traced, tracing } from '../util/tracing.js';
 import {
   BatchedCalls,
@@ -17,7 +15,7 @@ import {
   pause,
   type Send,
 } from './call-queue.js';
-import type { Deadlines } from './deadlines.js';
+import type { Deadline, Deadlines } from './deadlines.js';
 import { runDirect } from './direct.js';
 import { Lanes } from './lanes.js';
 
@@ -45,6 +43,12 @@ export interface BatchedOptions<Row, Result, Settled extends Result> {
   /** @default 256 */
   readonly maxRows?: number;
 }
+
+/** A statement that concerns no single row. It fails with a {@link StoreTimeoutError} at the deadline of its call. */
+export type TableCall<Args extends readonly unknown[], Result> = (
+  deadline: Deadline,
+  ...args: Args
+) => Promise<Result>;
 
 export class Batcher {
   readonly stats: BatchStats = { statements: 0, rows: 0, largestBatch: 0, retries: 0 };
@@ -93,42 +97,44 @@ export class Batcher {
     return (row, deadline, onEnd) => calls.send(row, deadline, onEnd);
   }
 
-  /** Returns a function that sends a statement for its caller alone. It waits for a lane, and no longer than `timeout`. */
+  /** Returns a function that sends a statement for its caller alone. It waits for a lane. */
   alone<Args extends readonly unknown[], Result>(
     name: string,
     kind: LaneKind,
     statement: (on: Connection, ...args: Args) => Promise<Result>,
-  ): (...args: Args) => Promise<Result> {
+  ): TableCall<Args, Result> {
     const each: RowStatement<Args, Result> = (on, calls) =>
       Promise.all(calls.map((args) => statement(on, ...args)));
     const send = this.batched(name, kind, each, { maxRows: 1 });
-    return (...args) => this.#settings.deadlines.within((deadline) => send(args, deadline));
+    return (deadline, ...args) => send(args, deadline);
   }
 
   /** Returns a function that runs a statement on a connection of its own, past the lanes. */
   direct<Args extends readonly unknown[], Result>(
     statement: (on: Connection, ...args: Args) => Promise<Result>,
-  ): (...args: Args) => Promise<Result> {
-    const { driver, deadlines, explain } = this.#settings;
-    return (...args) =>
-      runDirect(driver, deadlines, (on) => statement(on, ...args)).catch(async (error) => {
-        throw await explain(error);
-      });
+    options?: AcquireOptions,
+  ): TableCall<Args, Result> {
+    const { driver, explain } = this.#settings;
+    return async (deadline, ...args) => {
+      try {
+        return await runDirect(driver, deadline, (on) => statement(on, ...args), options);
+      } catch (error) {
+        throw await deadline.waitFor(explain(error));
+      }
+    };
   }
 
   /** Sends a statement again, after a pause that holds no lane, while another transaction holds its rows. */
   async untilFree<Result>(
+    deadline: Deadline,
     send: () => Promise<Result>,
     isSettled: (result: Result) => boolean,
   ): Promise<Result> {
-    const { seconds } = this.#settings.deadlines;
-    const deadlineMs = monotonicMs() + seconds * 1000;
     for (let tries = 0; ; tries += 1) {
       const result = await send();
       if (isSettled(result)) return result;
-      if (monotonicMs() > deadlineMs) throw new StoreTimeoutError(seconds);
       this.stats.retries += 1;
-      await pause(tries);
+      await deadline.waitFor(pause(tries));
     }
   }
 
@@ -156,7 +162,14 @@ export function tableCalls(statements: Statements, batcher: Batcher) {
     count: batcher.alone('count', 'other', count),
     prune: batcher.direct(prune),
     probe: batcher.direct(probe),
-    notify: batcher.direct(notify),
+    // An app that has nothing else to do may end although its store listens.
+    notify: batcher.direct(
+      (on, onSend: () => void, channel: string, payload: string) => {
+        onSend();
+        return notify(on, channel, payload);
+      },
+      { isBackground: true },
+    ),
   };
 }
 

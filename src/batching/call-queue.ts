@@ -12,17 +12,12 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import type { Connection } from '../drivers/driver.js';
-import {
-  isConnectionFailure,
-  isUnusable,
-  READ_ONLY,
-  type StoreTimeoutError,
-  sqlState,
-} from '../errors.js';
+import { isUnusable, type StoreTimeoutError, sqlState } from '../errors.js';
 import type { RowStatement } from '../queries/contract.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { setTimeout } from '../util/clock.js';
 import { asBatch } from '../util/opentelemetry.js';
+import { concernsServer } from '../util/sql-states.js';
 import type { Deadline, Holder } from './deadlines.js';
 import type { CallQueue, Lanes } from './lanes.js';
 
@@ -74,6 +69,8 @@ class Call<Row, Settled> extends AsyncResource implements Holder {
   isOver = false;
   /** Failed alone because of another transaction: from then on it is sent alone, so that no other call waits for it twice. */
   isSuspect = false;
+  /** Whether the same caller has sent other statements before. */
+  readonly #followsOthers: boolean;
 
   constructor(
     readonly row: Row,
@@ -85,6 +82,18 @@ class Call<Row, Settled> extends AsyncResource implements Holder {
     readonly onEnd: ((result?: Settled) => void) | undefined,
   ) {
     super('connect-drizzle');
+    this.#followsOthers = deadline.isSent;
+  }
+
+  sent(): void {
+    this.isSent = true;
+    this.deadline.isSent = true;
+  }
+
+  /** The server has done nothing: the call is to be sent again. */
+  unsent(): void {
+    this.isSent = false;
+    this.deadline.isSent = this.#followsOthers;
   }
 
   succeed(result: Settled): void {
@@ -183,7 +192,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
     lanes.inFlight += calls.length;
     const rows: Row[] = [];
     for (const call of calls) {
-      call.isSent = true;
+      call.sent();
       rows.push(call.row);
     }
     const [first] = calls;
@@ -241,7 +250,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
   /** Sends a call again, in its old place in the order, after a pause that holds no lane. */
   #sendAgain(call: Call<Row, Settled>): void {
     const { stats, lanes } = this.#settings;
-    call.isSent = false;
+    call.unsent();
     if (call.isOver) {
       call.onEnd?.();
       return;
@@ -263,7 +272,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
  * of the server that one row exceeds (54000) counts, too.
  */
 function concernsRows(state: string | undefined): boolean {
-  if (state === undefined || isConnectionFailure(state) || state === READ_ONLY) return false;
+  if (state === undefined || concernsServer(state)) return false;
   return state === '42501' || !state.startsWith('42');
 }
 

@@ -6,7 +6,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { StoreTimeoutError } from '../errors.js';
-import { monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
+import { monotonicMs, setTimeout, socketsRead } from '../util/clock.js';
 
 /** What a call waits in. */
 export interface Holder {
@@ -18,6 +18,8 @@ export interface Holder {
 export class Deadline {
   /** What the call waits in; `undefined` if it waits for nothing. */
   holder: Holder | undefined;
+  /** Whether a statement of the call was sent. */
+  isSent = false;
   /** Set once the deadline has passed. */
   error: StoreTimeoutError | undefined;
   /** @internal The list of all deadlines, oldest first. */
@@ -31,14 +33,17 @@ export class Deadline {
   /** Waits for a promise, but not beyond the deadline; `onGiveUp` runs then. */
   waitFor<T>(promise: Promise<T>, onGiveUp?: () => void): Promise<T> {
     return new Promise((resolve, reject) => {
-      if (this.error !== undefined) reject(this.error);
-      this.holder = {
-        giveUp: (error) => {
-          onGiveUp?.();
-          reject(error);
-        },
+      const giveUp = (error: StoreTimeoutError) => {
+        onGiveUp?.();
+        reject(error);
       };
-      promise.then(resolve, reject);
+      const holder = { giveUp };
+      const settled = () => {
+        if (this.holder === holder) this.holder = undefined;
+      };
+      if (this.error === undefined) this.holder = holder;
+      else giveUp(this.error);
+      promise.finally(settled).then(resolve, reject);
     });
   }
 }
@@ -99,8 +104,8 @@ export class Deadlines {
   #wakeAt(atMs: number): NodeJS.Timeout {
     const ms = Math.max(Math.ceil(atMs - monotonicMs()), 1);
     return this.#context.runInAsyncScope(() =>
-      // If the event loop was blocked, results may already be in the sockets: read them first.
-      setTimeout(() => setImmediate(() => setImmediate(() => this.#wake())), ms).unref(),
+      // If the event loop was blocked, results may already be in the sockets.
+      setTimeout(() => void socketsRead().then(() => this.#wake()), ms).unref(),
     );
   }
 
@@ -113,7 +118,7 @@ export class Deadlines {
         return;
       }
       this.end(first);
-      first.error = new StoreTimeoutError(this.seconds);
+      first.error = new StoreTimeoutError(this.seconds, first.isSent);
       first.holder?.giveUp(first.error);
     }
   }

@@ -3,29 +3,29 @@
  *
  * @module
  */
-import type { Connection, Driver } from '../drivers/driver.js';
+import type { AcquireOptions, Connection, Driver } from '../drivers/driver.js';
 import { isUnusable } from '../errors.js';
-import type { Deadlines } from './deadlines.js';
+import type { Deadline } from './deadlines.js';
 
-/** Runs work on a connection of its own, for at most `timeout`; then closes the connection. */
-export function runDirect<T>(
+/** Runs work on a connection of its own until the deadline; then closes the connection. */
+export async function runDirect<T>(
   driver: Driver,
-  deadlines: Deadlines,
+  deadline: Deadline,
   work: (on: Connection) => Promise<T>,
+  options?: AcquireOptions,
 ): Promise<T> {
-  return deadlines.within(async (deadline) => {
-    const acquiring = driver.acquire(deadline.atMs);
-    const on = await deadline.waitFor(acquiring).catch((error) => {
-      acquiring.then((late) => late.release()).catch(() => {});
-      throw error;
-    });
-    try {
-      return await deadline.waitFor(work(on), () => on.destroy());
-    } catch (error) {
-      if (isUnusable(error)) on.destroy();
-      throw error;
-    } finally {
-      on.release();
-    }
+  const acquiring = driver.acquire(deadline.atMs, options);
+  const on = await deadline.waitFor(acquiring).catch((error) => {
+    acquiring.then((late) => late.release()).catch(() => {});
+    throw error;
   });
+  deadline.isSent = true;
+  try {
+    return await deadline.waitFor(work(on), () => on.destroy());
+  } catch (error) {
+    if (isUnusable(error)) on.destroy();
+    throw error;
+  } finally {
+    on.release();
+  }
 }

@@ -18,6 +18,7 @@ import { slipIn } from './slips.js';
 import { lockFolder, realFolder } from './support/folder-lock.js';
 import { createInFolder } from './support/pglite-folder.js';
 import { guardPool } from './support/pool-errors.js';
+import { serverOfPool, serverOfPostgresJs, serverOfUrl } from './support/server-name.js';
 
 /** A client that Drizzle databases use, and that a store accepts by itself. */
 type ClientSource = PoolSource | PGliteSource | PostgresJsSource;
@@ -88,6 +89,8 @@ export interface Opener {
   readonly embedded: boolean;
   /** The app's Drizzle database, for its `casing`. */
   readonly drizzle: object | undefined;
+  /** The host and port, for error messages; `undefined` for an embedded database. */
+  readonly server: string | undefined;
   /** Keeps a broken connection of the app's pool from ending the process, until the returned function is called. */
   readonly guard?: (report: (error: unknown) => void) => () => void;
   open(settings: OwnPool): Promise<Driver>;
@@ -208,6 +211,7 @@ function poolOpener(pool: PgPool, drizzle: object | undefined): Opener {
     inMemory: false,
     embedded: false,
     drizzle,
+    server: serverOfPool(pool.options),
     guard: (report) => guardPool(pool, report),
     open: async () => nodePostgres(pool, async () => {}),
   };
@@ -219,6 +223,7 @@ function urlOpener(url: string): Opener {
     inMemory: false,
     embedded: false,
     drizzle: undefined,
+    server: serverOfUrl(url),
     open: async ({ timeout, onIdleError }) => {
       const pg = await loadDriver('pg');
       const pool = new pg.Pool({
@@ -238,6 +243,7 @@ function postgresJsOpener(client: PostgresJs, drizzle: object | undefined): Open
     inMemory: false,
     embedded: false,
     drizzle,
+    server: serverOfPostgresJs(client.options),
     open: async () =>
       postgresJs(client, async () => {
         const make = await loadDriver('postgres');
@@ -251,6 +257,7 @@ function pgliteOpener(target: string | Pglite | undefined, drizzle?: object): Op
     inMemory: target === undefined,
     embedded: true,
     drizzle,
+    server: undefined,
     open: async () => {
       if (typeof target === 'object') return pglite(target, async () => {});
       const folder = target === undefined ? undefined : await realFolder(target);

@@ -29,19 +29,33 @@ export interface Connection {
   destroy(): void;
 }
 
+export interface AcquireOptions {
+  /** Once released, the connection does not keep the process alive. */
+  readonly isBackground?: boolean;
+}
+
+export interface TransactionOptions {
+  /** When to give up acquiring a connection. @default never */
+  readonly deadlineMs?: number;
+  /** Gives up the transaction and closes its connection. */
+  readonly signal?: AbortSignal;
+}
+
 export interface Driver {
   /** How many statements can run at once. */
   readonly connections: number;
+  /** Open connections that nothing uses now. */
+  readonly idle: number;
   /**
    * Acquires a connection.
    *
    * @param deadlineMs on the clock of `util/clock.ts`; the promise rejects then, and nothing is left behind
    * @throws {StoreTimeoutError}
    */
-  acquire(deadlineMs: number): Promise<Connection>;
+  acquire(deadlineMs: number, options?: AcquireOptions): Promise<Connection>;
   readonly listen: Listen;
   /** Runs statements in a transaction of its own; rolls it back if `work` fails. */
-  transaction<T>(work: (on: Connection) => Promise<T>): Promise<T>;
+  transaction<T>(work: (on: Connection) => Promise<T>, options?: TransactionOptions): Promise<T>;
   /** Closes only what the store itself opened. */
   close(): Promise<void>;
 }
@@ -57,8 +71,6 @@ export interface ListenHandlers {
 
 /** A connection that listens. */
 export interface Listener {
-  /** Sends a notification on the channel through the listening connection itself. */
-  send(payload: string): Promise<void>;
   /** Closes the connection at once; `onLost` is not called. */
   close(): Promise<void>;
 }

@@ -3,10 +3,13 @@
  *
  * @module
  */
-import { StoreTimeoutError } from '../errors.js';
+import { InAppTransaction, StoreTimeoutError, sqlState } from '../errors.js';
 import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
-import type { Connection, Driver, Listen, Query, Result, Value } from './driver.js';
+import { isPreparedMismatch, PREPARED_TWICE, QUERY_CANCELED } from '../util/sql-states.js';
+import type { AcquireOptions, Connection, Driver, Listen, Query, Result, Value } from './driver.js';
+import { isInTransaction, watchTransactions } from './support/pg-transactions.js';
+import { limited, limitNewClients, withOption } from './support/pool-options.js';
 import { transactionOn } from './support/transaction.js';
 
 type Callback<T> = (error: Error | null | undefined, result: T) => void;
@@ -34,18 +37,24 @@ export interface PgPool {
   ): void;
 }
 
+type Release = (error?: Error | boolean) => void;
+
 /** Results come as the server sends them, whatever type parsers the app has set. */
 const AS_TEXT = { getTypeParser: () => (value: string) => value };
 
 export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
-  const acquire = (deadlineMs: number) => acquired(pool, deadlineMs, false);
   const { max } = pool.options as { max?: unknown };
   return {
     connections: typeof max === 'number' && max >= 1 ? max : 10,
-    acquire,
+    get idle() {
+      return pool.idleCount;
+    },
+    acquire: (deadlineMs, options) => acquired(pool, deadlineMs, options),
     listen: listenOn(pool),
-    transaction: async (work) =>
-      transactionOn(await acquired(pool, Number.POSITIVE_INFINITY, true), work),
+    transaction: async (work, { deadlineMs = Number.POSITIVE_INFINITY, signal } = {}) => {
+      const connection = await acquired(pool, deadlineMs);
+      return transactionOn(connection, work, signal, () => connection.leaveAppTransaction());
+    },
     close,
   };
 }
@@ -58,7 +67,11 @@ const PATIENCE_MS = 100;
  * for good. So a pool without a `connectionTimeoutMillis` has one during the store's own call, and whenever it
  * connects a client while the store waits. The app's calls wait for a free client as long as ever.
  */
-function acquired(pool: PgPool, deadlineMs: number, mayBegin: boolean): Promise<Connection> {
+function acquired(
+  pool: PgPool,
+  deadlineMs: number,
+  options: AcquireOptions = {},
+): Promise<PgConnection> {
   const isIdle = pool.idleCount > pool.waitingCount;
   const startedMs = monotonicMs();
   const limitMs =
@@ -73,11 +86,14 @@ function acquired(pool: PgPool, deadlineMs: number, mayBegin: boolean): Promise<
         if (client !== undefined && isInTransaction(client)) {
           // The app forgot to end it, and its ROLLBACK would undo what the store has acknowledged.
           release(true);
-          resolve(acquired(pool, deadlineMs, mayBegin));
-        } else if (client !== undefined) resolve(new PgConnection(client, release, mayBegin));
-        else if (monotonicMs() < deadlineMs) reject(error);
+          resolve(acquired(pool, deadlineMs, options));
+        } else if (client !== undefined) {
+          const again = () => acquired(pool, deadlineMs, options);
+          const isBackground = options.isBackground === true;
+          resolve(new PgConnection(client, releaseTo(pool, release, isBackground), again));
+        } else if (monotonicMs() < deadlineMs) reject(error);
         // The pool's own error would fail calls that have only just begun to wait.
-        else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000));
+        else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000, false));
       });
     try {
       limited(pool, limitMs, connect);
@@ -89,71 +105,93 @@ function acquired(pool: PgPool, deadlineMs: number, mayBegin: boolean): Promise<
   });
 }
 
-/** Runs something synchronous while the pool has a `connectionTimeoutMillis`, the app's own if there is one. */
-function limited(pool: PgPool, limitMs: number | undefined, work: () => void): void {
-  const options: { connectionTimeoutMillis?: number | undefined } = pool.options;
-  const own = options.connectionTimeoutMillis;
-  options.connectionTimeoutMillis = own || limitMs;
-  try {
-    work();
-  } finally {
-    options.connectionTimeoutMillis = own;
-  }
-}
-
-/** The limit for new clients of a pool, and how many acquires of the store are waiting. */
-const limits = new WeakMap<object, { waiting: number; limitMs: number }>();
-
-/** Limits connecting until the returned function is called: a pool makes new clients when others have been removed. */
-function limitNewClients(pool: PgPool, limitMs: number): () => void {
-  const limit = limits.get(pool) ?? { waiting: 0, limitMs };
-  if (!limits.has(pool)) {
-    limits.set(pool, limit);
-    const newClient = property(pool, 'newClient');
-    if (typeof newClient === 'function') {
-      const value = (...args: unknown[]) =>
-        limited(pool, limit.waiting === 0 ? undefined : limit.limitMs, () => {
-          Reflect.apply(newClient, pool, args);
-        });
-      Object.defineProperty(pool, 'newClient', { value, configurable: true, writable: true });
-    }
-  }
-  // Stores with other timeouts may wait for this pool, too.
-  limit.limitMs = limit.waiting === 0 ? limitMs : Math.max(limit.limitMs, limitMs);
-  limit.waiting += 1;
-  return () => {
-    limit.waiting -= 1;
-  };
+/** `isBackground`: once released, the client keeps the process alive as little as in a pool with `allowExitOnIdle`. */
+function releaseTo(pool: PgPool, release: Release, isBackground: boolean): Release {
+  if (!isBackground) return release;
+  return (error) => withOption(pool, 'allowExitOnIdle', true, () => release(error));
 }
 
 class PgConnection implements Connection {
-  readonly #client: PgClient;
-  #release: ((error?: Error | boolean) => void) | undefined;
+  #client: PgClient;
+  #release: Release | undefined;
+  readonly #acquireAgain: () => Promise<PgConnection>;
+  /** Whether a transaction that is open is the store's own. */
+  #isInOwnTransaction = false;
+  #isDestroyed = false;
 
-  /** `mayBegin`: whether its statements may begin a transaction. */
-  constructor(
-    client: PgClient,
-    release: (error?: Error | boolean) => void,
-    readonly mayBegin: boolean,
-  ) {
+  constructor(client: PgClient, release: Release, acquireAgain: () => Promise<PgConnection>) {
     this.#client = client;
     this.#release = release;
+    this.#acquireAgain = acquireAgain;
+    watchTransactions(client);
     // The statement fails, too. Without a listener, a connection that breaks would end the process.
     client.on('error', ignore);
   }
 
-  run({ text, name }: Query, values: readonly Value[]): Promise<Result> {
+  run(query: Query, values: readonly Value[]): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const config = { text, name, values, rowMode: 'array', types: AS_TEXT };
-      this.#client.query(config, (error, result) => {
-        if (error) reject(error);
-        else if (!this.mayBegin && isInTransaction(this.#client)) {
-          // A BEGIN that the app did not await ran just before. Closing the connection undoes both.
-          this.destroy();
-          reject(new Error('The connection was in a transaction of the app'));
-        } else resolve({ rows: result.rows, rowCount: result.rowCount ?? 0 });
-      });
+      this.#send(query, values, true, resolve, reject);
     });
+  }
+
+  /** Makes sure that no transaction of the app is open; from now on, statements may begin one. */
+  async leaveAppTransaction(): Promise<void> {
+    await this.run({ text: 'select 1', name: undefined }, []);
+    this.#isInOwnTransaction = true;
+  }
+
+  #send(
+    query: Query,
+    values: readonly Value[],
+    mayRetry: boolean,
+    resolve: (result: Result) => void,
+    reject: (error: unknown) => void,
+  ): void {
+    const client = this.#client;
+    const { text, name } = query;
+    const config = { text, name, values, rowMode: 'array', types: AS_TEXT };
+    client.query(config, (error, result) => {
+      if (this.#isInTransactionOfApp(client, error)) {
+        this.#runElsewhere(query, values, mayRetry).then(resolve, reject);
+      } else if (!error) {
+        resolve({ rows: result.rows, rowCount: result.rowCount ?? 0 });
+      } else if (mayRetry && correctPrepared(client, query, error)) {
+        this.#send(query, values, false, resolve, reject);
+      } else {
+        reject(this.#failure(error));
+      }
+    });
+  }
+
+  /** Whether a statement that was just answered ran in a transaction that the app began and did not await. */
+  #isInTransactionOfApp(client: PgClient, error: Error | null | undefined): boolean {
+    if (this.#isInOwnTransaction) return false;
+    return isInTransaction(client) || (error ? sqlState(error) === IN_FAILED_TRANSACTION : false);
+  }
+
+  /** Closing the connection undoes the app's transaction and the statement in it: it can be sent again. */
+  async #runElsewhere(query: Query, values: readonly Value[], mayRetry: boolean): Promise<Result> {
+    const wasDestroyed = this.#isDestroyed;
+    this.#close();
+    if (wasDestroyed || !mayRetry) throw new InAppTransaction();
+    const other = await this.#acquireAgain();
+    this.#client = other.#client;
+    this.#release = other.#release;
+    // Meanwhile its statement has exceeded its time.
+    if (this.#isDestroyed) {
+      this.release();
+      throw new Error('The connection was closed');
+    }
+    return new Promise((resolve, reject) => {
+      this.#send(query, values, false, resolve, reject);
+    });
+  }
+
+  #failure(error: Error): Error {
+    if (error.message !== QUERY_TIMEOUT || sqlState(error) !== undefined) return error;
+    // The statement is still running, and the client would queue others behind it.
+    this.destroy();
+    return Object.assign(error, { code: QUERY_CANCELED });
   }
 
   release(): void {
@@ -165,6 +203,11 @@ class PgConnection implements Connection {
   }
 
   destroy(): void {
+    this.#isDestroyed = true;
+    this.#close();
+  }
+
+  #close(): void {
     const release = this.#release;
     if (release === undefined) return;
     this.#release = undefined;
@@ -174,12 +217,24 @@ class PgConnection implements Connection {
   }
 }
 
-/** Whether a client is in a transaction, or in a failed one. Versions of pg before 8.21 do not tell. */
-function isInTransaction(client: PgClient): boolean {
-  const native = property(client, 'native');
-  if (native !== undefined && !hasMethod(native, 'getTransactionStatus')) return false;
-  const status = client.getTransactionStatus?.();
-  return status === 'T' || status === 'E';
+/** What node-postgres reports if an app's own `query_timeout` passes. */
+const QUERY_TIMEOUT = 'Query read timeout';
+
+const IN_FAILED_TRANSACTION = '25P02';
+
+/**
+ * If the client and the server disagree on whether a statement is prepared, makes the client believe the server.
+ * An app may have sent DISCARD ALL or DEALLOCATE ALL.
+ */
+function correctPrepared(client: PgClient, { name, text }: Query, error: Error): boolean {
+  const state = sqlState(error);
+  if (name === undefined || !isPreparedMismatch(state)) return false;
+  const known =
+    property(client, 'namedQueries') ??
+    property(property(client, 'connection'), 'parsedStatements');
+  if (!isObject(known)) return false;
+  if (state === PREPARED_TWICE) return Reflect.set(known, name, text);
+  return Reflect.deleteProperty(known, name);
 }
 
 function ignore(): void {}
@@ -226,9 +281,6 @@ function listenOn(pool: PgPool): Listen {
       signal.removeEventListener('abort', destroy);
     }
     return {
-      send: async (payload) => {
-        await client.query('select pg_notify($1, $2)', [channel, payload]);
-      },
       close: async () => {
         isOver = true;
         destroy();

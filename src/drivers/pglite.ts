@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { InAppTransaction } from '../errors.js';
 import { unlessAborted } from '../util/abort.js';
 import { hasMethod } from '../util/guards.js';
 import type { Connection, Driver, Listen, Query, Value } from './driver.js';
@@ -23,6 +24,7 @@ interface PgliteQueries {
 /** What the store uses of a PGlite. */
 export interface Pglite extends PgliteQueries {
   transaction<T>(work: (tx: PgliteQueries) => Promise<T>): Promise<T>;
+  isInTransaction?(): boolean;
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>;
 }
 
@@ -31,13 +33,24 @@ const TEXT_OID = 25;
 const AS_TEXT: QueryOptions = { rowMode: 'array', parsers: { [TEXT_OID]: (value) => value } };
 
 export function pglite(client: Pglite, close: () => Promise<void>): Driver {
-  const connection = connectionOf(client);
+  const { run, ...connection } = connectionOf(client);
+  const runOutside: Connection['run'] = async (query, values) => {
+    const result = await run(query, values);
+    // PGlite keeps others out of its own `transaction()`, but not out of a plain BEGIN.
+    if (client.isInTransaction?.()) throw new InAppTransaction();
+    return result;
+  };
   return {
     connections: 1,
+    idle: 0,
     // PGlite queues statements itself.
-    acquire: async () => connection,
+    acquire: async () => ({ ...connection, run: runOutside }),
     listen: listenOn(client),
-    transaction: (work) => client.transaction((tx) => work(connectionOf(tx))),
+    transaction: (work, { signal } = {}) =>
+      client.transaction((tx) => {
+        signal?.throwIfAborted();
+        return work(connectionOf(tx));
+      }),
     close,
   };
 }
@@ -66,9 +79,6 @@ function listenOn(client: Pglite): Listen {
       throw error;
     });
     return {
-      send: async (payload) => {
-        await client.query('select pg_notify($1, $2)', [channel, payload], AS_TEXT);
-      },
       close: async () => {
         isOver = true;
         unlisten().catch(() => {});

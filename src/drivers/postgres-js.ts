@@ -55,7 +55,7 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
       const leftMs = deadlineMs - monotonicMs();
       const giveUp = () => {
         waiting.delete(free);
-        reject(new StoreTimeoutError(leftMs / 1000));
+        reject(new StoreTimeoutError(leftMs / 1000, false));
       };
       const timer = Number.isFinite(leftMs) ? setTimeout(giveUp, leftMs) : undefined;
       const free = () => {
@@ -95,9 +95,14 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
 
   return {
     connections,
+    get idle() {
+      return idle.length;
+    },
     acquire,
     listen: listenWith(sql, load),
-    transaction: async (work) => transactionOn(await acquire(Number.POSITIVE_INFINITY), work),
+    transaction: async (work, { deadlineMs = Number.POSITIVE_INFINITY, signal } = {}) =>
+      // No transaction of the app can be open on a connection that only the store uses.
+      transactionOn(await acquire(deadlineMs), work, signal),
     close: async () => {
       isClosed = true;
       await Promise.all([...open].map((instance) => instance.close()));
@@ -161,7 +166,7 @@ class Instance implements Connection {
 
   async connect(deadlineMs: number): Promise<void> {
     const leftMs = deadlineMs - monotonicMs();
-    const giveUp = () => this.#abort.abort(new StoreTimeoutError(leftMs / 1000));
+    const giveUp = () => this.#abort.abort(new StoreTimeoutError(leftMs / 1000, false));
     const timer = Number.isFinite(leftMs) ? setTimeout(giveUp, leftMs + PATIENCE_MS) : undefined;
     try {
       await this.first('select 1', this.#abort.signal);
@@ -294,9 +299,6 @@ function listenWith(sql: PostgresJs, load: () => Promise<MakePostgres>): Listen 
       throw error;
     }
     return {
-      send: async (payload) => {
-        await instance.run(NOTIFY, [channel, payload]);
-      },
       close: async () => {
         isOver = true;
         instance.destroy();
@@ -304,8 +306,6 @@ function listenWith(sql: PostgresJs, load: () => Promise<MakePostgres>): Listen 
     };
   };
 }
-
-const NOTIFY: Query = { text: 'select pg_notify($1, $2)', name: undefined };
 
 interface SocketOptions {
   readonly host: readonly string[] | string;

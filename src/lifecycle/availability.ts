@@ -8,7 +8,7 @@
  * @module
  */
 import { Deadlines } from '../batching/deadlines.js';
-import { ConnectionError, StoreTimeoutError, sqlState } from '../errors.js';
+import { ConnectionError, StoreTimeoutError } from '../errors.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { pause } from '../util/clock.js';
 
@@ -17,9 +17,6 @@ const BACKOFF: Backoff = { firstMs: 100, longestMs: 2000 };
 
 /** A network that has returned is noticed by the next probe, so no probe waits long for the old one. */
 const PROBE_SECONDS = 5;
-
-/** A statement was canceled, mostly by a `statement_timeout`: the database did answer. */
-const QUERY_CANCELED = '57014';
 
 export interface AvailabilitySettings {
   /** Resolves if the database answers. */
@@ -76,6 +73,5 @@ export class Availability {
 }
 
 function mayBeAway(error: unknown): boolean {
-  if (error instanceof StoreTimeoutError) return true;
-  return error instanceof ConnectionError && sqlState(error) !== QUERY_CANCELED;
+  return error instanceof StoreTimeoutError || error instanceof ConnectionError;
 }

@@ -31,8 +31,6 @@ export interface Opened {
   readonly cache: CachedRows | undefined;
   /** Where changes are announced; `undefined` without `sync`. */
   readonly channel: string | undefined;
-  /** Reads nothing from the table, on a connection of its own. */
-  readonly probe: (deadlines: Deadlines) => Promise<void>;
 }
 
 export interface OpeningParts {
@@ -61,7 +59,7 @@ export class Opening {
   constructor(parts: OpeningParts) {
     this.#parts = parts;
     this.#expected = { ...parts.table, withUser: parts.settings.userId !== undefined };
-    this.#table = new TableGuard(this.#expected);
+    this.#table = new TableGuard(this.#expected, this.#errorOf);
   }
 
   /** What calls can use without asking the database; `undefined` before that. */
@@ -74,7 +72,7 @@ export class Opening {
     this.#opening ??= this.#context
       .runInAsyncScope(() => this.#open())
       .catch((error) => {
-        throw storeError(error, this.#parts.table.label);
+        throw this.#errorOf(error);
       })
       .finally(() => {
         this.#opening = undefined;
@@ -83,23 +81,30 @@ export class Opening {
   }
 
   /** Resolves if the database answers within `deadlines`, which may be shorter than those of calls. */
-  async probe(deadlines: Deadlines): Promise<void> {
-    try {
-      const { probe } =
-        this.opened ?? (await deadlines.within((deadline) => deadline.waitFor(this.open())));
-      await probe(deadlines);
-    } catch (error) {
-      throw storeError(error, this.#parts.table.label);
-    }
+  probe(deadlines: Deadlines): Promise<void> {
+    return deadlines.within(async (deadline) => {
+      const { statements } = this.opened ?? (await deadline.waitFor(this.open()));
+      await statements.probe(deadline);
+    });
   }
 
-  /** Creates the table or brings it up to date. `lockTimeout`: see {@link migrate}. */
-  async migrate(lockTimeout?: number): Promise<void> {
-    try {
+  /**
+   * Creates the table or brings it up to date. Acquiring a connection is limited like any call, the migration itself
+   * only by `signal`. `lockTimeout`: see {@link migrate}.
+   */
+  async migrate(signal: AbortSignal, lockTimeout?: number): Promise<void> {
+    const { deadlines } = this.#parts;
+    const run = async () => {
       const driver = await this.#context.runInAsyncScope(() => this.#connect());
-      await driver.transaction((on) => migrate(on, this.#expected, lockTimeout));
+      await driver.transaction((on) => migrate(on, this.#expected, lockTimeout), {
+        deadlineMs: deadlines.nowPlusTimeout(),
+        signal,
+      });
+    };
+    try {
+      await unlessAborted(run(), signal);
     } catch (error) {
-      throw storeError(error, this.#parts.table.label);
+      throw this.#errorOf(error);
     }
   }
 
@@ -115,6 +120,11 @@ export class Opening {
     const driver = await this.#driver?.catch(() => undefined);
     await driver?.close();
   }
+
+  readonly #errorOf = (error: unknown): Error => {
+    const { table, opener } = this.#parts;
+    return storeError(error, table.label, opener.server);
+  };
 
   async #open(): Promise<Opened> {
     const driver = await this.#connect();
@@ -142,13 +152,18 @@ export class Opening {
     const { opener, settings, deadlines } = this.#parts;
     const mayCreate = (settings.createTableIfMissing || opener.embedded) && !settings.table;
     // A migration that hangs is given up, and the next call tries again.
-    const create = () =>
-      deadlines.within((deadline) => deadline.waitFor(this.migrate(settings.timeout)));
+    const create = () => {
+      const over = new AbortController();
+      return deadlines.within((deadline) =>
+        deadline.waitFor(this.migrate(over.signal, settings.timeout), () => over.abort()),
+      );
+    };
     return this.#table.ensure(this.#on(driver), mayCreate ? create : undefined);
   }
 
   #on(driver: Driver): OnConnection {
-    return (work) => runDirect(driver, this.#parts.deadlines, work);
+    const { deadlines } = this.#parts;
+    return (work) => deadlines.within((deadline) => runDirect(driver, deadline, work));
   }
 
   #channelIn(schemaName = 'public'): string | undefined {
@@ -171,7 +186,7 @@ export class Opening {
       driver,
       lanes,
       deadlines,
-      errorOf: (error) => storeError(error, table.label),
+      errorOf: this.#errorOf,
       explain: (error) => this.#table.explain(error, this.#on(driver)),
     });
     const batched = new BatchedRows(statements, batcher, sealing);
@@ -184,7 +199,6 @@ export class Opening {
       rows: cache ?? batched,
       cache,
       channel,
-      probe: (within) => runDirect(driver, within, statements.probe),
     };
   }
 }

@@ -7,7 +7,7 @@
 import { type Deadline, Deadlines } from '../batching/deadlines.js';
 import type { Sealing } from '../batching/rows.js';
 import type { Opener } from '../drivers/detect.js';
-import { MigrationError, StoreClosedError, safeError, storeError } from '../errors.js';
+import { MigrationError, StoreClosedError, safeError, sqlState, storeError } from '../errors.js';
 import type { Settings } from '../options.js';
 import type { SessionView } from '../queries/view.js';
 import { isId } from '../session/id.js';
@@ -15,6 +15,7 @@ import type { Announcement } from '../sync/channel.js';
 import { Realtime, type SyncSource } from '../sync/realtime.js';
 import { followSignal } from '../util/abort.js';
 import { setImmediate } from '../util/clock.js';
+import { READ_ONLY } from '../util/sql-states.js';
 import { traced } from '../util/tracing.js';
 import { Availability } from './availability.js';
 import { InFlight } from './in-flight.js';
@@ -48,11 +49,13 @@ export class Runtime {
   readonly #onIdleError = (error: unknown) =>
     this.log(
       'An idle connection of the session store failed',
-      storeError(error, this.#parts.table.label),
+      storeError(error, this.#parts.table.label, this.#parts.opener.server),
     );
   /** Guards the app's pool from the start: a connection may break before the first call. */
   readonly #unguard: (() => void) | undefined;
   readonly #closing = new AbortController();
+  /** Aborted when `close()` has waited for migrations long enough. */
+  readonly #migrating = new AbortController();
   readonly #pruning: Promise<void>;
   #letGoOfSignal = () => {};
   #closed: Promise<void> | undefined;
@@ -63,6 +66,11 @@ export class Runtime {
     const { settings, table, opener, sealing } = parts;
     const { signal, pruneSessionInterval: interval, sync } = settings;
     this.#deadlines = new Deadlines(settings.timeout);
+    if (opener.inMemory && process.env.NODE_ENV === 'production') {
+      process.emitWarning(
+        'connect-drizzle: this store is in memory; its sessions end with the process',
+      );
+    }
     this.#unguard = opener.guard?.(this.#onIdleError);
     this.realtime = sync && this.#makeRealtime(sync);
     this.#opening = new Opening({
@@ -152,7 +160,7 @@ export class Runtime {
     const { statements } = this.opened ?? (await this.#openInTime());
     return traced({ operation: 'prune' }, async () => {
       const deleteBatch = async (limit: number) => {
-        const deleted = await statements.prune(limit);
+        const deleted = await this.#deadlines.within((each) => statements.prune(each, limit));
         this.pruned += deleted;
         return deleted;
       };
@@ -160,7 +168,7 @@ export class Runtime {
     });
   }
 
-  /** Creates the table or brings it up to date, however long that takes. */
+  /** Creates the table or brings it up to date, however long that takes, unless the store is closed. */
   migrate(): Promise<void> {
     if (this.#parts.settings.table !== undefined) {
       const message =
@@ -169,7 +177,7 @@ export class Runtime {
     }
     if (this.isClosed) return Promise.reject(new StoreClosedError());
     return this.#inFlight.track(
-      this.#opening.migrate(),
+      this.#opening.migrate(this.#migrating.signal),
       () => {},
       (error) => {
         throw error;
@@ -230,7 +238,21 @@ export class Runtime {
     return {
       channel,
       listen: driver.listen,
-      announce: (payload) => statements.notify(channel, payload),
+      announce: async (payload, onSend) => {
+        const send = () =>
+          this.#deadlines.within((deadline) =>
+            statements.notify(deadline, onSend, channel, payload),
+          );
+        // Each open connection may lead to a primary that has been replaced, and is closed then.
+        for (let { idle } = driver; idle > 0; idle -= 1) {
+          try {
+            return await send();
+          } catch (error) {
+            if (sqlState(error) !== READ_ONLY) throw error;
+          }
+        }
+        return send();
+      },
     };
   }
 
@@ -250,7 +272,11 @@ export class Runtime {
     this.#letGoOfSignal();
     await this.#pruning;
     await this.realtime?.close();
+    // Calls end in time by themselves. A migration may wait for another one, or for a server that is gone.
+    const limit = this.#deadlines.start();
+    limit.holder = { giveUp: () => this.#migrating.abort(new StoreClosedError()) };
     await this.#inFlight.idle();
+    this.#deadlines.end(limit);
     // The callbacks of the last calls run in the next tick.
     await new Promise((resolve) => setImmediate(resolve));
     await this.#opening.close();

@@ -5,13 +5,7 @@
  * @module
  */
 import type { Connection } from '../drivers/driver.js';
-import {
-  StatementError,
-  sqlState,
-  storeError,
-  TableMismatchError,
-  TableMissingError,
-} from '../errors.js';
+import { StatementError, sqlState, TableMismatchError, TableMissingError } from '../errors.js';
 import {
   checkTable,
   type ExpectedTable,
@@ -31,9 +25,12 @@ export class TableGuard {
   /** A table that is dropped while the store is open is not created again. */
   #mayCreate = true;
   readonly #expected: ExpectedTable;
+  readonly #errorOf: (error: unknown) => Error;
 
-  constructor(expected: ExpectedTable) {
+  /** `errorOf`: converts a driver's error. */
+  constructor(expected: ExpectedTable, errorOf: (error: unknown) => Error) {
     this.#expected = expected;
+    this.#errorOf = errorOf;
   }
 
   /**
@@ -58,7 +55,7 @@ export class TableGuard {
   /** Returns the error to report for a failed statement: what is wrong with the table, if that is the cause. */
   async explain(error: unknown, run: OnConnection): Promise<Error> {
     const { label } = this.#expected;
-    const reported = storeError(error, label);
+    const reported = this.#errorOf(error);
     if (!TABLE_CHANGED.has(sqlState(error) ?? '')) return reported;
     const verdict = await this.#check(run).catch(() => undefined);
     switch (verdict?.state) {
@@ -66,7 +63,7 @@ export class TableGuard {
         return reported;
       case 'usable':
         // Something else is missing, such as a table that a trigger of the app uses.
-        return new StatementError(error);
+        return new StatementError(error, label);
       case 'missing':
         return reported instanceof TableMissingError
           ? reported
@@ -84,7 +81,7 @@ export class TableGuard {
 
   async #locate(run: OnConnection): Promise<Located> {
     const verdict = await this.#check(run).catch((error) => {
-      throw storeError(error, this.#expected.label);
+      throw this.#errorOf(error);
     });
     if (verdict.state === 'mismatch') throw mismatchError(verdict);
     return verdict;

@@ -58,12 +58,12 @@ export interface TableStatements {
   readonly list: (on: Connection, page: ListPage) => Promise<readonly ListedRow[]>;
   /** A page of ids of live sessions, ordered. */
   readonly listIds: (on: Connection, page: Omit<ListPage, 'userId'>) => Promise<readonly string[]>;
-  readonly count: (on: Connection, now: number) => Promise<number>;
+  readonly count: (on: Connection) => Promise<number>;
   /** Deletes up to `limit` rows that have expired by the database's clock; returns how many. */
   readonly prune: (on: Connection, limit: number) => Promise<number>;
   /** Fails if there is no usable session table. */
   readonly probe: (on: Connection) => Promise<void>;
-  /** Sends a notification. */
+  /** Sends a notification. Fails on a server that is read-only, like a write (25006). */
   readonly notify: (on: Connection, channel: string, payload: string) => Promise<void>;
 }
 

@@ -19,6 +19,7 @@ import {
   type SQL,
   sql,
 } from 'drizzle-orm';
+import { READ_ONLY } from '../util/sql-states.js';
 import { db, statement } from './compile.js';
 import type { Ended, TableStatements } from './contract.js';
 import { type Fragments, type StatementSettings, skipLocked } from './fragments.js';
@@ -180,12 +181,13 @@ export function tableStatements(settings: StatementSettings, f: Fragments): Tabl
   );
 
   // Once the notification queue has been full, Postgres refuses every notification until
-  // `pg_notification_queue_usage()` is called, even after all listeners have caught up.
+  // `pg_notification_queue_usage()` is called, even after all listeners have caught up. A server that is read-only
+  // may be an old primary: it sends notifications, but hears of no change on the new one.
   const send = statement('notify', prepared, ['channel', 'payload'], (p) =>
     db
       .select({ sent: notify(p.channel, p.payload).as('sent') })
       .from(sql`(values (pg_notification_queue_usage())) as queue (usage)`)
-      .where(sql`usage >= 0`),
+      .where(sql`usage >= 0 and current_setting('transaction_read_only') = 'off'`),
   );
 
   return {
@@ -203,15 +205,24 @@ export function tableStatements(settings: StatementSettings, f: Fragments): Tabl
     },
     listIds: async (on, { after, limit, now: at }) =>
       (await listIds(on, { after, limit: String(limit), now: String(at) })).map(({ id }) => id),
-    count: async (on, at) => numberIn(await countLive(on, { now: String(at) })),
+    count: async (on) => numberIn(await countLive(on, { now: String(Date.now()) })),
     prune: async (on, limit) => numberIn(await prune(on, { limit: String(limit) })),
     probe: async (on) => {
       await probe(on, {});
     },
     notify: async (on, channel, payload) => {
-      await send(on, { channel, payload });
+      const [sent] = await send(on, { channel, payload });
+      if (sent === undefined) throw new ServerReadOnly();
     },
   };
+}
+
+/** What a write fails with. */
+class ServerReadOnly extends Error {
+  readonly code = READ_ONLY;
+  constructor() {
+    super('The server is read-only');
+  }
 }
 
 function numberIn([row]: readonly { readonly count: string }[]): number {

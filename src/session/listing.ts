@@ -6,8 +6,10 @@
  */
 import type { SessionData } from 'express-session';
 import type { TableCalls } from '../batching/batcher.js';
+import type { Deadline } from '../batching/deadlines.js';
 import { InvalidArgumentError, invalidValue } from '../errors.js';
 import type { Settings, UserId } from '../options.js';
+import type { ListPage } from '../queries/contract.js';
 import type { ListedRow } from '../queries/wire.js';
 import type { Loader } from './load.js';
 import { userIdToFind } from './user.js';
@@ -33,7 +35,8 @@ export interface ListOptions {
   limit?: number;
 }
 
-type List = TableCalls['list'];
+/** Reads a page, within the time of a call. */
+export type List = (page: ListPage) => Promise<readonly ListedRow[]>;
 
 /** @internal Yields live sessions. Leaves out and reports those that cannot be read. */
 export async function* listSessions(
@@ -70,9 +73,11 @@ export async function* listSessions(
 
 /** @internal Returns all live sessions by id. Leaves out and reports those that cannot be read. */
 export async function allSessions(
-  list: List,
+  { statements }: { readonly statements: Pick<TableCalls, 'list'> },
+  deadline: Deadline,
   loader: Loader,
 ): Promise<Record<string, SessionData>> {
+  const list: List = (page) => statements.list(deadline, page);
   const all: Record<string, SessionData> = Object.create(null);
   for await (const row of readableRows(list, loader, undefined, PAGE_ROWS)) {
     const session = loader.sessionOf(row);
@@ -82,10 +87,17 @@ export async function allSessions(
 }
 
 /** @internal Returns the ids of all live sessions. */
-export async function allIds(listIds: TableCalls['listIds']): Promise<string[]> {
+export async function allIds(
+  { statements }: { readonly statements: Pick<TableCalls, 'listIds'> },
+  deadline: Deadline,
+): Promise<string[]> {
   const ids: string[] = [];
   for (;;) {
-    const page = await listIds({ after: ids.at(-1) ?? '', limit: ID_PAGE_ROWS, now: Date.now() });
+    const page = await statements.listIds(deadline, {
+      after: ids.at(-1) ?? '',
+      limit: ID_PAGE_ROWS,
+      now: Date.now(),
+    });
     if (page.length === 0) return ids;
     ids.push(...page);
   }

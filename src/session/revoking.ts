@@ -36,13 +36,19 @@ export class Revoker {
   }
 
   /** Ends a user's sessions except the one with the id `except`. Returns the number of live sessions ended. */
-  endUser(userId: string, except: string | undefined, opened: Opened): Promise<number> {
-    return this.#endAll(() => opened.statements.endUser(userId, except ?? ''), opened);
+  endUser(
+    userId: string,
+    except: string | undefined,
+    opened: Opened,
+    deadline: Deadline,
+  ): Promise<number> {
+    const { statements } = opened;
+    return this.#endAll(() => statements.endUser(deadline, userId, except ?? ''), opened, deadline);
   }
 
   /** Deletes all rows, tombstones included. */
-  async clear(opened: Opened): Promise<void> {
-    await this.#endAll(() => opened.statements.clear(), opened);
+  async clear(opened: Opened, deadline: Deadline): Promise<void> {
+    await this.#endAll(() => opened.statements.clear(deadline), opened, deadline);
   }
 
   /** Runs {@link limit} after a save if there is a limit. */
@@ -50,29 +56,41 @@ export class Revoker {
     id: string,
     saving: Promise<SaveResult>,
     opened: Opened,
+    deadline: Deadline,
   ): Promise<SaveResult | undefined> {
     return this.#maxPerUser === undefined
       ? saving
-      : saving.then((result) => this.limit(id, result, opened));
+      : saving.then((result) => this.limit(id, result, opened, deadline));
   }
 
   /**
    * Announces a save that has committed. If the session gained a user, ends the oldest of the user's sessions beyond
    * `maxSessionsPerUser`, but never this one.
    */
-  async limit(id: string, { changed, gainedUser }: SaveResult, opened: Opened): Promise<undefined> {
+  async limit(
+    id: string,
+    { changed, gainedUser }: SaveResult,
+    opened: Opened,
+    deadline: Deadline,
+  ): Promise<undefined> {
     if (changed) this.#announce('change', id);
     const most = this.#maxPerUser;
     if (gainedUser === null || most === undefined) return;
     const { endBeyond } = opened.statements;
-    await this.#endAll(() => endBeyond(gainedUser, id, most, Date.now()), opened);
+    const end = () => endBeyond(deadline, gainedUser, id, most, Date.now());
+    await this.#endAll(end, opened, deadline);
   }
 
   /** Repeats a statement that ends some sessions at a time until none are left. Returns how many were ended. */
-  async #endAll(statement: () => Promise<Ended>, { rows, batcher }: Opened): Promise<number> {
+  async #endAll(
+    statement: () => Promise<Ended>,
+    { rows, batcher }: Opened,
+    deadline: Deadline,
+  ): Promise<number> {
     let count = 0;
     for (;;) {
       const { ended, busy } = await batcher.untilFree(
+        deadline,
         statement,
         (result) => result.ended.length > 0 || !result.busy,
       );

@@ -53,7 +53,7 @@ export async function updateSession(
   if (saved === undefined || changed === undefined) return undefined;
   const { userId } = saved.row;
   const gainedUser = userId === userBefore ? null : userId;
-  await revoker.limit(id, { changed: true, gainedUser }, opened);
+  await revoker.limit(id, { changed: true, gainedUser }, opened, deadline);
   saver.loaded(changed, saved.row);
   return changed;
 }

@@ -6,19 +6,21 @@
  * committed before it was *sent* has been heard. That is the lease: while the newest heartbeat that came
  * back was sent less than `heartbeat` seconds ago, no change older than that is unknown here.
  *
- * The first heartbeat of each connection goes through the store's own statements, like the
- * announcements, and no other is sent before it came back. Sent through the listening connection, it
- * would come back even behind a transaction pooler, which drops the notifications of other connections,
- * and even from the wrong database.
+ * Heartbeats take the same way as the announcements, through the store's own statements. Sent through the
+ * listening connection, they would come back even if that leads elsewhere than the writes: to another
+ * database, to a primary that has been replaced, or through a transaction pooler, which drops the
+ * notifications of other connections.
  *
  * @module
  */
 import type { Listen, Listener } from '../drivers/driver.js';
-import { StoreTimeoutError } from '../errors.js';
+import { StoreTimeoutError, sqlState } from '../errors.js';
 import { unlessAborted } from '../util/abort.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
-import { agingMs, clearTimeout, pause, setTimeout } from '../util/clock.js';
-import { type Announcement, heartbeat, isAnnouncement, newSender, readMessage } from './channel.js';
+import { agingMs, clearTimeout, pause, setTimeout, socketsRead } from '../util/clock.js';
+import { READ_ONLY } from '../util/sql-states.js';
+import { type Announcement, isAnnouncement, newSender, readMessage } from './channel.js';
+import { type Announce, Heartbeats } from './heartbeats.js';
 
 export interface RealtimeSettings {
   /** Seconds. */
@@ -35,7 +37,7 @@ export interface RealtimeSettings {
 export interface SyncSource {
   readonly channel: string;
   readonly listen: Listen;
-  readonly announce: (payload: string) => Promise<void>;
+  readonly announce: Announce;
 }
 
 /** Heartbeats within one lease: one may be late. */
@@ -110,27 +112,17 @@ export class Realtime {
     this.#over = over;
     const { signal } = over;
     const end = () => over.abort();
-    const sentAtMs = new Map<string, number>();
+    const beats = new Heartbeats(this.sender, announce);
     let listener: Listener | undefined;
-    let wasUp = false;
-    let isAnnounced = false;
-    /** Whether the last heartbeat is still being sent: no second one is queued behind it. */
-    let isSending = false;
-    const beat = async (number: number, send: (payload: string) => Promise<void>) => {
-      isSending = true;
-      sentAtMs.set(String(number), agingMs());
-      await send(heartbeat(this.sender, number));
-      isSending = false;
-    };
     const onMessage = (payload: string) => {
       const message = signal.aborted ? undefined : readMessage(payload);
       if (message === undefined) return;
       const isOwn = message.sender === this.sender;
       if (isAnnouncement(message)) this.#settings.onMessage(message, isOwn);
-      else if (isOwn) this.#renew(sentAtMs, message.body);
+      else if (isOwn) this.#renew(beats.cameBack(message.body));
     };
     const limit = setTimeout(() => {
-      over.abort(new StoreTimeoutError(CONNECT_TIMEOUT_MS / 1000));
+      over.abort(new StoreTimeoutError(CONNECT_TIMEOUT_MS / 1000, false));
     }, CONNECT_TIMEOUT_MS);
     limit.unref();
     try {
@@ -138,23 +130,22 @@ export class Realtime {
       clearTimeout(limit);
       // A statement that was sent before may have missed a notification.
       this.epoch += 1;
-      // Heartbeats are not awaited: a half-open connection accepts the bytes and never responds.
-      beat(1, announce).then(
-        () => (isAnnounced = true),
-        (error) => {
-          if (!signal.aborted) this.#settings.onError('Announcing session changes failed', error);
+      while (!signal.aborted) {
+        // Not awaited: a half-open connection accepts the bytes and never responds.
+        beats.send().catch((error) => {
+          // A single broken connection of the pool is no reason to stop listening.
+          if (beats.everCameBack && sqlState(error) !== READ_ONLY) return;
+          if (!signal.aborted) this.#failedToAnnounce(error);
           end();
-        },
-      );
-      for (let number = 2; !signal.aborted; number += 1) {
+        });
         await pause((lease * 1000) / BEATS_PER_LEASE, signal);
-        wasUp ||= this.state === 'up';
         if (signal.aborted) break;
-        if (number > BEATS_PER_LEASE && !this.holdsAt(agingMs())) {
-          if (isAnnounced && !wasUp) this.#warnOfPooler();
-          break;
-        }
-        if (wasUp && !isSending) beat(number, listener.send).catch(end);
+        // If the event loop was blocked, a heartbeat may be in the socket.
+        await unlessAborted(socketsRead(), signal).catch(() => {});
+        if (signal.aborted || !beats.isOverdueAt(agingMs() - lease * 1000)) continue;
+        if (beats.failure !== undefined) this.#failedToAnnounce(beats.failure);
+        else if (beats.wasSent && !beats.everCameBack) this.#warnOfPooler();
+        break;
       }
     } finally {
       clearTimeout(limit);
@@ -162,14 +153,13 @@ export class Realtime {
       this.#lose();
       await listener?.close().catch(() => {});
     }
-    return wasUp;
+    return beats.everCameBack;
   }
 
-  #renew(sentAtMs: Map<string, number>, number: string): void {
-    const at = sentAtMs.get(number);
-    if (at === undefined) return;
-    sentAtMs.delete(number);
-    this.#leaseStartMs = at;
+  /** `sentAtMs`: when the heartbeat that came back was sent. */
+  #renew(sentAtMs: number | undefined): void {
+    if (sentAtMs === undefined) return;
+    this.#leaseStartMs = sentAtMs;
     if (this.state === 'up') return;
     this.state = 'up';
     this.#settings.onState('up');
@@ -181,6 +171,10 @@ export class Realtime {
     if (this.state === 'down') return;
     this.state = 'down';
     this.#settings.onState('down');
+  }
+
+  #failedToAnnounce(error: unknown): void {
+    this.#settings.onError('Announcing session changes failed', error);
   }
 
   #warnOfPooler(): void {

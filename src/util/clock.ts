@@ -44,6 +44,16 @@ export function agingMs(): number {
   return monotonic + suspendedMs;
 }
 
+/**
+ * Waits until what is in the sockets has been read. A timer that is late, because the event loop was blocked, runs
+ * before that.
+ */
+export function socketsRead(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(() => setImmediate(resolve));
+  });
+}
+
 /** Waits for a time, or until the signal is aborted. Does not keep the process alive. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   const delayMs = Math.min(ms, LONGEST_DELAY_MS);

@@ -1,0 +1,36 @@
+import { hasMethod, property } from '../../util/guards.js';
+
+/** A client of node-postgres. */
+interface Client {
+  getTransactionStatus?(): unknown;
+}
+
+/** The transaction status of clients of pg before 8.21, which do not tell it, as the server last reported it. */
+const statuses = new WeakMap<object, unknown>();
+
+export function watchTransactions(client: Client): void {
+  if (client.getTransactionStatus !== undefined || statuses.has(client)) return;
+  const connection = property(client, 'connection');
+  if (!isPrependable(connection)) return;
+  statuses.set(client, undefined);
+  // Before the client's own listener, which calls back.
+  connection.prependListener('readyForQuery', (message) => {
+    statuses.set(client, property(message, 'status'));
+  });
+}
+
+interface Prependable {
+  prependListener(event: string, listener: (message: unknown) => void): unknown;
+}
+
+function isPrependable(value: unknown): value is Prependable {
+  return hasMethod(value, 'prependListener');
+}
+
+/** Whether a client is in a transaction, or in a failed one. */
+export function isInTransaction(client: Client): boolean {
+  const native = property(client, 'native');
+  if (native !== undefined && !hasMethod(native, 'getTransactionStatus')) return false;
+  const status = client.getTransactionStatus?.() ?? statuses.get(client);
+  return status === 'T' || status === 'E';
+}

@@ -1,0 +1,79 @@
+/**
+ * What SQLSTATEs, and Node's codes for connections, mean: in plain words, and for the store.
+ *
+ * @module
+ */
+
+/** Whether an error concerns the whole connection: network, log-in, too many connections, shutdown, internal errors. */
+export function isConnectionFailure(state: string): boolean {
+  return !isSqlState(state) || /^(08|28|3D|53300|57P|58|XX)/.test(state);
+}
+
+/** Whether an error concerns the server as a whole, not the rows of a statement: also disk full, a time limit … */
+export function concernsServer(state: string): boolean {
+  return isConnectionFailure(state) || isPreparedMismatch(state) || /^(25|53|57)/.test(state);
+}
+
+export const NO_PERMISSION = '42501';
+
+/** A statement was cancelled, by an app's own time limit for example. */
+export const QUERY_CANCELED = '57014';
+
+/** A statement with this name is already prepared on the server. */
+export const PREPARED_TWICE = '42P05';
+
+/** Whether a client and its server disagree on which statements are prepared. */
+export function isPreparedMismatch(state: string | undefined): boolean {
+  return state === '26000' || state === PREPARED_TWICE;
+}
+
+/** Ran in a transaction of the app. */
+export const IN_TRANSACTION = '25001';
+
+/** The server is read-only: the primary has moved. */
+export const READ_ONLY = '25006';
+
+/** Why a connection or a statement failed, by SQLSTATE or its first two characters, or by Node's code. */
+const REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nothing accepts connections there',
+  ECONNRESET: 'it was closed by the other side',
+  EPIPE: 'it was closed by the other side',
+  CONNECTION_CLOSED: 'it was closed by the other side',
+  ETIMEDOUT: 'the server did not answer',
+  EHOSTUNREACH: 'the network does not reach the host',
+  ENETUNREACH: 'the network does not reach the host',
+  ENOTFOUND: 'the host name is unknown',
+  EAI_AGAIN: 'the host name could not be looked up',
+  25001: 'the connection is in a transaction of the app, which may undo the statement',
+  25006: 'the server is read-only, such as a standby or a primary that has been replaced',
+  '25P02': 'the connection is in a failed transaction of the app',
+  26000:
+    'a prepared statement is missing. With a pooler in between, pass preparedStatements: false',
+  28: 'the user or the password was refused',
+  '3D000': 'the database does not exist',
+  '42P05':
+    'a prepared statement already exists. With a pooler in between, pass preparedStatements: false',
+  53100: 'the disk of the server is full',
+  53200: 'the server is out of memory',
+  53300: 'the server has too many connections. Use smaller pools or raise max_connections',
+  57014:
+    "it was cancelled, by a statement_timeout or query_timeout that is not the store's, or by an administrator",
+  '57P01': 'the server is shutting down, or an administrator closed the connection',
+  '57P02': 'the server has crashed and is restarting',
+  '57P03': 'the server is starting up, shutting down or in recovery',
+};
+
+export function reasonOf(state: string | undefined): string | undefined {
+  return state === undefined ? undefined : (REASONS[state] ?? REASONS[state.slice(0, 2)]);
+}
+
+/** Returns the end of a message: the reason, if there is one, and the code. */
+export function explained(reason: string | undefined, code: string | undefined): string {
+  if (code === undefined) return '';
+  return reason === undefined ? ` (${code})` : `: ${reason} (${code})`;
+}
+
+/** Whether a code is an SQLSTATE (`23505`, `P0001`, `XX000`) and not one of Node's that looks like it (`EPIPE`). */
+export function isSqlState(code: string): boolean {
+  return /^([0-9]|F0|HV|P0|XX)[0-9A-Z]+$/.test(code) && code.length === 5;
+}
