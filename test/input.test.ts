@@ -1180,7 +1180,9 @@ describe('an error of the database', () => {
     const error: unknown = await store.get('sid').catch((reason) => reason);
     expect(error).toMatchObject({
       code: 'ERR_CONNECTION',
-      message: `The connection to the database failed: ${says}`,
+      message: expect.stringContaining(
+        `The connection to the database at ${url.host} failed: ${says} (`,
+      ),
       cause: { code: expect.stringMatching(code) },
     });
   });
