@@ -1,0 +1,145 @@
+import { DrizzleStore, type Source, StatementError } from 'connect-drizzle';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { pgbouncer, startPgbouncer } from '../support/pgbouncer.js';
+import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
+import { contentOf, sessionWith } from '../support/sessions.js';
+import { causeCode } from '../support/statements.js';
+
+let database: ReusedDatabase;
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  await database.clear();
+});
+
+afterAll(() => database.drop());
+
+const drivers: [string, (url: string) => Source][] = [
+  ['node-postgres', (url) => database.pool({ connectionString: url, max: 1 })],
+  [
+    'postgres-js',
+    (url) => {
+      const sql = postgres(url, { max: 1, onnotice: () => {} });
+      ends.push(() => sql.end());
+      return sql;
+    },
+  ],
+  ['a URL', (url) => url],
+];
+
+function storeOn(source: Source): DrizzleStore {
+  const store = new DrizzleStore(source, { pruneSessionInterval: false, errorLog: () => {} });
+  ends.push(() => store.close());
+  return store;
+}
+
+/** Prepares what the calls of {@link useAll} use. */
+async function useAll(store: DrizzleStore, n: number): Promise<void> {
+  await store.set('a', sessionWith({ n }));
+  expect(contentOf(await store.get('a'))).toEqual({ n });
+  await store.touch('a', sessionWith({ n }));
+  expect(await store.length()).toBe(1);
+  expect(await store.ids()).toHaveLength(1);
+  await store.ready();
+}
+
+describe('prepared statements that the app has deallocated', () => {
+  test.each(['discard all', 'deallocate all'])(
+    'on its pool, by %s, are prepared again',
+    async (statement) => {
+      const pool = database.pool({ max: 1 });
+      const store = await database.store({}, pool);
+      await useAll(store, 1);
+      await pool.query(statement);
+      await useAll(store, 2);
+      const { rows } = await pool.query('select count(*)::int from pg_prepared_statements');
+      expect(rows[0].count).toBeGreaterThan(3);
+    },
+  );
+
+  test.each(drivers)('within a statement are prepared again on %s', async (_, source) => {
+    await database.store();
+    const store = storeOn(source(database.url));
+    await useAll(store, 1);
+    await database.query(`
+      create function forget() returns trigger language plpgsql as $$ begin
+        deallocate all;
+        return null;
+      end $$;
+      create trigger forget after insert or update on sessions execute function forget();
+    `);
+    for (const n of [2, 3, 4]) await useAll(store, n);
+  });
+
+  test('under the names of others are used as they are', async () => {
+    const store = await database.store({}, database.pool({ max: 1 }));
+    await useAll(store, 1);
+    const pool = database.pool({ max: 1 });
+    const other = await database.store({}, pool);
+    await other.set('b', sessionWith());
+    const { rows } = await pool.query<{ statement: string; name: string }>(
+      `select name, statement from pg_prepared_statements where name like 'connect_drizzle_put%'`,
+    );
+    expect(rows.length).toBeGreaterThan(0);
+    await other.close();
+    const fresh = database.pool({ max: 1 });
+    const third = await database.store({}, fresh);
+    for (const { name, statement } of rows) {
+      await fresh.query(`prepare ${name} as ${statement}`);
+    }
+    await third.set('c', sessionWith({ n: 3 }));
+    expect(contentOf(await third.get('c'))).toEqual({ n: 3 });
+  });
+});
+
+describe('a prepared statement that the server does not know', () => {
+  test.each(drivers.slice(0, 2))(
+    'again and again is an error that names the option, on %s',
+    async (_, source) => {
+      await database.store();
+      await database.query(`
+        create sequence tries;
+        create function refuse() returns trigger language plpgsql as $$ begin
+          perform nextval('tries');
+          raise exception using errcode = '26000', message = 'secret';
+        end $$;
+        create trigger refuse before insert on sessions execute function refuse();
+      `);
+      const store = storeOn(source(database.url));
+      const error: unknown = await store.set('a', sessionWith()).catch((reason) => reason);
+      expect(error).toBeInstanceOf(StatementError);
+      expect(causeCode(error)).toMatch(/^(26000|42P05)$/);
+      expect(String(error)).toContain('preparedStatements: false');
+      expect(String(error)).not.toContain('secret');
+      const [row] = await database.query('select last_value::int as tries from tries');
+      expect(row?.tries).toBeLessThanOrEqual(2);
+      const both = [store.set('b', sessionWith()), store.set('c', sessionWith())];
+      for (const each of both) await expect(each).rejects.toThrow(StatementError);
+    },
+  );
+});
+
+describe.skipIf(pgbouncer === undefined)('behind a pooler of transactions', () => {
+  test('that does not know prepared statements, failures name the option', async () => {
+    await database.store();
+    await using bouncer = await startPgbouncer(database.url, { default_pool_size: 2 });
+    const store = storeOn(database.pool({ connectionString: bouncer.url, max: 4 }));
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 200 }, (_, n) =>
+        n % 3 === 0 ? store.length() : store.update(`sid ${n}`, () => {}),
+      ),
+    );
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') {
+        expect(String(outcome.reason)).toContain('preparedStatements: false');
+      }
+    }
+    await store.close();
+  });
+});
