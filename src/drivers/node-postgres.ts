@@ -8,15 +8,22 @@ import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
 import { isPreparedMismatch, PREPARED_TWICE, QUERY_CANCELED } from '../util/sql-states.js';
 import type { AcquireOptions, Connection, Driver, Listen, Query, Result, Value } from './driver.js';
+import { PgQuery, takesPgQuery } from './support/pg-query.js';
 import { isInTransaction, watchTransactions } from './support/pg-transactions.js';
 import { limited, limitNewClients, withOption } from './support/pool-options.js';
 import { transactionOn } from './support/transaction.js';
 
-type Callback<T> = (error: Error | null | undefined, result: T) => void;
+interface PgResult {
+  readonly rows: readonly (readonly Value[])[];
+  readonly rowCount: number | null;
+}
 
 /** What the store uses of a client. */
 export interface PgClient {
-  query(config: object, done: Callback<{ rows: Value[][]; rowCount: number | null }>): unknown;
+  query(
+    config: object,
+    done?: (error: Error | null | undefined, result?: PgResult) => void,
+  ): unknown;
   getTransactionStatus?(): unknown;
   on(event: string, listener: (...args: never[]) => void): unknown;
   off(event: string, listener: (...args: never[]) => void): unknown;
@@ -148,19 +155,23 @@ class PgConnection implements Connection {
     reject: (error: unknown) => void,
   ): void {
     const client = this.#client;
-    const { text, name } = query;
-    const config = { text, name, values, rowMode: 'array', types: AS_TEXT };
-    client.query(config, (error, result) => {
+    const done = (error: Error | null | undefined, result?: PgResult) => {
       if (this.#isInTransactionOfApp(client, error)) {
         this.#runElsewhere(query, values, mayRetry).then(resolve, reject);
       } else if (!error) {
-        resolve({ rows: result.rows, rowCount: result.rowCount ?? 0 });
+        resolve({ rows: result?.rows ?? [], rowCount: result?.rowCount ?? 0 });
       } else if (mayRetry && correctPrepared(client, query, error)) {
         this.#send(query, values, false, resolve, reject);
       } else {
         reject(this.#failure(error));
       }
-    });
+    };
+    if (takesPgQuery(client, query, values)) {
+      client.query(new PgQuery(query, values, done));
+    } else {
+      const { text, name } = query;
+      client.query({ text, name, values, rowMode: 'array', types: AS_TEXT }, done);
+    }
   }
 
   /** Whether a statement that was just answered ran in a transaction that the app began and did not await. */
