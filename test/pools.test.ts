@@ -144,7 +144,7 @@ describe.each(Object.entries(pools))('a store on %s', (_, open) => {
       (
         await database.query(
           `select from pg_stat_activity
-           where datname = current_database() and (query like 'listen %' or query like '%pg_notify($1, $2)')`,
+           where datname = current_database() and query like 'listen %'`,
         )
       ).length;
     const store = storeOn(pool.source);

@@ -7,7 +7,8 @@ import { InAppTransaction, StoreTimeoutError, sqlState } from '../errors.js';
 import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
 import { isPreparedMismatch, PREPARED_TWICE, QUERY_CANCELED } from '../util/sql-states.js';
-import type { AcquireOptions, Connection, Driver, Listen, Query, Result, Value } from './driver.js';
+import type { AcquireOptions, Connection, Driver, Query, Result, Value } from './driver.js';
+import { destroySocket, listenOn } from './support/pg-listener.js';
 import { PgQuery, takesPgQuery } from './support/pg-query.js';
 import { isInTransaction, watchTransactions } from './support/pg-transactions.js';
 import { limited, limitNewClients, withOption } from './support/pool-options.js';
@@ -249,92 +250,6 @@ function correctPrepared(client: PgClient, { name, text }: Query, error: Error):
 }
 
 function ignore(): void {}
-
-/** Closes a connection without waiting for the server, which may never answer. */
-function destroySocket(client: object): void {
-  const stream = property(property(client, 'connection'), 'stream');
-  if (hasMethod(stream, 'destroy')) stream.destroy();
-}
-
-/** LISTEN on a client of its own, of the pool's own class and with its settings. */
-function listenOn(pool: PgPool): Listen {
-  return async (channel, connectionString, { onMessage, onLost, signal }) => {
-    signal.throwIfAborted();
-    const options = connectionString === undefined ? allOf(pool.options) : { connectionString };
-    const client = newClient(pool, { ...options, keepAlive: true });
-    let isOver = false;
-    const destroy = destroyerOf(client);
-    const lost = () => {
-      if (isOver) return;
-      isOver = true;
-      destroy();
-      onLost();
-    };
-    client.on('error', lost);
-    client.on('end', lost);
-    client.on('notification', (message: { channel: string; payload?: string }) => {
-      if (!isOver && message.channel === channel) onMessage(message.payload ?? '');
-    });
-    signal.addEventListener('abort', destroy, { once: true });
-    try {
-      const connecting = client.connect();
-      // Neither connecting nor listening keeps the process alive.
-      unref(client);
-      await connecting;
-      // TLS has made it another socket.
-      unref(client);
-      await client.query(`listen "${channel}"`);
-    } catch (error) {
-      isOver = true;
-      destroy();
-      throw error;
-    } finally {
-      signal.removeEventListener('abort', destroy);
-    }
-    return {
-      close: async () => {
-        isOver = true;
-        destroy();
-      },
-    };
-  };
-}
-
-/** Returns a function that closes a client at once, however often it is called. */
-function destroyerOf(client: ListeningClient): () => void {
-  let isDestroyed = false;
-  return () => {
-    if (isDestroyed) return;
-    isDestroyed = true;
-    // The socket of a pg.native client is libpq's.
-    if (property(client, 'native') === undefined) destroySocket(client);
-    else client.end().catch(ignore);
-  };
-}
-
-interface ListeningClient {
-  connect(): Promise<unknown>;
-  end(): Promise<unknown>;
-  query(text: string, values?: readonly string[]): Promise<unknown>;
-  on(event: string, listener: (message: never) => void): unknown;
-}
-
-function newClient(pool: PgPool, options: object): ListeningClient {
-  const Client = property(pool, 'Client');
-  if (typeof Client !== 'function') throw new TypeError('This pool has no class of clients');
-  return Reflect.construct(Client, [options]);
-}
-
-/** A copy with the password, which pg-pool makes a property that a spread leaves out. */
-function allOf(options: object): object {
-  const copy: Record<string, unknown> = {};
-  for (const key of Object.getOwnPropertyNames(options)) copy[key] = property(options, key);
-  return copy;
-}
-
-function unref(client: object): void {
-  if (hasMethod(client, 'unref')) client.unref();
-}
 
 export function isPool(client: object): client is PgPool {
   return (
