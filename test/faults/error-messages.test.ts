@@ -1,0 +1,251 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { inspect } from 'node:util';
+import { PGlite } from '@electric-sql/pglite';
+import {
+  ConnectionError,
+  DrizzleStore,
+  type Source,
+  StatementError,
+  StoreTimeoutError,
+} from 'connect-drizzle';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { holdingTable } from '../support/obstacles.js';
+import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
+import { sessionWith } from '../support/sessions.js';
+import { causeCode } from '../support/statements.js';
+
+let database: ReusedDatabase;
+const ends: (() => Promise<unknown>)[] = [];
+const pglite = PGlite.create();
+
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  await database.clear();
+});
+
+afterAll(async () => {
+  await database.drop();
+  await (await pglite).close();
+});
+
+type Open = (url: string) => Source | Promise<Source>;
+
+const clients: [string, Open][] = [
+  ['node-postgres', (url) => database.pool({ connectionString: url })],
+  [
+    'postgres-js',
+    (url) => {
+      const sql = postgres(url, { onnotice: () => {} });
+      ends.push(() => sql.end({ timeout: 0 }));
+      return sql;
+    },
+  ],
+  ['a URL', (url) => url],
+];
+const everySource: [string, Open][] = [...clients, ['PGlite', () => pglite]];
+
+async function storeOn(open: Open, url = database.url): Promise<DrizzleStore> {
+  const store = new DrizzleStore(await open(url), {
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+    errorLog: () => {},
+  });
+  ends.push(() => store.close());
+  return store;
+}
+
+const SECRETS = ['secret-sid', 'secret-content', 'secret-password'];
+
+/** What a `set` of a secret session fails with; it shows nothing of it. */
+async function refusalOf(store: DrizzleStore): Promise<Error> {
+  const error: unknown = await store
+    .set('secret-sid', sessionWith({ key: 'secret-content' }))
+    .catch((reason) => reason);
+  const shown = inspect(error, { depth: null, showHidden: true });
+  for (const secret of SECRETS) expect(shown).not.toContain(secret);
+  if (!(error instanceof Error)) throw new Error('It was not refused');
+  return error;
+}
+
+describe('what the server refuses a statement with is said in plain words', () => {
+  const reasons: [string, typeof StatementError | typeof ConnectionError, string][] = [
+    ['53100', StatementError, 'the disk of the server is full'],
+    ['53200', StatementError, 'the server is out of memory'],
+    ['57014', StatementError, "that is not the store's"],
+    ['25006', StatementError, 'the server is read-only'],
+    ['57P01', ConnectionError, 'the server is shutting down'],
+    ['57P03', ConnectionError, 'the server is starting up, shutting down or in recovery'],
+    ['42501', StatementError, 'lacks a permission on sessions, or on what a trigger'],
+    ['23514', StatementError, 'refused the statement (SQLSTATE 23514)'],
+  ];
+
+  test.each(everySource)('on %s', async (_, open) => {
+    const store = await storeOn(open);
+    await store.clear();
+    const run = async (text: string) =>
+      open === everySource.at(-1)?.[1] ? (await pglite).exec(text) : database.query(text);
+    for (const [code, type, text] of reasons) {
+      await run(`
+        create or replace function refuse() returns trigger language plpgsql as $$ begin
+          raise exception using errcode = '${code}', detail = new.data::text,
+            message = 'permission denied for ' || new.data::text;
+        end $$;
+        create or replace trigger refuse before insert on sessions for each row execute function refuse();
+      `);
+      const error = await refusalOf(store);
+      expect(error).toBeInstanceOf(type);
+      expect(error.message).toContain(text);
+      expect(error.message).toContain(code);
+      expect(causeCode(error)).toBe(code);
+    }
+    await run('drop function refuse cascade');
+  });
+
+  test.each(clients)('a permission names the table that it is for, on %s', async (_, open) => {
+    await database.store();
+    const role = `role_${database.name}`;
+    await database.query(`
+      create role ${role} login password 'secret-password';
+      grant usage on schema public to ${role};
+      grant select, insert, update, delete on sessions to ${role};
+      create table audited ();
+      create function audit() returns trigger language plpgsql as $$ begin
+        insert into audited default values;
+        return new;
+      end $$;
+      create trigger audit before insert on sessions for each row execute function audit();
+    `);
+    ends.push(() => database.query(`drop owned by ${role}; drop role ${role}`));
+    const url = new URL(database.url);
+    url.username = role;
+    url.password = 'secret-password';
+    const error = await refusalOf(await storeOn(open, url.href));
+    expect(error).toBeInstanceOf(StatementError);
+    expect(error.message).toContain('lacks a permission on table audited (SQLSTATE 42501)');
+  });
+});
+
+describe('a connection that fails says where and why', () => {
+  /** A server that refuses every log-in with this SQLSTATE. */
+  async function refusingServer(code: string): Promise<number> {
+    const server = createServer((socket) => {
+      socket.on('error', () => {});
+      socket.once('data', () => {
+        const fields = Buffer.from(`SFATAL\0VFATAL\0C${code}\0Mno\0\0`);
+        const head = Buffer.from('E\0\0\0\0');
+        head.writeInt32BE(fields.length + 4, 1);
+        socket.end(Buffer.concat([head, fields]));
+      });
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    ends.push(async () => server.close());
+    const address = server.address();
+    if (address === null || typeof address === 'string') throw new Error('no port');
+    return address.port;
+  }
+
+  test.each(clients)('with host and port, without the password, on %s', async (_, open) => {
+    const refused: [string, number, string][] = [
+      ['ECONNREFUSED', 1, 'nothing accepts connections there'],
+      ['53300', await refusingServer('53300'), 'the server has too many connections'],
+      ['57P03', await refusingServer('57P03'), 'the server is starting up'],
+    ];
+    for (const [code, port, text] of refused) {
+      const at = `127.0.0.1:${port}`;
+      const error = await refusalOf(
+        await storeOn(open, `postgres://user:secret-password@${at}/database`),
+      );
+      expect(error).toBeInstanceOf(ConnectionError);
+      expect(error.message).toContain(`to the database at ${at} failed: ${text}`);
+      expect(error.message).toContain(`(${code})`);
+    }
+  });
+
+  test('for a pool without a connection string, and for several hosts', async () => {
+    const pool = database.pool({ connectionString: undefined, host: '127.0.0.1', port: 1 });
+    expect(String(await refusalOf(await storeOn(() => pool)))).toContain('at 127.0.0.1:1 failed');
+    const sql = postgres('postgres://127.0.0.1:1,127.0.0.1:2/database');
+    ends.push(() => sql.end({ timeout: 0 }));
+    expect(String(await refusalOf(await storeOn(() => sql)))).toContain(
+      'at 127.0.0.1:1, 127.0.0.1:2 failed',
+    );
+  });
+});
+
+describe("an app's own limit for statements", () => {
+  const limits: [string, Open][] = [
+    ['statement_timeout', () => database.pool({ statement_timeout: 300 })],
+    ['query_timeout', () => database.pool({ query_timeout: 300 })],
+    [
+      'statement_timeout of postgres-js',
+      () => {
+        const connection = { statement_timeout: 300 };
+        const sql = postgres(database.url, { connection, onnotice: () => {} });
+        ends.push(() => sql.end({ timeout: 0 }));
+        return sql;
+      },
+    ],
+  ];
+
+  test.each(limits)(
+    'fails its callers once, and leaves no busy connection: %s',
+    async (_, open) => {
+      await database.store();
+      const store = await storeOn(open);
+      await store.ready();
+      await database.query(`
+      create sequence tries;
+      create function count_tries() returns trigger language plpgsql as $$ begin
+        perform nextval('tries');
+        return null;
+      end $$;
+      create trigger count_tries before insert on sessions
+        for each statement execute function count_tries();
+      create function hold() returns trigger language plpgsql as $$ begin
+        perform pg_sleep(1);
+        return new;
+      end $$;
+      create trigger hold before insert on sessions for each row execute function hold();
+    `);
+      const calls = ['a', 'b', 'c', 'd'].map((sid) => store.set(sid, sessionWith()));
+      for (const call of calls) {
+        const error: unknown = await call.catch((reason) => reason);
+        expect(error).toBeInstanceOf(StatementError);
+        expect(causeCode(error)).toBe('57014');
+      }
+      const [row] = await database.query('select last_value::int as tries from tries');
+      // Insert, and one more try for each of at most two statements; split, they would be more.
+      expect(row?.tries).toBeLessThanOrEqual(2);
+      await database.query('drop function hold cascade');
+      await store.set('a', sessionWith());
+      expect(await store.length()).toBeGreaterThan(0);
+    },
+  );
+});
+
+test('a time-out says whether the call was sent', async () => {
+  const store = await database.store({ timeout: 0.5 }, database.pool({ max: 2 }));
+  const table = await holdingTable(database);
+  // The second waits for its turn.
+  const calls = [store.get('a'), store.set('a', sessionWith())];
+  const [sent, queued] = await Promise.all(calls.map((call) => call.catch((reason) => reason)));
+  expect(sent).toBeInstanceOf(StoreTimeoutError);
+  expect(sent).toMatchObject({
+    code: 'ERR_STORE_TIMEOUT',
+    sent: true,
+    message: 'The database did not answer within 0.5 s. A write may have taken effect',
+  });
+  expect(queued).toBeInstanceOf(StoreTimeoutError);
+  expect(queued).toMatchObject({
+    sent: false,
+    message: expect.stringContaining('It was not sent and has no effect'),
+  });
+  await table.release();
+});
