@@ -1,0 +1,109 @@
+import { execFileSync } from 'node:child_process';
+import { DrizzleStore, type Source } from 'connect-drizzle';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { holding } from '../support/obstacles.js';
+import { untilSync, up } from '../support/realtime.js';
+import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
+import { contentOf, sessionWith } from '../support/sessions.js';
+
+let database: ReusedDatabase;
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  await database.clear();
+});
+
+afterAll(() => database.drop());
+
+const clients: [string, (url: string) => Source][] = [
+  ['node-postgres', (url) => database.pool({ connectionString: url })],
+  [
+    'postgres-js',
+    (url) => {
+      const sql = postgres(url, { onnotice: () => {} });
+      ends.push(() => sql.end({ timeout: 0 }));
+      return sql;
+    },
+  ],
+  ['a URL', (url) => url],
+];
+
+/**
+ * Blocks the event loop of this process, until another process has ended the transactions that hold locks, the
+ * server has answered everything, and more than so many seconds have passed.
+ */
+function blockUntilAnswered(seconds: number): void {
+  const program = `
+    import pg from 'pg';
+    const client = new pg.Client({ connectionString: process.env.URL });
+    await client.connect();
+    await client.query(\`select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and state = 'idle in transaction'\`);
+    const busy = \`select from pg_stat_activity
+      where datname = current_database() and state = 'active' and pid <> pg_backend_pid()\`;
+    while ((await client.query(busy)).rowCount > 0);
+    await client.end();
+    await new Promise((resolve) => setTimeout(resolve, ${seconds * 1000}));
+  `;
+  execFileSync(process.execPath, ['--input-type=module', '--eval', program], {
+    env: { ...process.env, URL: database.url },
+  });
+}
+
+describe.each(clients)(
+  'an event loop that was blocked for longer than timeout, on %s',
+  (_, source) => {
+    test('fails no call whose answer has arrived', async () => {
+      await database.store();
+      const timeout = 3;
+      const store = new DrizzleStore(source(database.url), {
+        pruneSessionInterval: false,
+        timeout,
+      });
+      ends.push(() => store.close());
+      await store.set('a', sessionWith({ n: 1 }));
+      await store.set('b', sessionWith({ n: 1 }));
+      await store.ready();
+      const table = await holding(database, 'lock table sessions in access exclusive mode');
+      const found = store.get('a');
+      const calls: Promise<unknown>[] = [
+        found,
+        store.set('b', sessionWith({ n: 2 })),
+        store.ready(),
+        store.length(),
+      ];
+      for (const call of calls) call.catch(() => {});
+      await table.waiting(calls.length);
+      blockUntilAnswered(timeout);
+      table.client.release(true);
+      await Promise.all(calls);
+      expect(contentOf(await found)).toEqual({ n: 1 });
+      expect(contentOf(await store.get('b'))).toEqual({ n: 2 });
+    });
+
+    test('costs no listener whose heartbeats have arrived', async () => {
+      await database.store();
+      const store = new DrizzleStore(source(database.url), {
+        pruneSessionInterval: false,
+        sync: { heartbeat: 0.5 },
+      });
+      ends.push(() => store.close());
+      await up(store);
+      let wasDown = false;
+      void untilSync(store, 'down').then(() => {
+        wasDown = true;
+      });
+      for (let round = 0; round < 3; round += 1) {
+        blockUntilAnswered(0.6);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      expect(wasDown).toBe(false);
+    });
+  },
+);

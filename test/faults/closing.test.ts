@@ -1,0 +1,115 @@
+import { PGlite } from '@electric-sql/pglite';
+import { DrizzleStore, type Source, StoreClosedError } from 'connect-drizzle';
+import type pg from 'pg';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { holding, until } from '../support/obstacles.js';
+import { startProxy } from '../support/proxy.js';
+import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
+
+let database: ReusedDatabase;
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  await database.clear();
+});
+
+afterAll(() => database.drop());
+
+const clients: [string, (url: string) => Source][] = [
+  ['node-postgres', (url) => database.pool({ connectionString: url })],
+  [
+    'postgres-js',
+    (url) => {
+      const sql = postgres(url, { onnotice: () => {} });
+      ends.push(() => sql.end({ timeout: 0 }));
+      return sql;
+    },
+  ],
+  ['a URL', (url) => url],
+];
+
+const options = { pruneSessionInterval: false, errorLog: () => {}, timeout: 0.5 } as const;
+
+describe.each(clients)('close() of a store on %s ends', (_, source) => {
+  test('while migrate() waits for that of another process, and migrates nothing later', async () => {
+    const store = new DrizzleStore(source(database.url), options);
+    const other = await holding(
+      database,
+      `select pg_advisory_xact_lock(hashtextextended('connect-drizzle migrate', 0))`,
+    );
+    const migrating = store.migrate();
+    migrating.catch(() => {});
+    await other.waiting(1);
+    await store.close();
+    await expect(migrating).rejects.toThrow(StoreClosedError);
+    await other.release();
+    await until(
+      async () =>
+        (
+          await database.query(
+            `select from pg_stat_activity
+             where datname = current_database() and query like '%advisory%' and pid <> pg_backend_pid()`,
+          )
+        ).length === 0,
+    );
+    expect(await database.query(`select to_regclass('sessions') as table`)).toEqual([
+      { table: null },
+    ]);
+  });
+
+  test('while migrate() waits for a network that swallows everything', async () => {
+    await using proxy = await startProxy(database.url);
+    const pool = source(proxy.url);
+    const store = new DrizzleStore(pool, options);
+    const held = proxy.hold('toServer', (piece) => piece.includes('advisory'));
+    const migrating = store.migrate();
+    migrating.catch(() => {});
+    await held;
+    await store.close();
+    await expect(migrating).rejects.toThrow(StoreClosedError);
+    // The app's pool has lost no connection for good.
+    if (isPool(pool))
+      await until(
+        async () => (await database.query('select')).length === 1 && pool.totalCount === 0,
+      );
+  });
+});
+
+test('the creation of the table on a network that swallows everything costs the pool no connection', async () => {
+  await using proxy = await startProxy(database.url);
+  const pool = database.pool({ connectionString: proxy.url });
+  const store = new DrizzleStore(pool, { ...options, createTableIfMissing: true });
+  void proxy.hold('toServer', (piece) => piece.includes('advisory'));
+  await expect(store.ready()).rejects.toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
+  proxy.lose();
+  await until(async () => {
+    await store.ready().catch(() => {});
+    return pool.totalCount > 0 && pool.totalCount === pool.idleCount;
+  });
+  await store.ready();
+  await store.close();
+});
+
+test('close() of a store on PGlite ends while migrate() waits for a transaction of the app', async () => {
+  const client = await PGlite.create();
+  const store = new DrizzleStore(client, options);
+  await client.transaction(async () => {
+    const migrating = store.migrate();
+    migrating.catch(() => {});
+    await store.close();
+    await expect(migrating).rejects.toThrow(StoreClosedError);
+  });
+  const { rows } = await client.query(`select to_regclass('sessions') as table`);
+  expect(rows).toEqual([{ table: null }]);
+  await client.close();
+});
+
+function isPool(source: Source): source is pg.Pool {
+  return typeof source === 'object' && 'totalCount' in source;
+}
