@@ -92,12 +92,16 @@ test('a transaction of the app on postgres-js is on a connection that no store u
 });
 
 describe('on PGlite', () => {
-  const pglite = PGlite.create();
+  let pglite: PGlite;
 
-  afterAll(async () => (await pglite).close());
+  beforeAll(async () => {
+    pglite = await PGlite.create();
+  }, 180_000);
+
+  afterAll(() => pglite.close());
 
   test('nothing is acknowledged in a transaction that the app began without transaction()', async () => {
-    const client = await pglite;
+    const client = pglite;
     const store = new DrizzleStore(client, { pruneSessionInterval: false, errorLog: () => {} });
     await store.ready();
     await client.exec('begin');
@@ -117,7 +121,7 @@ describe('on PGlite', () => {
   });
 
   test('calls and transactions of the app take turns', async () => {
-    const client = await pglite;
+    const client = pglite;
     const store = new DrizzleStore(client, { pruneSessionInterval: false });
     await store.clear();
     for (let round = 0; round < 30; round += 1) {

@@ -96,18 +96,26 @@ test('the creation of the table on a network that swallows everything costs the 
   await store.close();
 });
 
-test('close() of a store on PGlite ends while migrate() waits for a transaction of the app', async () => {
-  const client = await PGlite.create();
-  const store = new DrizzleStore(client, options);
-  await client.transaction(async () => {
-    const migrating = store.migrate();
-    migrating.catch(() => {});
-    await store.close();
-    await expect(migrating).rejects.toThrow(StoreClosedError);
+describe('on PGlite', () => {
+  let client: PGlite;
+
+  beforeAll(async () => {
+    client = await PGlite.create();
+  }, 180_000);
+
+  afterAll(() => client.close());
+
+  test('close() ends while migrate() waits for a transaction of the app', async () => {
+    const store = new DrizzleStore(client, options);
+    await client.transaction(async () => {
+      const migrating = store.migrate();
+      migrating.catch(() => {});
+      await store.close();
+      await expect(migrating).rejects.toThrow(StoreClosedError);
+    });
+    const { rows } = await client.query(`select to_regclass('sessions') as table`);
+    expect(rows).toEqual([{ table: null }]);
   });
-  const { rows } = await client.query(`select to_regclass('sessions') as table`);
-  expect(rows).toEqual([{ table: null }]);
-  await client.close();
 });
 
 function isPool(source: Source): source is pg.Pool {

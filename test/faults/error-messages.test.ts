@@ -18,11 +18,13 @@ import { causeCode } from '../support/statements.js';
 
 let database: ReusedDatabase;
 const ends: (() => Promise<unknown>)[] = [];
-const pglite = PGlite.create();
+let pglite: PGlite;
 
 beforeAll(async () => {
+  // It takes seconds of this process's time: no call may be under way meanwhile.
+  pglite = await PGlite.create();
   database = await reusedDatabase();
-});
+}, 180_000);
 
 afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end();
@@ -31,7 +33,7 @@ afterEach(async () => {
 
 afterAll(async () => {
   await database.drop();
-  await (await pglite).close();
+  await pglite.close();
 });
 
 type Open = (url: string) => Source | Promise<Source>;
@@ -89,7 +91,7 @@ describe('what the server refuses a statement with is said in plain words', () =
     const store = await storeOn(open);
     await store.clear();
     const run = async (text: string) =>
-      open === everySource.at(-1)?.[1] ? (await pglite).exec(text) : database.query(text);
+      open === everySource.at(-1)?.[1] ? pglite.exec(text) : database.query(text);
     for (const [code, type, text] of reasons) {
       await run(`
         create or replace function refuse() returns trigger language plpgsql as $$ begin
