@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import { gate } from './gate.js';
 
 export type Direction = 'toServer' | 'toClient';
@@ -21,6 +22,8 @@ export interface Proxy {
   release(direction?: Direction): void;
   /** Drops what was kept back: the connections that wait for it hang. Everything from now on is sent on. */
   lose(direction?: Direction): void;
+  /** Sends everything on after so many milliseconds, in both directions, in order. */
+  delay(ms: number): void;
   /** Takes in and drops everything in one direction or both: a half-open connection. */
   swallow(direction?: Direction): void;
   /**
@@ -79,6 +82,7 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
   const sockets = new Set<Socket>();
   const stranded = new WeakSet<Socket>();
   let refusing = false;
+  let delayMs = 0;
 
   const server = createServer((client) => {
     if (refusing) {
@@ -91,8 +95,22 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
       [upstream, client, lanes.toClient],
     ] as const) {
       socket.setNoDelay(true);
+      let late = 0;
+      let last = Promise.resolve();
       socket.on('data', (piece) => {
-        if (!stranded.has(socket)) lane.take(piece, other);
+        if (stranded.has(socket)) return;
+        if (delayMs === 0 && late === 0) {
+          lane.take(piece, other);
+          return;
+        }
+        late += 1;
+        const due = pause(delayMs);
+        last = last
+          .then(() => due)
+          .then(() => {
+            late -= 1;
+            lane.take(piece, other);
+          });
       });
       socket.on('error', () => {});
       socket.on('close', () => {
@@ -139,6 +157,9 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
     },
     release(direction) {
       for (const lane of chosen(direction)) lane.release();
+    },
+    delay(ms) {
+      delayMs = ms;
     },
     swallow(direction) {
       for (const lane of chosen(direction)) lane.mode = 'swallow';
