@@ -248,6 +248,15 @@ describe.each(everyDriver)('With %s', (_, source) => {
     expect(logged.flat().map(String).join()).not.toContain(`:${password}@`);
   });
 
+  test('where it is refused for long, it tries again at least once in a heartbeat', async () => {
+    const server = await refusingServer();
+    storeOn(source(database.url), {
+      sync: { connectionString: urlTo(`127.0.0.1:${server.port}`), heartbeat: 0.5 },
+    });
+    // With pauses that double to 15 seconds, the 15th try comes after two minutes.
+    await server.refusals(15);
+  });
+
   test('close does not wait for a server that does not answer', async () => {
     await using proxy = await startProxy(database.url);
     const held = proxy.hold('toServer');

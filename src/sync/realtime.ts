@@ -44,7 +44,7 @@ export interface SyncSource {
 const BEATS_PER_LEASE = 3;
 
 const CONNECT_TIMEOUT_MS = 10_000;
-const BACKOFF: Backoff = { firstMs: 100, longestMs: 15_000 };
+const FIRST_RETRY_MS = 100;
 
 export class Realtime {
   /** Marks this store's own messages. */
@@ -92,6 +92,12 @@ export class Realtime {
 
   async #run(open: () => Promise<SyncSource>): Promise<void> {
     const { signal } = this.#stop;
+    // However long the database was away, listening begins within a heartbeat of its return.
+    const halfLeaseMs = (this.#settings.heartbeat * 1000) / 2;
+    const backoff: Backoff = {
+      firstMs: FIRST_RETRY_MS,
+      longestMs: Math.max(halfLeaseMs, FIRST_RETRY_MS),
+    };
     let failures = 0;
     while (!signal.aborted) {
       try {
@@ -99,7 +105,7 @@ export class Realtime {
       } catch (error) {
         if (!signal.aborted) this.#settings.onError('Listening for session changes failed', error);
       }
-      await pause(backoffMs(failures, BACKOFF), signal);
+      await pause(backoffMs(failures, backoff), signal);
       failures += 1;
     }
   }
