@@ -10,6 +10,8 @@ const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const onceOnly = [
   'package',
   'types',
+  'peers',
+  'runtimes',
   'pools',
   'bundles',
   'server-bundles',

@@ -10,7 +10,9 @@ import type { Packages } from './import-package.js' with { 'resolution-mode': 'i
 
 /** Requires a package. Rejects with Node's own error if the package is not installed. */
 async function importPackage<Name extends keyof Packages>(name: Name): Promise<Packages[Name]> {
-  return nodeModule.createRequire(startingPoint())(name);
+  const module = nodeModule.createRequire(startingPoint())(name);
+  // Bun may require the ES module of a package.
+  return module.default ?? module;
 }
 
 /** Returns the file to look for packages from: the app's start file if an ES module bundle contains this one. */
