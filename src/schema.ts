@@ -45,8 +45,11 @@ export function sessionColumns(names: ColumnNames = COLUMN_NAMES): SessionColumn
     /** `json`, not `jsonb`: returned byte for byte, U+0000 and lone surrogates included. Null in a tombstone. */
     data: json(names.data),
     userId: text(names.userId),
-    /** Raised by every change of `data`, never by a touch. */
-    version: integer(names.version).notNull().default(1),
+    /**
+     * Another one with every change of `data`, never with a touch. Random, not counted: after a failover that lost
+     * changes, a counter would reach the lost versions again.
+     */
+    version: integer(names.version).notNull().default(sql`(random() * 1073741823)`),
     createdAt: timestamp(names.createdAt, { withTimezone: true }).notNull().defaultNow(),
     lastSeenAt: timestamp(names.lastSeenAt, { withTimezone: true }).notNull().defaultNow(),
     /** Not indexed, so that a touch within the hour is a HOT update: no index is written. */

@@ -13,4 +13,10 @@ export const migrations: readonly {
       'CREATE INDEX "sessions_expires_hour_index" ON "sessions" USING btree ("expires_hour");',
     ],
   },
+  {
+    name: '0001_random_versions',
+    statements: [
+      'ALTER TABLE "sessions" ALTER COLUMN "version" SET DEFAULT (random() * 1073741823);',
+    ],
+  },
 ];

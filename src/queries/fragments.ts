@@ -13,7 +13,6 @@ import {
 import { db } from './compile.js';
 import {
   afterSetting,
-  increment,
   joinedText,
   json,
   literal,
@@ -26,6 +25,7 @@ import {
   parameter,
   text,
   timestamp,
+  xor,
 } from './sql.js';
 import type { RowTable, SessionView } from './view.js';
 
@@ -42,6 +42,9 @@ export interface StatementSettings extends SessionView {
 
 /** How long a tombstone is kept. */
 const TOMBSTONE = sql.raw(`interval '1 hour'`);
+
+/** A {@link versionStep} that the server chooses, for statements that return the version or whose version nobody needs. */
+const ANY_STEP = sql.raw('(1 + random() * 1073741822)::integer');
 
 /**
  * How long a write waits for another transaction where SKIP LOCKED does not help: an id that is being
@@ -152,12 +155,16 @@ export function fragmentsOf(settings: StatementSettings) {
   /** The owner of the sessions that a statement lists or ends. */
   const userParameter = sql<string>`${parameter('user')}::${sql.raw(settings.userIdType)}`;
 
-  /** What a save changes, whatever it does to the expiry. */
-  const written = (data: SQL | AnyPgColumn, owner: SQL | AnyPgColumn | undefined) =>
+  /** What a write of data changes, whatever it does to the expiry. */
+  const written = (
+    data: SQL | AnyPgColumn,
+    owner: SQL | AnyPgColumn | undefined,
+    step: SQL = ANY_STEP,
+  ) =>
     ({
       data: json(data),
       userId: ownerOf(owner),
-      version: increment(t.version),
+      version: xor(t.version, step),
       lastSeenAt: now,
     }) satisfies Changes;
 
@@ -165,7 +172,7 @@ export function fragmentsOf(settings: StatementSettings) {
   const tombstone = {
     data: none,
     userId: settings.userIdNullable ? none : undefined,
-    version: increment(t.version),
+    version: xor(t.version, ANY_STEP),
     revokedAt: now,
     expiresAt: sql`now() + ${TOMBSTONE}`,
   } satisfies Changes;

@@ -57,7 +57,8 @@ export interface ManyRows {
   read(on: Connection, ids: readonly string[]): Promise<ReadonlyMap<string, StoredRow>>;
   /** These three return the ids of the rows they changed; `end` those that it ended. */
   touch(on: Connection, rows: readonly TouchRow[]): Promise<ReadonlySet<string>>;
-  save(on: Connection, rows: readonly SaveRow[]): Promise<ReadonlySet<string>>;
+  /** `step`: see `versionStep`. One serves all rows: a version needs to differ from others of its row only. */
+  save(on: Connection, rows: readonly SaveRow[], step: number): Promise<ReadonlySet<string>>;
   end(on: Connection, ids: readonly string[]): Promise<ReadonlySet<string>>;
   create(on: Connection, rows: readonly WriteRow[]): Promise<Inserted>;
   put(on: Connection, rows: readonly WriteRow[]): Promise<Inserted>;
@@ -106,8 +107,8 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
   const save = statement(
     'save_many',
     prepared,
-    ['id', 'version', 'created', 'seen', 'expiry', 'data', 'owner'],
-    () => {
+    ['id', 'version', 'step', 'created', 'seen', 'expiry', 'data', 'owner'],
+    (p) => {
       const { given, input, includes } = inputOf(
         'version',
         'created',
@@ -121,7 +122,7 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
         db
           .update(t)
           .set({
-            ...f.written(input.data, input.owner),
+            ...f.written(input.data, input.owner, integer(p.step)),
             expiresAt: f.savedExpiry(input.seen, input.expiry),
           })
           .from(locked)
@@ -284,10 +285,11 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
           alive: joined(rows, (row) => row.aliveAt),
         }),
       ),
-    save: async (on, rows) =>
+    save: async (on, rows, step) =>
       idsIn(
         await save(on, {
           ...valuesOf(rows),
+          step: String(step),
           version: joined(rows, (row) => row.version),
           created: joined(rows, (row) => row.createdAt),
           seen: joined(rows, (row) => row.seenExpiresAt),

@@ -32,7 +32,8 @@ export type Versioned = { readonly version: number; readonly createdAt: number }
 export interface OneRow {
   read(on: Connection, id: string): Promise<StoredRow | undefined>;
   touch(on: Connection, row: TouchRow): Promise<boolean>;
-  save(on: Connection, row: SaveRow): Promise<boolean>;
+  /** `step`: see `versionStep`. */
+  save(on: Connection, row: SaveRow, step: number): Promise<boolean>;
   /** Inserts a row unless the id exists. */
   insert(on: Connection, row: WriteRow): Promise<Versioned>;
   /** Replaces whatever has the id, a tombstone too. */
@@ -104,11 +105,14 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
   const save = command(
     'save',
     prepared,
-    ['id', 'version', 'created', 'seen', 'expiry', 'data', 'owner'],
+    ['id', 'version', 'step', 'created', 'seen', 'expiry', 'data', 'owner'],
     (p) => {
       const update = db
         .update(t)
-        .set({ ...f.written(p.data, p.owner), expiresAt: f.savedExpiry(p.seen, p.expiry) })
+        .set({
+          ...f.written(p.data, p.owner, integer(p.step)),
+          expiresAt: f.savedExpiry(p.seen, p.expiry),
+        })
         .where(
           lockedRow(
             f.isNotEnded,
@@ -190,10 +194,11 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
           : touchLoaded(on, { ...values, created: String(createdAt) })
       ).then(isWritten);
     },
-    save: (on, row) =>
+    save: (on, row, step) =>
       save(on, {
         ...valuesOf(row),
         version: String(row.version),
+        step: String(step),
         created: String(row.createdAt),
         seen: String(row.seenExpiresAt),
       }).then(isWritten),

@@ -7,7 +7,15 @@ import type { Connection } from '../drivers/driver.js';
 import type { RowStatement, RowStatements } from './contract.js';
 import type { Inserted, ManyRows } from './many-rows.js';
 import type { OneRow, Versioned } from './one-row.js';
-import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from './wire.js';
+import {
+  type Outcome,
+  type SaveRow,
+  type StoredRow,
+  type TouchRow,
+  versionStep,
+  type WriteRow,
+  type Written,
+} from './wire.js';
 
 export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
   const read = async (on: Connection, ids: readonly string[]) => {
@@ -27,10 +35,15 @@ export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
     ),
     save: alone(
       async (on, row) => {
-        if (await one.save(on, row)) return saved(row);
+        const step = versionStep();
+        if (await one.save(on, row, step)) return saved(row, step);
         return missedSave(row, await one.read(on, row.id));
       },
-      async (on, rows) => judged(on, rows, await many.save(on, rows), saved, BUSY, missedSave),
+      async (on, rows) => {
+        const step = versionStep();
+        const changed = await many.save(on, rows, step);
+        return judged(on, rows, changed, (row) => saved(row, step), BUSY, missedSave);
+      },
     ),
     create: alone(
       async (on, row) => done((await one.insert(on, row)) ?? (await one.replace(on, row))) ?? BUSY,
@@ -107,8 +120,8 @@ function done(written: Versioned): Written | undefined {
   return written && { outcome: 'done', ...written };
 }
 
-function saved({ version, createdAt }: SaveRow): Written {
-  return { outcome: 'done', version: version + 1, createdAt };
+function saved({ version, createdAt }: SaveRow, step: number): Written {
+  return { outcome: 'done', version: version ^ step, createdAt };
 }
 
 /** A touch that changed nothing: another transaction holds the row, or there is nothing to touch. */

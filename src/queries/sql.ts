@@ -20,7 +20,8 @@ export const json = (value: Value) => sql`${value}::json`;
 export const integer = (value: Value) => sql<number>`${value}::integer`;
 export const bigint = (value: Value) => sql<number>`${value}::bigint`;
 export const text = (value: SQLWrapper) => sql<string>`${value}::text`;
-export const increment = (value: AnyPgColumn) => sql<number>`${value} + 1`;
+/** A bitwise exclusive or: it differs from `value` unless `other` is 0, and cannot overflow. */
+export const xor = (value: AnyPgColumn, other: SQL) => sql<number>`${value} # ${other}`;
 
 /** A time from milliseconds since 1970. */
 export const timestamp = (ms: Value) => sql<Date>`to_timestamp(${ms}::float8 / 1000)`;

@@ -36,6 +36,20 @@ export interface SaveRow extends WriteRow {
   readonly seenExpiresAt: number;
 }
 
+/** Versions are chosen among as many numbers as 30 bits hold. Version 1.0.0 adds 1 to them, which never overflows. */
+const VERSIONS = 2 ** 30;
+
+/**
+ * Returns a random step to the next version of a row: the exclusive or of the two.
+ *
+ * A version must not repeat, or a late save takes a changed session for the one it read. A counter repeats when
+ * a failover or a restore takes a row back and it is changed again as often. A random step leads to another version
+ * than the one before, and to any other earlier version once in 2^30 cases.
+ */
+export function versionStep(): number {
+  return 1 + Math.floor(Math.random() * (VERSIONS - 1));
+}
+
 /** A row as it is read. Times are milliseconds since 1970, `createdAt` is microseconds. */
 export interface StoredRow {
   readonly id: string;

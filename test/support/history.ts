@@ -56,7 +56,7 @@ export type FaultKind =
   | 'vanished'
   /** A value was seen that nobody had written yet. */
   | 'invented'
-  /** A version fell, or stayed while the data changed. */
+  /** A version came back, or stayed while the data changed. */
   | 'version';
 
 export interface Fault {
@@ -129,14 +129,18 @@ function calledBefore(one: Call, other: Call): boolean {
 
 function versionFaults(looks: readonly Look[]): Fault[] {
   const last = new Map<string, Look>();
+  const seen = new Set<string>();
   return looks.flatMap((look) => {
     const { session, version, data } = look;
     const before = last.get(session);
     last.set(session, look);
-    if (before === undefined || before.version < version) return [];
-    if (before.version === version && before.data === data) return [];
-    const what = `${version} after ${before.version}`;
-    return [{ kind: 'version', session, what } satisfies Fault];
+    if (before?.version === version && before.data === data) return [];
+    const state = `${session} ${version}`;
+    if (!seen.has(state)) {
+      seen.add(state);
+      return [];
+    }
+    return [{ kind: 'version', session, what: `${version} again` } satisfies Fault];
   });
 }
 

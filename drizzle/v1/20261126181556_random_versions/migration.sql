@@ -1,0 +1,1 @@
+ALTER TABLE "sessions" ALTER COLUMN "version" SET DEFAULT (random() * 1073741823);
