@@ -27,6 +27,7 @@ const onceOnly = [
   'hot',
   'unavailable',
   'faults/*',
+  'upgrade',
 ].map((name) => `test/${name}.test.ts`);
 
 export default defineConfig({
