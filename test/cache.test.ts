@@ -104,7 +104,7 @@ async function unknownWrite() {
   await set(other, 1);
   await caughtUp(store, other);
   await keepOnly(pool, client);
-  const held = statements.hold('toServer');
+  const held = statements.hold('toServer', (piece) => piece.includes(idOf('sid')));
   const written = set(store, 2);
   await held;
   breakOff(client);

@@ -5,7 +5,8 @@
  */
 
 import type { AcquireOptions, Connection, Driver } from '../drivers/driver.js';
-import type { RowStatement, Statements } from '../queries/contract.js';
+import type { IdPage, ListPage, RowStatement, Statements } from '../queries/contract.js';
+import type { CallTimes } from '../queries/wire.js';
 import { traced, tracing } from '../util/tracing.js';
 import {
   BatchedCalls,
@@ -101,10 +102,10 @@ export class Batcher {
   alone<Args extends readonly unknown[], Result>(
     name: string,
     kind: LaneKind,
-    statement: (on: Connection, ...args: Args) => Promise<Result>,
+    statement: (on: Connection, times: CallTimes, ...args: Args) => Promise<Result>,
   ): TableCall<Args, Result> {
-    const each: RowStatement<Args, Result> = (on, calls) =>
-      Promise.all(calls.map((args) => statement(on, ...args)));
+    const each: RowStatement<Args, Result> = (on, calls, times) =>
+      Promise.all(calls.map((args, at) => statement(on, times[at] as CallTimes, ...args)));
     const send = this.batched(name, kind, each, { maxRows: 1 });
     return (deadline, ...args) => send(args, deadline);
   }
@@ -140,11 +141,11 @@ export class Batcher {
 
   #counted<Row, Result>(statement: RowStatement<Row, Result>): RowStatement<Row, Result> {
     const { stats } = this;
-    return (on, rows) => {
+    return (on, rows, times) => {
       stats.statements += 1;
       stats.rows += rows.length;
       stats.largestBatch = Math.max(stats.largestBatch, rows.length);
-      return statement(on, rows);
+      return statement(on, rows, times);
     };
   }
 }
@@ -157,9 +158,9 @@ export function tableCalls(statements: Statements, batcher: Batcher) {
     // A burst of log-ins counts a user's sessions each: requests wait for these two.
     endUser: batcher.alone('end_user', 'write', endUser),
     endBeyond: batcher.alone('end_beyond', 'write', endBeyond),
-    list: batcher.alone('list', 'other', list),
-    listIds: batcher.alone('list_ids', 'other', listIds),
-    count: batcher.alone('count', 'other', count),
+    list: batcher.alone('list', 'other', (on, _, page: ListPage) => list(on, page)),
+    listIds: batcher.alone('list_ids', 'other', (on, _, page: IdPage) => listIds(on, page)),
+    count: batcher.alone('count', 'other', (on) => count(on)),
     prune: batcher.direct(prune),
     probe: batcher.direct(probe),
     // An app that has nothing else to do may end although its store listens.
@@ -175,18 +176,20 @@ export function tableCalls(statements: Statements, batcher: Batcher) {
 
 export type TableCalls = ReturnType<typeof tableCalls>;
 
-/** The same statement, with each row once. */
+/** The same statement, with each row once. Only for reads: the times of the calls no longer match the rows. */
 function sharing<Row, Result>(statement: RowStatement<Row, Result>): RowStatement<Row, Result> {
-  return (on, rows) => (rows.length === 1 ? statement(on, rows) : shared(on, rows, statement));
+  return (on, rows, times) =>
+    rows.length === 1 ? statement(on, rows, times) : shared(on, rows, times, statement);
 }
 
 async function shared<Row, Result>(
   on: Connection,
   rows: readonly Row[],
+  times: readonly CallTimes[],
   statement: RowStatement<Row, Result>,
 ): Promise<readonly Result[]> {
   const distinct = [...new Set(rows)];
-  const results = await statement(on, distinct);
+  const results = await statement(on, distinct, times);
   if (distinct.length === rows.length) return results;
   const places = new Map(distinct.map((row, at) => [row, at]));
   return rows.map((row) => results[places.get(row) as number] as Result);
@@ -198,12 +201,12 @@ function withTracing<Row, Result>(
   statement: RowStatement<Row, Result>,
   errorOf: BatcherSettings['errorOf'],
 ): RowStatement<Row, Result> {
-  return (on, rows) =>
+  return (on, rows, times) =>
     tracing.statement.hasSubscribers
       ? traced({ operation: 'statement', statement: name, rows: rows.length }, () =>
-          statement(on, rows).catch((error) => {
+          statement(on, rows, times).catch((error) => {
             throw errorOf(error);
           }),
         )
-      : statement(on, rows);
+      : statement(on, rows, times);
 }

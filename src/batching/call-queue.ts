@@ -191,15 +191,17 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
     const { name, lanes, statement } = this.#settings;
     lanes.inFlight += calls.length;
     const rows: Row[] = [];
+    const times: Deadline[] = [];
     for (const call of calls) {
       call.sent();
       rows.push(call.row);
+      times.push(call.deadline);
     }
     const [first] = calls;
     const answered =
       calls.length === 1 && first !== undefined
-        ? first.runInAsyncScope(statement, undefined, on, rows)
-        : asBatch(name, calls, () => statement(on, rows));
+        ? first.runInAsyncScope(statement, undefined, on, rows, times)
+        : asBatch(name, calls, () => statement(on, rows, times));
     return answered.then(
       (results) => {
         lanes.inFlight -= calls.length;

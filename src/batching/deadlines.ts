@@ -27,8 +27,11 @@ export class Deadline {
   /** @internal */
   next: Deadline | undefined;
 
-  /** `atMs`: on the monotonic clock. */
-  constructor(readonly atMs: number) {}
+  /** Both on the monotonic clock; see `CallTimes`. */
+  constructor(
+    readonly atMs: number,
+    public beganMs = monotonicMs(),
+  ) {}
 
   /** Waits for a promise, but not beyond the deadline; `onGiveUp` runs then. */
   waitFor<T>(promise: Promise<T>, onGiveUp?: () => void): Promise<T> {
@@ -71,7 +74,8 @@ export class Deadlines {
 
   /** Starts a deadline. {@link end} must follow. */
   start(): Deadline {
-    const deadline = new Deadline(this.nowPlusTimeout());
+    const nowMs = monotonicMs();
+    const deadline = new Deadline(nowMs + this.seconds * 1000, nowMs);
     deadline.previous = this.#last;
     if (this.#last === undefined) this.#first = deadline;
     else this.#last.next = deadline;

@@ -9,6 +9,7 @@
 import type { StoreTimeoutError } from '../errors.js';
 import type { RowStatement, RowStatements } from '../queries/contract.js';
 import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from '../queries/wire.js';
+import { monotonicMs } from '../util/clock.js';
 import type { Batcher } from './batcher.js';
 import type { Send } from './call-queue.js';
 import type { Deadline, Holder } from './deadlines.js';
@@ -63,12 +64,33 @@ interface Sends {
   readonly create: Send<WriteRow, Settled>;
   readonly put: Send<WriteRow, Settled>;
   readonly end: Send<string, Decided>;
+  readonly bury: Send<string, Outcome>;
+}
+
+/** As long as a tombstone is kept. */
+const LATE_INSERT_MS = 3_600_000;
+
+/**
+ * Whether an insert may still be running on the server although its connection was lost. Its row cannot be seen
+ * yet, so a log-out of an id without a row has to leave a tombstone then.
+ */
+class LateInserts {
+  #untilMs = 0;
+
+  note(): void {
+    this.#untilMs = monotonicMs() + LATE_INSERT_MS;
+  }
+
+  get arePossible(): boolean {
+    return monotonicMs() < this.#untilMs;
+  }
 }
 
 export class BatchedRows implements Rows {
   readonly #lock = new KeyedLock();
   /** Waiting touches, which later ones of their id can join. */
   readonly #touches = new Map<string, WaitingTouch>();
+  readonly #late = new LateInserts();
   readonly #send: Sends;
 
   constructor(statements: RowStatements, batcher: Batcher, sealing: Sealing) {
@@ -90,12 +112,16 @@ export class BatchedRows implements Rows {
     this.#touches.delete(id);
     const turn = this.#lock.enter(id, true, deadline);
     const run = () => {
-      const writing = new Writing(this.#send, deadline, () => this.#lock.leave(id));
+      const writing = new Writing(this.#send, deadline, this.#late, () => this.#lock.leave(id));
       const result = started(work, writing);
       result.then(writing.finish, writing.finish);
       return result;
     };
-    return turn === undefined ? run() : turn.then(run);
+    if (turn === undefined) return run();
+    return turn.then(() => {
+      deadline.beganMs = monotonicMs();
+      return run();
+    });
   }
 
   touch(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided> {
@@ -116,6 +142,7 @@ export class BatchedRows implements Rows {
       if (this.#touches.get(id) === touch) this.#touches.delete(id);
       const { latest } = touch;
       if (latest === undefined) return this.#lock.leave(id);
+      touch.sent();
       return this.#send
         .touch(touch.row, latest, (outcome) => {
           if (outcome !== undefined) touch.done(outcome);
@@ -137,19 +164,26 @@ export class BatchedRows implements Rows {
 class Writing implements RowWrites {
   readonly #send: Sends;
   readonly #deadline: Deadline;
+  readonly #late: LateInserts;
   readonly #leave: () => void;
   /** The work, and statements in flight. */
   #running = 1;
 
-  constructor(send: Sends, deadline: Deadline, leave: () => void) {
+  constructor(send: Sends, deadline: Deadline, late: LateInserts, leave: () => void) {
     this.#send = send;
     this.#deadline = deadline;
+    this.#late = late;
     this.#leave = leave;
   }
 
   readonly finish = () => {
     this.#running -= 1;
     if (this.#running === 0) this.#leave();
+  };
+
+  readonly #inserted = (result?: Settled) => {
+    if (result === undefined) this.#late.note();
+    this.finish();
   };
 
   save(row: SaveRow): Promise<Settled> {
@@ -159,12 +193,12 @@ class Writing implements RowWrites {
 
   create(row: WriteRow): Promise<Settled> {
     this.#running += 1;
-    return this.#send.create(row, this.#deadline, this.finish);
+    return this.#send.create(row, this.#deadline, this.#inserted);
   }
 
   put(row: WriteRow): Promise<Settled> {
     this.#running += 1;
-    return this.#send.put(row, this.#deadline, this.finish);
+    return this.#send.put(row, this.#deadline, this.#inserted);
   }
 
   touch(row: TouchRow, onDone?: OnDone): Promise<Decided> {
@@ -175,7 +209,16 @@ class Writing implements RowWrites {
     });
   }
 
-  end(id: string): Promise<Decided> {
+  async end(id: string): Promise<Decided> {
+    const outcome = await this.#end(id);
+    if (outcome === 'done' || !this.#late.arePossible) return outcome;
+    this.#running += 1;
+    const buried = await this.#send.bury(id, this.#deadline, this.finish);
+    // An insert may have come first.
+    return buried === 'done' ? 'gone' : this.#end(id);
+  }
+
+  #end(id: string): Promise<Decided> {
     this.#running += 1;
     return this.#send.end(id, this.#deadline, this.finish);
   }
@@ -206,6 +249,10 @@ class WaitingTouch {
   /** The latest deadline of those that have not given up. */
   get latest(): Deadline | undefined {
     return this.#members.findLast((member) => !member.isOver)?.deadline;
+  }
+
+  sent(): void {
+    for (const { deadline } of this.#members) deadline.isSent = true;
   }
 
   done(outcome: Decided): void {
@@ -286,6 +333,7 @@ function sendsOf(statements: RowStatements, batcher: Batcher, sealing: Sealing):
     create: write('create', statements.create),
     put: write('put', statements.put),
     end: batcher.batched('end', 'write', statements.end, { isSettled: isDecided }),
+    bury: batcher.batched('bury', 'write', statements.bury, { maxRows: 1 }),
   };
 }
 

@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { ServerClock } from './support/server-clock.js';
+
 /** All parameters and results are strings, so that neither the driver's nor the app's type parsers matter. */
 export type Value = string | null;
 
@@ -22,10 +24,14 @@ export interface Result {
 
 /** A connection that nothing else uses until it is released. */
 export interface Connection {
+  readonly clock: ServerClock;
   run(query: Query, values: readonly Value[]): Promise<Result>;
   /** Makes the connection available to others again. */
   release(): void;
-  /** Closes the connection at once, so that its statement fails; the driver opens another one when needed. */
+  /**
+   * Closes the connection at once, so that its statement fails; the driver opens another one when needed. If a statement
+   * is running, asks the server to cancel it, best effort.
+   */
   destroy(): void;
 }
 

@@ -8,10 +8,13 @@ import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
 import { isPreparedMismatch, PREPARED_TWICE, QUERY_CANCELED } from '../util/sql-states.js';
 import type { AcquireOptions, Connection, Driver, Query, Result, Value } from './driver.js';
-import { destroySocket, listenOn } from './support/pg-listener.js';
+import { CancelRequests } from './support/cancel-requests.js';
+import { cancelStatementOf } from './support/pg-cancel.js';
+import { allOf, destroySocket, listenOn, newClient } from './support/pg-listener.js';
 import { PgQuery, takesPgQuery } from './support/pg-query.js';
 import { isInTransaction, watchTransactions } from './support/pg-transactions.js';
 import { limited, limitNewClients, withOption } from './support/pool-options.js';
+import { ServerClock } from './support/server-clock.js';
 import { transactionOn } from './support/transaction.js';
 
 interface PgResult {
@@ -51,19 +54,25 @@ type Release = (error?: Error | boolean) => void;
 const AS_TEXT = { getTypeParser: () => (value: string) => value };
 
 export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
+  const requests = new CancelRequests();
+  const cancel = (client: PgClient) =>
+    cancelStatementOf(client, newClient(pool, allOf(pool.options)), requests);
   const { max } = pool.options as { max?: unknown };
   return {
     connections: typeof max === 'number' && max >= 1 ? max : 10,
     get idle() {
       return pool.idleCount;
     },
-    acquire: (deadlineMs, options) => acquired(pool, deadlineMs, options),
+    acquire: (deadlineMs, options) => acquired(pool, deadlineMs, cancel, options),
     listen: listenOn(pool),
     transaction: async (work, { deadlineMs = Number.POSITIVE_INFINITY, signal } = {}) => {
-      const connection = await acquired(pool, deadlineMs);
+      const connection = await acquired(pool, deadlineMs, cancel);
       return transactionOn(connection, work, signal, () => connection.leaveAppTransaction());
     },
-    close,
+    close: () => {
+      requests.close();
+      return close();
+    },
   };
 }
 
@@ -78,6 +87,7 @@ const PATIENCE_MS = 100;
 function acquired(
   pool: PgPool,
   deadlineMs: number,
+  cancel: Cancel,
   options: AcquireOptions = {},
 ): Promise<PgConnection> {
   const isIdle = pool.idleCount > pool.waitingCount;
@@ -94,11 +104,11 @@ function acquired(
         if (client !== undefined && isInTransaction(client)) {
           // The app forgot to end it, and its ROLLBACK would undo what the store has acknowledged.
           release(true);
-          resolve(acquired(pool, deadlineMs, options));
+          resolve(acquired(pool, deadlineMs, cancel, options));
         } else if (client !== undefined) {
-          const again = () => acquired(pool, deadlineMs, options);
+          const again = () => acquired(pool, deadlineMs, cancel, options);
           const isBackground = options.isBackground === true;
-          resolve(new PgConnection(client, releaseTo(pool, release, isBackground), again));
+          resolve(new PgConnection(client, releaseTo(pool, release, isBackground), cancel, again));
         } else if (monotonicMs() < deadlineMs) reject(error);
         // The pool's own error would fail calls that have only just begun to wait.
         else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000, false));
@@ -119,6 +129,12 @@ function releaseTo(pool: PgPool, release: Release, isBackground: boolean): Relea
   return (error) => withOption(pool, 'allowExitOnIdle', true, () => release(error));
 }
 
+/** Asks the server to cancel the statement of a client. */
+type Cancel = (client: PgClient) => void;
+
+/** The clocks of the servers, by client: a pool lends a client again and again. */
+const clocks = new WeakMap<PgClient, ServerClock>();
+
 class PgConnection implements Connection {
   #client: PgClient;
   #release: Release | undefined;
@@ -126,14 +142,30 @@ class PgConnection implements Connection {
   /** Whether a transaction that is open is the store's own. */
   #isInOwnTransaction = false;
   #isDestroyed = false;
+  #isRunning = false;
+  readonly #cancel: Cancel;
 
-  constructor(client: PgClient, release: Release, acquireAgain: () => Promise<PgConnection>) {
+  constructor(
+    client: PgClient,
+    release: Release,
+    cancel: Cancel,
+    acquireAgain: () => Promise<PgConnection>,
+  ) {
     this.#client = client;
     this.#release = release;
+    this.#cancel = cancel;
     this.#acquireAgain = acquireAgain;
     watchTransactions(client);
     // The statement fails, too. Without a listener, a connection that breaks would end the process.
     client.on('error', ignore);
+  }
+
+  get clock(): ServerClock {
+    const known = clocks.get(this.#client);
+    if (known !== undefined) return known;
+    const clock = new ServerClock();
+    clocks.set(this.#client, clock);
+    return clock;
   }
 
   run(query: Query, values: readonly Value[]): Promise<Result> {
@@ -156,7 +188,9 @@ class PgConnection implements Connection {
     reject: (error: unknown) => void,
   ): void {
     const client = this.#client;
+    this.#isRunning = true;
     const done = (error: Error | null | undefined, result?: PgResult) => {
+      this.#isRunning = false;
       if (this.#isInTransactionOfApp(client, error)) {
         this.#runElsewhere(query, values, mayRetry).then(resolve, reject);
       } else if (!error) {
@@ -216,6 +250,7 @@ class PgConnection implements Connection {
 
   destroy(): void {
     this.#isDestroyed = true;
+    if (this.#isRunning && this.#release !== undefined) this.#cancel(this.#client);
     this.#close();
   }
 

@@ -7,6 +7,7 @@ import { InAppTransaction } from '../errors.js';
 import { unlessAborted } from '../util/abort.js';
 import { hasMethod } from '../util/guards.js';
 import type { Connection, Driver, Listen, Query, Value } from './driver.js';
+import { ServerClock } from './support/server-clock.js';
 
 interface QueryOptions {
   readonly rowMode: 'array';
@@ -58,6 +59,7 @@ export function pglite(client: Pglite, close: () => Promise<void>): Driver {
 /** Nothing can be cancelled: what was sent stays in PGlite's queue and will be run. */
 function connectionOf(client: PgliteQueries): Connection {
   return {
+    clock: new ServerClock(),
     run: async ({ text }: Query, values) => {
       const result = await client.query<Value[]>(text, [...values], AS_TEXT);
       return { rows: result.rows, rowCount: result.affectedRows ?? 0 };

@@ -11,6 +11,9 @@ import { StoreTimeoutError } from '../errors.js';
 import { clearTimeout, monotonicMs, setTimeout } from '../util/clock.js';
 import { isObject, property } from '../util/guards.js';
 import type { Connection, Driver, Listen, Query, Result, Value } from './driver.js';
+import { CancelRequests } from './support/cancel-requests.js';
+import { ServerClock } from './support/server-clock.js';
+import { type Address, addressesOf, connected, type SocketOptions } from './support/sockets.js';
 import { transactionOn } from './support/transaction.js';
 
 /** What the store uses of `sql`. */
@@ -31,6 +34,9 @@ interface RawRows extends Array<readonly (Uint8Array | null)[]> {
 interface RawQuery extends Promise<unknown> {
   /** Rows as arrays of the bytes that the server sent, whatever type parsers the app has set. */
   raw(): Promise<RawRows>;
+  /** Whether it is running on the server. */
+  readonly active: boolean;
+  readonly canceller: ((query: RawQuery) => Promise<void>) | null;
 }
 
 /** Added to the limit, so that callers time out first, with an error that states their `timeout`. */
@@ -41,6 +47,7 @@ type MakePostgres = (source: object | string, options?: object) => PostgresJs;
 export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): Driver {
   const idle: Instance[] = [];
   const open = new Set<Instance>();
+  const requests = new CancelRequests();
   let isClosed = false;
 
   const connections = sql.options.max ?? 10;
@@ -78,6 +85,7 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
       if (known === undefined) await freed(deadlineMs);
     }
     const instance = new Instance(make, sql.options, undefined, true, {
+      onCancel: (socket) => requests.add(socket),
       onRelease: () => {
         if (isClosed) instance.destroy();
         else idle.push(instance);
@@ -105,6 +113,7 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
       transactionOn(await acquire(deadlineMs), work, signal),
     close: async () => {
       isClosed = true;
+      requests.close();
       await Promise.all([...open].map((instance) => instance.close()));
     },
   };
@@ -112,6 +121,8 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
 
 interface InstanceEvents {
   readonly onRelease?: () => void;
+  /** A socket was opened for a cancel request. */
+  readonly onCancel?: (socket: Socket) => void;
   /** The connection was lost, or closed. */
   readonly onLost: () => void;
   readonly onNotify?: (channel: string, payload: string) => void;
@@ -120,11 +131,16 @@ interface InstanceEvents {
 /** A postgres-js instance with one connection, which never reconnects by itself. */
 class Instance implements Connection {
   isUsable = true;
+  readonly clock = new ServerClock();
   readonly #sql: PostgresJs;
   readonly #events: InstanceEvents;
   readonly #abort = new AbortController();
   #socket: Socket | undefined;
+  /** Where the socket leads. */
+  #address: Address | undefined;
   #isConnected = false;
+  #running: RawQuery | undefined;
+  #isCancelling = false;
   #isHeld: boolean;
   /** Hosts tried so far. */
   #tried = 0;
@@ -199,7 +215,14 @@ class Instance implements Connection {
 
   async run({ text, name }: Query, values: readonly Value[]): Promise<Result> {
     const options = { prepare: name !== undefined, simple: false };
-    const rows = await this.#sql.unsafe(text, [...values], options).raw();
+    const query = this.#sql.unsafe(text, [...values], options);
+    this.#running = query;
+    let rows: RawRows;
+    try {
+      rows = await query.raw();
+    } finally {
+      this.#running = undefined;
+    }
     return { rows: rows.map((row) => row.map(decoded)), rowCount: rows.count ?? 0 };
   }
 
@@ -218,11 +241,21 @@ class Instance implements Connection {
   }
 
   destroy(): void {
+    if (this.isUsable) this.#cancel();
     this.#lose();
     // Otherwise a socket that is still connecting would log in later, and nobody would close it.
     this.#abort.abort(new Error('The connection was closed'));
     this.#socket?.destroy();
     this.#sql.end({ timeout: 0 }).catch(() => {});
+  }
+
+  /** Cancels the running statement. `query.cancel()` drops the promise, so its rejection would end the process. */
+  #cancel(): void {
+    const query = this.#running;
+    if (!query?.active || !query.canceller) return;
+    this.#isCancelling = true;
+    query.canceller(query).catch(() => {});
+    this.#isCancelling = false;
   }
 
   /** Closes it gracefully, so that the server does not log a lost connection. */
@@ -240,24 +273,26 @@ class Instance implements Connection {
   }
 
   /** Creates the sockets itself: those of postgres-js can neither be unref'd nor closed at once. */
-  async #openSocket({ host, port, path }: SocketOptions): Promise<Socket> {
+  async #openSocket(options: SocketOptions): Promise<Socket> {
+    if (this.#isCancelling && this.#address !== undefined) {
+      const socket = connect(this.#address);
+      this.#events.onCancel?.(socket);
+      return Object.assign(socket, this.#address);
+    }
     try {
       if (this.#isConnected || !this.isUsable) throw new Error('The connection was lost');
       const { signal } = this.#abort;
-      const hosts = [host].flat();
-      const ports = [port].flat();
       let failure: unknown = new Error('No host accepts the connection');
       // Each host once: postgres-js asks for another socket if a server is not primary.
-      while (this.#tried < hosts.length) {
-        const at = this.#tried;
+      for (const address of addressesOf(options).slice(this.#tried)) {
         this.#tried += 1;
-        const to = path ? { path } : { host: hosts[at], port: ports[at] ?? ports[0] ?? 5432 };
-        const socket = connect(to);
+        const socket = connect(address);
         if (!this.#isHeld) socket.unref();
         try {
           this.#socket = await connected(socket, signal);
+          this.#address = address;
           // postgres-js takes the host from the socket, to check it against the server's certificate.
-          return path ? socket : Object.assign(socket, to);
+          return Object.assign(socket, address);
         } catch (error) {
           failure = error;
         }
@@ -305,33 +340,6 @@ function listenWith(sql: PostgresJs, load: () => Promise<MakePostgres>): Listen 
       },
     };
   };
-}
-
-interface SocketOptions {
-  readonly host: readonly string[] | string;
-  readonly port: readonly number[] | number;
-  readonly path?: string | false;
-}
-
-function connected(socket: Socket, signal: AbortSignal): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const giveUp = () => socket.destroy(new Error('Gave up waiting for the server'));
-    const settle = () => {
-      socket.off('error', fail);
-      signal.removeEventListener('abort', giveUp);
-    };
-    const fail = (error: Error) => {
-      settle();
-      reject(error);
-    };
-    socket.once('error', fail);
-    socket.once('connect', () => {
-      settle();
-      resolve(socket);
-    });
-    signal.addEventListener('abort', giveUp, { once: true });
-    if (signal.aborted) giveUp();
-  });
 }
 
 export function isPostgresJs(client: object): client is PostgresJs {

@@ -5,6 +5,7 @@
  */
 import type { Connection } from '../drivers/driver.js';
 import type {
+  CallTimes,
   ListedRow,
   Outcome,
   SaveRow,
@@ -14,10 +15,14 @@ import type {
   Written,
 } from './wire.js';
 
-/** A statement for any number of rows; the results are in the order of the rows. */
+/**
+ * A statement for any number of rows, with the times of their calls; the results are in the order of the rows. A write
+ * that reaches the server after its caller gave up changes nothing.
+ */
 export type RowStatement<Row, Result> = (
   on: Connection,
   rows: readonly Row[],
+  times: readonly CallTimes[],
 ) => Promise<readonly Result[]>;
 
 export interface RowStatements {
@@ -27,12 +32,14 @@ export interface RowStatements {
   readonly touch: RowStatement<TouchRow, Outcome>;
   /** Compare-and-set on version and `created_at`. */
   readonly save: RowStatement<SaveRow, Written>;
-  /** Inserts, or overwrites whatever has the id, a tombstone too. */
+  /** Inserts, or overwrites whatever has the id, except a tombstone made after the call began. */
   readonly create: RowStatement<WriteRow, Written>;
   /** Inserts or overwrites, but never a tombstone. */
   readonly put: RowStatement<WriteRow, Written>;
   /** Leaves tombstones; `gone` if the session was not live. */
   readonly end: RowStatement<string, Outcome>;
+  /** Inserts a tombstone; `busy` if the id exists. */
+  readonly bury: RowStatement<string, Outcome>;
 }
 
 /** The live sessions that a statement ended. `busy`: there are more, or some are locked by others. */
@@ -43,12 +50,18 @@ export interface Ended {
 
 export interface TableStatements {
   /** Deletes rows, tombstones too, up to 1,000 at a time. */
-  readonly clear: (on: Connection) => Promise<Ended>;
+  readonly clear: (on: Connection, times: CallTimes) => Promise<Ended>;
   /** Ends a user's sessions, up to 1,000 at a time, except `exceptId`. */
-  readonly endUser: (on: Connection, userId: string, exceptId: string) => Promise<Ended>;
+  readonly endUser: (
+    on: Connection,
+    times: CallTimes,
+    userId: string,
+    exceptId: string,
+  ) => Promise<Ended>;
   /** Ends a user's sessions except the `keep` last seen and, among these, `id`. */
   readonly endBeyond: (
     on: Connection,
+    times: CallTimes,
     userId: string,
     id: string,
     keep: number,
@@ -57,7 +70,7 @@ export interface TableStatements {
   /** A page of live sessions, ordered by id. */
   readonly list: (on: Connection, page: ListPage) => Promise<readonly ListedRow[]>;
   /** A page of ids of live sessions, ordered. */
-  readonly listIds: (on: Connection, page: Omit<ListPage, 'userId'>) => Promise<readonly string[]>;
+  readonly listIds: (on: Connection, page: IdPage) => Promise<readonly string[]>;
   readonly count: (on: Connection) => Promise<number>;
   /** Deletes up to `limit` rows that have expired by the database's clock; returns how many. */
   readonly prune: (on: Connection, limit: number) => Promise<number>;
@@ -74,5 +87,7 @@ export interface ListPage {
   readonly limit: number;
   readonly now: number;
 }
+
+export type IdPage = Omit<ListPage, 'userId'>;
 
 export type Statements = RowStatements & TableStatements;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { and, eq, gt, isNull, type SQL, sql, type WithSubquery } from 'drizzle-orm';
+import { and, eq, gt, isNull, lt, or, type SQL, sql, type WithSubquery } from 'drizzle-orm';
 import {
   type AnyPgColumn,
   type PgUpdateSetSource,
@@ -13,6 +13,8 @@ import {
 import { db } from './compile.js';
 import {
   afterSetting,
+  clockMs,
+  isBefore,
   joinedText,
   json,
   literal,
@@ -81,6 +83,8 @@ const inputTable = /* @__PURE__ */ pgTable('input', {
   alive: textColumn('alive').notNull(),
   data: textColumn('data').notNull(),
   owner: textColumn('owner'),
+  until: textColumn('until').notNull(),
+  began: textColumn('began').notNull(),
 });
 type InputTable = typeof inputTable;
 export type InputColumn = Exclude<keyof InputTable['_']['columns'], 'id'>;
@@ -91,7 +95,7 @@ export type InputColumn = Exclude<keyof InputTable['_']['columns'], 'id'>;
  * the generic one, and plan every call again.
  */
 export function inputOf<const Name extends InputColumn>(...names: readonly Name[]) {
-  const all = ['id', ...names] as const;
+  const all: readonly (Name | 'id' | 'until')[] = ['id', ...names];
   const columns = { id: inputTable.id } as Pick<InputTable, Name | 'id'>;
   for (const name of names) Object.assign(columns, { [name]: inputTable[name] });
   const lists = all.map((name) => {
@@ -114,8 +118,15 @@ export function inputOf<const Name extends InputColumn>(...names: readonly Name[
   const rows = db
     .$with('input', columns)
     .as(sql`select i.* from given, unnest(${arrays}) as i (${aliases})`);
-  /** Not a join: one that was planned while the table was empty would later read all of a large table. */
-  const includes = (column: AnyPgColumn) => eq(column, sql`any((select id from given)::text[])`);
+  const ids = all.includes('until')
+    ? sql`array(select u.id from given, unnest(given.id, given.until) as u (id, until)
+        where ${isBefore(sql`u.until`)})`
+    : sql`(select id from given)::text[]`;
+  /**
+   * Whether a row's id was given, and its call has not timed out. Not a join: one that was planned while the table was
+   * empty would later read all of a large table.
+   */
+  const includes = (column: AnyPgColumn) => eq(column, sql`any(${ids})`);
   return { given, input: rows, includes };
 }
 
@@ -177,6 +188,10 @@ export function fragmentsOf(settings: StatementSettings) {
     expiresAt: sql`now() + ${TOMBSTONE}`,
   } satisfies Changes;
 
+  /** Whether a row can be overwritten by a call that began then: any but a tombstone made later. */
+  const isNotEndedSince = (revokedAt: AnyPgColumn, began: SQL | AnyPgColumn) =>
+    or(isNull(revokedAt), lt(revokedAt, timestamp(began)));
+
   /** The expiry of a touch: never moved back for a session that was read. `created` is '0' if none was. */
   const touchedExpiry = (created: SQL | AnyPgColumn, expiry: SQL | AnyPgColumn) =>
     capped(
@@ -194,12 +209,12 @@ export function fragmentsOf(settings: StatementSettings) {
     );
 
   /**
-   * The result of a read. `data::text` would copy the text twice more, and takes half as much time again
+   * The result of a read, with the server's clock or another time. `data::text` would copy the text twice more, and takes half as much time again
    * (measured at 20 KB).
    */
-  const readFields = (lastSeenAt: SQL = sql`''`) => ({
+  const readFields = (time: SQL = clockMs) => ({
     head: sql<string>`${t.version} || ',' || ${microseconds(t.createdAt)} || ',' || ${milliseconds(t.expiresAt)} || ','
-      || ${lastSeenAt} || ',' || ${t.id}`.as('head'),
+      || ${time} || ',' || ${t.id}`.as('head'),
     data: sql<string | null>`convert_from(json_send(${t.data}), pg_client_encoding())`.as('data'),
     userId: (withUser ? sql<string | null>`${t.userId}::text` : sql<string | null>`null::text`).as(
       'owner',
@@ -296,6 +311,7 @@ export function fragmentsOf(settings: StatementSettings) {
     isLive,
     isLocked,
     isNotEnded,
+    isNotEndedSince,
     isOurs,
     lock,
     lockEnding,

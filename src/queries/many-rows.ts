@@ -12,8 +12,9 @@
  *
  * @module
  */
-import { and, eq, gt, isNotNull, isNull, notInArray, or, sql } from 'drizzle-orm';
+import { and, eq, gt, gte, isNotNull, isNull, notInArray, or, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
+import { monotonicMs } from '../util/clock.js';
 import { db, statement } from './compile.js';
 import {
   type Fragments,
@@ -22,10 +23,13 @@ import {
   type StatementSettings,
   skipLocked,
 } from './fragments.js';
+import { beganOf, untilOf } from './server-time.js';
 import {
   bigint,
+  clockMs,
   inByteOrder,
   integer,
+  isBefore,
   joinedText,
   json,
   microseconds,
@@ -37,6 +41,7 @@ import {
   timestamp,
 } from './sql.js';
 import {
+  type CallTimes,
   DATA_SEPARATOR,
   joined,
   type SaveRow,
@@ -53,15 +58,22 @@ export interface Inserted {
   readonly gone: ReadonlySet<string>;
 }
 
+type Times = readonly CallTimes[];
+
 export interface ManyRows {
   read(on: Connection, ids: readonly string[]): Promise<ReadonlyMap<string, StoredRow>>;
   /** These three return the ids of the rows they changed; `end` those that it ended. */
-  touch(on: Connection, rows: readonly TouchRow[]): Promise<ReadonlySet<string>>;
+  touch(on: Connection, rows: readonly TouchRow[], times: Times): Promise<ReadonlySet<string>>;
   /** `step`: see `versionStep`. One serves all rows: a version needs to differ from others of its row only. */
-  save(on: Connection, rows: readonly SaveRow[], step: number): Promise<ReadonlySet<string>>;
-  end(on: Connection, ids: readonly string[]): Promise<ReadonlySet<string>>;
-  create(on: Connection, rows: readonly WriteRow[]): Promise<Inserted>;
-  put(on: Connection, rows: readonly WriteRow[]): Promise<Inserted>;
+  save(
+    on: Connection,
+    rows: readonly SaveRow[],
+    step: number,
+    times: Times,
+  ): Promise<ReadonlySet<string>>;
+  end(on: Connection, ids: readonly string[], times: Times): Promise<ReadonlySet<string>>;
+  create(on: Connection, rows: readonly WriteRow[], times: Times): Promise<Inserted>;
+  put(on: Connection, rows: readonly WriteRow[], times: Times): Promise<Inserted>;
 }
 
 export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
@@ -78,36 +90,41 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
       .where(and(includes(t.id), f.isNotEnded));
   });
 
-  const touch = statement('touch_many', prepared, ['id', 'created', 'expiry', 'alive'], () => {
-    const { given, input, includes } = inputOf('created', 'expiry', 'alive');
-    const locked = f.lock(
-      and(includes(t.id), f.isNotEnded, setLocally('synchronous_commit', 'off')),
-    );
-    const touched = db.$with('touched').as(
-      db
-        .update(t)
-        .set({ lastSeenAt: now, expiresAt: f.touchedExpiry(input.created, input.expiry) })
-        .from(locked)
-        .innerJoin(input, eq(input.id, locked.id))
-        .where(
-          and(
-            f.isLocked(locked),
-            or(eq(input.created, sql`'0'`), eq(input.created, text(microseconds(t.createdAt)))),
-            gt(t.expiresAt, timestamp(input.alive)),
-          ),
-        )
-        .returning({ id: t.id }),
-    );
-    return db
-      .with(given, input, locked, touched)
-      .select({ done: joinedText(touched.id) })
-      .from(touched);
-  });
+  const touch = statement(
+    'touch_many',
+    prepared,
+    ['id', 'created', 'expiry', 'alive', 'until'],
+    () => {
+      const { given, input, includes } = inputOf('created', 'expiry', 'alive', 'until');
+      const locked = f.lock(
+        and(includes(t.id), f.isNotEnded, setLocally('synchronous_commit', 'off')),
+      );
+      const touched = db.$with('touched').as(
+        db
+          .update(t)
+          .set({ lastSeenAt: now, expiresAt: f.touchedExpiry(input.created, input.expiry) })
+          .from(locked)
+          .innerJoin(input, eq(input.id, locked.id))
+          .where(
+            and(
+              f.isLocked(locked),
+              or(eq(input.created, sql`'0'`), eq(input.created, text(microseconds(t.createdAt)))),
+              gt(t.expiresAt, timestamp(input.alive)),
+            ),
+          )
+          .returning({ id: t.id }),
+      );
+      return db
+        .with(given, input, locked, touched)
+        .select({ done: joinedText(touched.id) })
+        .from(touched);
+    },
+  );
 
   const save = statement(
     'save_many',
     prepared,
-    ['id', 'version', 'step', 'created', 'seen', 'expiry', 'data', 'owner'],
+    ['id', 'version', 'step', 'created', 'seen', 'expiry', 'data', 'owner', 'until'],
     (p) => {
       const { given, input, includes } = inputOf(
         'version',
@@ -115,6 +132,7 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
         'seen',
         'expiry',
         'data',
+        'until',
         ...owner,
       );
       const locked = f.lock(and(includes(t.id), f.isNotEnded, withUser ? waitsBriefly : undefined));
@@ -145,10 +163,10 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
     },
   );
 
-  /** Overwrites the rows that exist, and inserts the others; `create` overwrites tombstones, too. */
+  /** Overwrites the rows that exist, and inserts the others; `create` overwrites tombstones made before it began. */
   const insertMany = (kind: 'create' | 'put') =>
-    statement(`${kind}_many`, prepared, ['id', 'expiry', 'data', 'owner'], () => {
-      const { given, input, includes } = inputOf('expiry', 'data', ...owner);
+    statement(`${kind}_many`, prepared, ['id', 'expiry', 'data', 'owner', 'began', 'until'], () => {
+      const { given, input, includes } = inputOf('expiry', 'data', 'began', 'until', ...owner);
       const locked = db.$with('locked').as(
         db
           .select({ id: t.id, ...f.place, revokedAt: t.revokedAt })
@@ -165,6 +183,7 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
           revokedAt: locked.revokedAt,
           data: input.data,
           expiry: input.expiry,
+          began: input.began,
           owner: withUser ? input.owner : sql<string | null>`null`.as('owner'),
         })
         .from(locked)
@@ -188,7 +207,9 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
             and(
               includes(t.id),
               f.isLocked(existing),
-              kind === 'put' ? isNull(existing.revokedAt) : undefined,
+              kind === 'put'
+                ? isNull(existing.revokedAt)
+                : f.isNotEndedSince(existing.revokedAt, existing.began),
             ),
           )
           .returning({ id: t.id, ...f.writtenFields }),
@@ -209,7 +230,7 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
                 expiresAt: f.capped(timestamp(input.expiry), now).as('expiry'),
               })
               .from(input)
-              .where(and(waitsBriefly, notInArray(input.id, present)))
+              .where(and(waitsBriefly, isBefore(input.until), notInArray(input.id, present)))
               .orderBy(inByteOrder(input.id)),
           )
           .onConflictDoNothing({ target: t.id })
@@ -222,14 +243,21 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
       const tombstones = db
         .select({ ids: joinedText(locked.id) })
         .from(locked)
-        .where(isNotNull(locked.revokedAt));
+        .$dynamic();
+      const gone =
+        kind === 'put'
+          ? tombstones.where(isNotNull(locked.revokedAt))
+          : tombstones
+              .innerJoin(input, eq(input.id, locked.id))
+              .where(gte(locked.revokedAt, timestamp(input.began)));
       return db
         .with(given, input, locked, updated, inserted, done, ...announced)
         .select({
           id: joinedText(done.id),
           version: joinedText(done.version),
           createdAt: joinedText(done.createdAt),
-          gone: kind === 'put' ? scalar<string | null>(tombstones) : scalar<string | null>(none),
+          gone: scalar<string | null>(gone),
+          clock: text(clockMs),
         })
         .from(done)
         .where(isAnnounced);
@@ -237,8 +265,8 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
   const create = insertMany('create');
   const put = insertMany('put');
 
-  const end = statement('end_many', prepared, ['id', 'now'], () => {
-    const { given, includes } = inputOf();
+  const end = statement('end_many', prepared, ['id', 'now', 'until'], () => {
+    const { given, includes } = inputOf('until');
     const locked = f.lockEnding(and(includes(t.id), f.isNotEnded));
     const { ended, done, announced, isAnnounced } = f.ending(locked);
     return db
@@ -251,8 +279,11 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
   const idsIn = ([result]: readonly { done: string | null }[]) =>
     new Set(split(result?.done ?? null));
 
-  const valuesOf = (rows: readonly WriteRow[]) => ({
+  const untilAll = (on: Connection, times: Times) => joined(times, (each) => untilOf(on, each));
+
+  const valuesOf = (on: Connection, rows: readonly WriteRow[], times: Times) => ({
     id: joined(rows, (row) => row.id),
+    until: untilAll(on, times),
     expiry: joined(rows, (row) => row.expiresAt),
     data: joined(rows, (row) => row.data, DATA_SEPARATOR),
     owner: withUser ? JSON.stringify(rows.map((row) => row.userId)) : null,
@@ -260,8 +291,11 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
 
   const inserting =
     (send: typeof create) =>
-    async (on: Connection, rows: readonly WriteRow[]): Promise<Inserted> => {
-      const [result] = await send(on, valuesOf(rows));
+    async (on: Connection, rows: readonly WriteRow[], times: Times): Promise<Inserted> => {
+      const began = joined(times, (each) => beganOf(on, each));
+      const sentMs = monotonicMs();
+      const [result] = await send(on, { ...valuesOf(on, rows, times), began });
+      on.clock.read(Number(result?.clock), sentMs);
       const versions = split(result?.version ?? null);
       const createdAt = split(result?.createdAt ?? null);
       const written = split(result?.id ?? null).map(
@@ -273,22 +307,25 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
 
   return {
     read: async (on, ids) => {
+      const sentMs = monotonicMs();
       const found = (await read(on, { id: ids.join(',') })).map(storedRow);
+      if (found[0] !== undefined) on.clock.read(found[0].timeMs, sentMs);
       return new Map(found.map((row) => [row.id, row]));
     },
-    touch: async (on, rows) =>
+    touch: async (on, rows, times) =>
       idsIn(
         await touch(on, {
+          until: untilAll(on, times),
           id: joined(rows, (row) => row.id),
           created: joined(rows, (row) => row.createdAt),
           expiry: joined(rows, (row) => row.expiresAt),
           alive: joined(rows, (row) => row.aliveAt),
         }),
       ),
-    save: async (on, rows, step) =>
+    save: async (on, rows, step, times) =>
       idsIn(
         await save(on, {
-          ...valuesOf(rows),
+          ...valuesOf(on, rows, times),
           step: String(step),
           version: joined(rows, (row) => row.version),
           created: joined(rows, (row) => row.createdAt),
@@ -297,6 +334,9 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
       ),
     create: inserting(create),
     put: inserting(put),
-    end: async (on, ids) => idsIn(await end(on, { id: ids.join(','), now: String(Date.now()) })),
+    end: async (on, ids, times) => {
+      const values = { id: ids.join(','), now: String(Date.now()), until: untilAll(on, times) };
+      return idsIn(await end(on, values));
+    },
   };
 }

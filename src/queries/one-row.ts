@@ -6,14 +6,18 @@
  *
  * @module
  */
-import { and, eq, gt, not, type SQL, sql } from 'drizzle-orm';
+import { and, eq, gt, gte, not, type SQL, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
+import { monotonicMs } from '../util/clock.js';
 import { command, db, statement } from './compile.js';
 import { type Fragments, LOCK_TIMEOUT, type StatementSettings, skipLocked } from './fragments.js';
+import { beganOf, untilOf } from './server-time.js';
 import {
   afterSetting,
   bigint,
+  clockMs,
   integer,
+  isBefore,
   json,
   microseconds,
   none,
@@ -24,30 +28,43 @@ import {
   text,
   timestamp,
 } from './sql.js';
-import { type SaveRow, type StoredRow, storedRow, type TouchRow, type WriteRow } from './wire.js';
+import {
+  type CallTimes,
+  type SaveRow,
+  type StoredRow,
+  storedRow,
+  type TouchRow,
+  type WriteRow,
+} from './wire.js';
 
 /** What a write of a new version returns; `undefined` if it wrote nothing. */
 export type Versioned = { readonly version: number; readonly createdAt: number } | undefined;
 
+/** A table of one row, for an insert with a condition. */
+const ONCE = sql`(select) as once`;
+
 export interface OneRow {
   read(on: Connection, id: string): Promise<StoredRow | undefined>;
-  touch(on: Connection, row: TouchRow): Promise<boolean>;
+  touch(on: Connection, row: TouchRow, times: CallTimes): Promise<boolean>;
   /** `step`: see `versionStep`. */
-  save(on: Connection, row: SaveRow, step: number): Promise<boolean>;
+  save(on: Connection, row: SaveRow, step: number, times: CallTimes): Promise<boolean>;
   /** Inserts a row unless the id exists. */
-  insert(on: Connection, row: WriteRow): Promise<Versioned>;
-  /** Replaces whatever has the id, a tombstone too. */
-  replace(on: Connection, row: WriteRow): Promise<Versioned>;
+  insert(on: Connection, row: WriteRow, times: CallTimes): Promise<Versioned>;
+  /** Replaces whatever has the id, except a tombstone made after the call began. */
+  replace(on: Connection, row: WriteRow, times: CallTimes): Promise<Versioned>;
   /** Overwrites a session, but no tombstone. */
-  overwrite(on: Connection, row: WriteRow): Promise<Versioned>;
-  isTombstone(on: Connection, id: string): Promise<boolean>;
-  endLive(on: Connection, id: string): Promise<boolean>;
+  overwrite(on: Connection, row: WriteRow, times: CallTimes): Promise<Versioned>;
+  /** Whether there is a tombstone; with `times`, one made after the call began. */
+  isTombstone(on: Connection, id: string, times?: CallTimes): Promise<boolean>;
+  endLive(on: Connection, id: string, times: CallTimes): Promise<boolean>;
   /** Ends a session that has expired: a request that is still running could save it. */
-  endExpired(on: Connection, id: string): Promise<boolean>;
+  endExpired(on: Connection, id: string, times: CallTimes): Promise<boolean>;
+  /** Inserts a tombstone unless the id exists. */
+  bury(on: Connection, id: string, times: CallTimes): Promise<boolean>;
 }
 
 export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
-  const { rows: t, insertable, withUser, prepared } = settings;
+  const { rows: t, insertable, tombstones, withUser, prepared } = settings;
   const announces = settings.announce !== undefined;
 
   const byId = eq(t.id, parameter('id'));
@@ -79,33 +96,38 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
   const seenNow = afterSetting('synchronous_commit', 'off', now);
 
   // A touch and a save return nothing: returning a row costs the server a tenth of its time.
-  const touchLoaded = command('touch', prepared, ['id', 'created', 'expiry', 'alive'], (p) =>
-    db
-      .update(t)
-      .set({
-        lastSeenAt: seenNow,
-        expiresAt: f.capped(sql`greatest(${t.expiresAt}, ${timestamp(p.expiry)})`, t.createdAt),
-      })
-      .where(
-        lockedRow(
-          f.isNotEnded,
-          eq(microseconds(t.createdAt), bigint(p.created)),
-          gt(t.expiresAt, timestamp(p.alive)),
+  const touchLoaded = command(
+    'touch',
+    prepared,
+    ['id', 'created', 'expiry', 'alive', 'until'],
+    (p) =>
+      db
+        .update(t)
+        .set({
+          lastSeenAt: seenNow,
+          expiresAt: f.capped(sql`greatest(${t.expiresAt}, ${timestamp(p.expiry)})`, t.createdAt),
+        })
+        .where(
+          lockedRow(
+            f.isNotEnded,
+            eq(microseconds(t.createdAt), bigint(p.created)),
+            gt(t.expiresAt, timestamp(p.alive)),
+            isBefore(p.until),
+          ),
         ),
-      ),
   );
 
-  const touchAny = command('touch_any', prepared, ['id', 'expiry', 'alive'], (p) =>
+  const touchAny = command('touch_any', prepared, ['id', 'expiry', 'alive', 'until'], (p) =>
     db
       .update(t)
       .set({ lastSeenAt: seenNow, expiresAt: f.capped(timestamp(p.expiry), t.createdAt) })
-      .where(lockedRow(f.isNotEnded, gt(t.expiresAt, timestamp(p.alive)))),
+      .where(lockedRow(f.isNotEnded, gt(t.expiresAt, timestamp(p.alive)), isBefore(p.until))),
   );
 
   const save = command(
     'save',
     prepared,
-    ['id', 'version', 'step', 'created', 'seen', 'expiry', 'data', 'owner'],
+    ['id', 'version', 'step', 'created', 'seen', 'expiry', 'data', 'owner', 'until'],
     (p) => {
       const update = db
         .update(t)
@@ -118,6 +140,7 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
             f.isNotEnded,
             eq(t.version, integer(p.version)),
             eq(microseconds(t.createdAt), bigint(p.created)),
+            isBefore(p.until),
             withUser ? waitsBriefly : undefined,
           ),
         );
@@ -125,54 +148,90 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
     },
   );
 
-  const insert = statement('insert', prepared, ['id', 'expiry', 'data', 'owner'], (p) =>
-    db
+  const insert = statement('insert', prepared, ['id', 'expiry', 'data', 'owner', 'until'], (p) => {
+    const owner = f.ownerOf(p.owner);
+    const row = {
+      id: p.id.as('id'),
+      data: json(p.data).as('data'),
+      ...(owner ? { userId: owner.as('owner') } : {}),
+      expiresAt: f.afterLockTimeout(f.capped(timestamp(p.expiry), now)).as('expiry'),
+    };
+    return db
       .insert(insertable)
-      .values({
-        id: p.id,
-        data: json(p.data),
-        userId: f.ownerOf(p.owner),
-        expiresAt: f.afterLockTimeout(f.capped(timestamp(p.expiry), now)),
-      })
+      .select(db.select(row).from(ONCE).where(isBefore(p.until)))
       .onConflictDoNothing({ target: t.id })
-      .returning({ ...f.writtenFields, isOurs: text(f.isOurs), announced: f.announcedId('c') }),
+      .returning({ ...f.writtenFields, isOurs: text(f.isOurs), announced: f.announcedId('c') });
+  });
+
+  const replace = statement(
+    'create',
+    prepared,
+    ['id', 'expiry', 'data', 'owner', 'began', 'until'],
+    (p) =>
+      db
+        .update(t)
+        .set({
+          ...f.written(p.data, p.owner),
+          createdAt: now,
+          revokedAt: none,
+          expiresAt: f.capped(timestamp(p.expiry), now),
+        })
+        .where(
+          lockedRow(
+            f.isOurs,
+            f.isNotEndedSince(t.revokedAt, p.began),
+            isBefore(p.until),
+            withUser ? waitsBriefly : undefined,
+          ),
+        )
+        .returning({ ...f.writtenFields, announced: f.announcedId('c') }),
   );
 
-  const replace = statement('create', prepared, ['id', 'expiry', 'data', 'owner'], (p) =>
-    db
-      .update(t)
-      .set({
-        ...f.written(p.data, p.owner),
-        createdAt: now,
-        revokedAt: none,
-        expiresAt: f.capped(timestamp(p.expiry), now),
-      })
-      .where(lockedRow(f.isOurs, withUser ? waitsBriefly : undefined))
-      .returning({ ...f.writtenFields, announced: f.announcedId('c') }),
-  );
-
-  const overwrite = statement('put', prepared, ['id', 'expiry', 'data', 'owner'], (p) =>
+  const overwrite = statement('put', prepared, ['id', 'expiry', 'data', 'owner', 'until'], (p) =>
     db
       .update(t)
       .set({ ...f.written(p.data, p.owner), expiresAt: f.capped(timestamp(p.expiry), t.createdAt) })
-      .where(lockedRow(f.isNotEnded, withUser ? waitsBriefly : undefined))
+      .where(lockedRow(f.isNotEnded, isBefore(p.until), withUser ? waitsBriefly : undefined))
       .returning({ ...f.writtenFields, announced: f.announcedId('c') }),
   );
 
-  const tombstoneOf = statement('tombstone', prepared, ['id'], () =>
+  const tombstoneOf = statement('tombstone', prepared, ['id', 'began'], (p) =>
     db
-      .select({ revoked: text(sql`${t.revokedAt} is not null`) })
+      .select({
+        revoked: text(sql`(${gte(t.revokedAt, timestamp(p.began))})`),
+        clock: text(clockMs),
+      })
       .from(t)
       .where(and(byId, f.isOurs)),
   );
 
   const ending = (kind: string, condition: SQL | undefined) =>
-    command(kind, prepared, ['id', 'now'], () => {
-      const update = db.update(t).set(f.tombstone).where(lockedRow(f.isNotEnded, condition));
+    command(kind, prepared, ['id', 'now', 'until'], (p) => {
+      const update = db
+        .update(t)
+        .set(f.tombstone)
+        .where(lockedRow(f.isNotEnded, condition, isBefore(p.until)));
       return announces ? update.returning({ announced: f.announcedId('d') }) : update;
     });
   const endLive = ending('end', f.isLive);
   const endExpired = ending('end_expired', f.isLive && not(f.isLive));
+
+  const bury = command('bury', prepared, ['id', 'until'], (p) =>
+    db
+      .insert(tombstones)
+      .select(
+        db
+          .select({
+            id: p.id.as('id'),
+            expiresAt: f.afterLockTimeout(f.tombstone.expiresAt).as('expiry'),
+            revokedAt: sql<Date>`now()`.as('revoked'),
+          })
+          .from(ONCE)
+          .where(isBefore(p.until)),
+      )
+      .onConflictDoNothing({ target: t.id })
+      .returning({ isOurs: text(f.isOurs) }),
+  );
 
   const valuesOf = (row: WriteRow) => ({
     id: row.id,
@@ -185,28 +244,56 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
   const isWritten = (count: number) => count > 0;
 
   return {
-    read: (on, id) => read(on, { id }).then(([row]) => row && storedRow(row)),
-    touch: (on, { id, createdAt, expiresAt, aliveAt }) => {
-      const values = { id, expiry: String(expiresAt), alive: String(aliveAt) };
+    read: (on, id) => {
+      const sentMs = monotonicMs();
+      return read(on, { id }).then(([found]) => {
+        if (found === undefined) return undefined;
+        const row = storedRow(found);
+        on.clock.read(row.timeMs, sentMs);
+        return row;
+      });
+    },
+    touch: (on, { id, createdAt, expiresAt, aliveAt }, times) => {
+      const until = untilOf(on, times);
+      const values = { id, expiry: String(expiresAt), alive: String(aliveAt), until };
       return (
         createdAt === 0
           ? touchAny(on, values)
           : touchLoaded(on, { ...values, created: String(createdAt) })
       ).then(isWritten);
     },
-    save: (on, row, step) =>
+    save: (on, row, step, times) =>
       save(on, {
         ...valuesOf(row),
         version: String(row.version),
         step: String(step),
         created: String(row.createdAt),
         seen: String(row.seenExpiresAt),
+        until: untilOf(on, times),
       }).then(isWritten),
-    insert: (on, row) => insert(on, valuesOf(row)).then(versioned),
-    replace: (on, row) => replace(on, valuesOf(row)).then(versioned),
-    overwrite: (on, row) => overwrite(on, valuesOf(row)).then(versioned),
-    isTombstone: (on, id) => tombstoneOf(on, { id }).then(([row]) => row?.revoked === 'true'),
-    endLive: (on, id) => endLive(on, { id, now: String(Date.now()) }).then(isWritten),
-    endExpired: (on, id) => endExpired(on, { id, now: String(Date.now()) }).then(isWritten),
+    insert: (on, row, times) =>
+      insert(on, { ...valuesOf(row), until: untilOf(on, times) }).then(versioned),
+    replace: (on, row, times) => {
+      const [began, until] = [beganOf(on, times), untilOf(on, times)];
+      return replace(on, { ...valuesOf(row), began, until }).then(versioned);
+    },
+    overwrite: (on, row, times) =>
+      overwrite(on, { ...valuesOf(row), until: untilOf(on, times) }).then(versioned),
+    isTombstone: (on, id, times) => {
+      const began = times === undefined ? '0' : beganOf(on, times);
+      const sentMs = monotonicMs();
+      return tombstoneOf(on, { id, began }).then(([row]) => {
+        if (row === undefined) return false;
+        on.clock.read(Number(row.clock), sentMs);
+        return row.revoked === 'true';
+      });
+    },
+    endLive: (on, id, times) => endLive(on, endingOf(on, id, times)).then(isWritten),
+    endExpired: (on, id, times) => endExpired(on, endingOf(on, id, times)).then(isWritten),
+    bury: (on, id, times) => bury(on, { id, until: untilOf(on, times) }).then(isWritten),
   };
+}
+
+function endingOf(on: Connection, id: string, times: CallTimes) {
+  return { id, now: String(Date.now()), until: untilOf(on, times) };
 }

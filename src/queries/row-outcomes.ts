@@ -7,7 +7,9 @@ import type { Connection } from '../drivers/driver.js';
 import type { RowStatement, RowStatements } from './contract.js';
 import type { Inserted, ManyRows } from './many-rows.js';
 import type { OneRow, Versioned } from './one-row.js';
+import type { ReadClock } from './server-time.js';
 import {
+  type CallTimes,
   type Outcome,
   type SaveRow,
   type StoredRow,
@@ -17,63 +19,94 @@ import {
   type Written,
 } from './wire.js';
 
-export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
+export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock): RowStatements {
   const read = async (on: Connection, ids: readonly string[]) => {
     const found = await many.read(on, ids);
     return ids.map((id) => found.get(id));
   };
 
+  /** A write: it needs the server's clock. */
+  const write =
+    <Row, Result>(send: RowStatement<Row, Result>): RowStatement<Row, Result> =>
+    (on, rows, times) => {
+      const reading = readClock(on);
+      return reading === undefined
+        ? send(on, rows, times)
+        : reading.then(() => send(on, rows, times));
+    };
+
   return {
     read: alone((on, id) => one.read(on, id), read),
-    touch: alone(
-      async (on, row) => {
-        if (await one.touch(on, row)) return 'done';
-        return missedTouch(row, await one.read(on, row.id));
-      },
-      async (on, rows) =>
-        judged(on, rows, await many.touch(on, rows), () => 'done', 'busy', missedTouch),
+    touch: write(
+      alone(
+        async (on, row, times) => {
+          if (await one.touch(on, row, times)) return 'done';
+          return missedTouch(row, await one.read(on, row.id));
+        },
+        async (on, rows, times) =>
+          judged(on, rows, await many.touch(on, rows, times), () => 'done', 'busy', missedTouch),
+      ),
     ),
-    save: alone(
-      async (on, row) => {
-        const step = versionStep();
-        if (await one.save(on, row, step)) return saved(row, step);
-        return missedSave(row, await one.read(on, row.id));
-      },
-      async (on, rows) => {
-        const step = versionStep();
-        const changed = await many.save(on, rows, step);
-        return judged(on, rows, changed, (row) => saved(row, step), BUSY, missedSave);
-      },
+    save: write(
+      alone(
+        async (on, row, times) => {
+          const step = versionStep();
+          if (await one.save(on, row, step, times)) return saved(row, step);
+          return missedSave(row, await one.read(on, row.id));
+        },
+        async (on, rows, times) => {
+          const step = versionStep();
+          const changed = await many.save(on, rows, step, times);
+          return judged(on, rows, changed, (row) => saved(row, step), BUSY, missedSave);
+        },
+      ),
     ),
-    create: alone(
-      async (on, row) => done((await one.insert(on, row)) ?? (await one.replace(on, row))) ?? BUSY,
-      async (on, rows) => inserted(rows, await many.create(on, rows)),
+    create: write(
+      alone(
+        async (on, row, times) => {
+          const written = (await one.insert(on, row, times)) ?? (await one.replace(on, row, times));
+          return done(written) ?? ((await one.isTombstone(on, row.id, times)) ? GONE : BUSY);
+        },
+        async (on, rows, times) => inserted(rows, await many.create(on, rows, times)),
+      ),
     ),
-    put: alone(
-      async (on, row) => {
-        const written = (await one.overwrite(on, row)) ?? (await one.insert(on, row));
-        return done(written) ?? ((await one.isTombstone(on, row.id)) ? GONE : BUSY);
-      },
-      async (on, rows) => inserted(rows, await many.put(on, rows)),
+    put: write(
+      alone(
+        async (on, row, times) => {
+          const written =
+            (await one.overwrite(on, row, times)) ?? (await one.insert(on, row, times));
+          return done(written) ?? ((await one.isTombstone(on, row.id)) ? GONE : BUSY);
+        },
+        async (on, rows, times) => inserted(rows, await many.put(on, rows, times)),
+      ),
     ),
-    end: alone(
-      async (on, id) => {
-        if (await one.endLive(on, id)) return 'done';
-        if ((await one.read(on, id)) === undefined) return 'gone';
-        return (await one.endExpired(on, id)) ? 'gone' : 'busy';
-      },
-      async (on, ids) => {
-        const rows = ids.map((id) => ({ id }));
-        const ended = await many.end(on, ids);
-        return judged<{ id: string }, Outcome>(
-          on,
-          rows,
-          ended,
-          () => 'done',
-          'busy',
-          (_, stored) => (stored === undefined ? 'gone' : 'busy'),
-        );
-      },
+    end: write(
+      alone(
+        async (on, id, times) => {
+          if (await one.endLive(on, id, times)) return 'done';
+          if ((await one.read(on, id)) === undefined) return 'gone';
+          return (await one.endExpired(on, id, times)) ? 'gone' : 'busy';
+        },
+        async (on, ids, times) => {
+          const rows = ids.map((id) => ({ id }));
+          const ended = await many.end(on, ids, times);
+          return judged<{ id: string }, Outcome>(
+            on,
+            rows,
+            ended,
+            () => 'done',
+            'busy',
+            (_, stored) => (stored === undefined ? 'gone' : 'busy'),
+          );
+        },
+      ),
+    ),
+    bury: write((on, ids, times) =>
+      Promise.all(
+        ids.map(async (id, at) =>
+          (await one.bury(on, id, times[at] as CallTimes)) ? 'done' : 'busy',
+        ),
+      ),
     ),
   };
 
@@ -102,14 +135,15 @@ export function rowStatements(one: OneRow, many: ManyRows): RowStatements {
 
 /** Uses one statement for a row alone, and another for several. */
 function alone<Row, Result>(
-  one: (on: Connection, row: Row) => Promise<Result>,
+  one: (on: Connection, row: Row, times: CallTimes) => Promise<Result>,
   several: RowStatement<Row, Result>,
 ): RowStatement<Row, Result> {
-  return (on, rows) => {
+  return (on, rows, times) => {
     const [row] = rows;
-    return rows.length === 1 && row !== undefined
-      ? one(on, row).then((result) => [result])
-      : several(on, rows);
+    const [time] = times;
+    return rows.length === 1 && row !== undefined && time !== undefined
+      ? one(on, row, time).then((result) => [result])
+      : several(on, rows, times);
   };
 }
 

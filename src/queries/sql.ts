@@ -37,6 +37,12 @@ const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
 export const milliseconds = (time: Value) =>
   sql<number>`round(date_part('epoch', least(greatest(${time}, timestamptz 'epoch'), ${LAST_TIME})) * 1000)::bigint`;
 
+/** The server's clock in milliseconds, at this moment and not at the start of the transaction. */
+export const clockMs = sql<number>`(date_part('epoch', clock_timestamp()) * 1000)::bigint`;
+
+/** Whether the server's clock has not yet reached a time in milliseconds. */
+export const isBefore = (ms: Value) => sql`clock_timestamp() < ${timestamp(ms)}`;
+
 /** Joins a column of all rows with commas; null if there are none. */
 export const joinedText = (value: SQLWrapper) =>
   sql<string | null>`string_agg(${value}::text, ',')`;

@@ -19,13 +19,18 @@ import {
   type SQL,
   sql,
 } from 'drizzle-orm';
+import type { Connection } from '../drivers/driver.js';
+import { monotonicMs } from '../util/clock.js';
 import { READ_ONLY } from '../util/sql-states.js';
 import { db, statement } from './compile.js';
 import type { Ended, TableStatements } from './contract.js';
 import { type Fragments, type StatementSettings, skipLocked } from './fragments.js';
+import { type ReadClock, untilOf } from './server-time.js';
 import {
   anyOf,
+  clockMs,
   integer,
+  isBefore,
   joinedText,
   milliseconds,
   notify,
@@ -34,12 +39,21 @@ import {
   scalar,
   text,
 } from './sql.js';
-import { split, storedRow } from './wire.js';
+import { type CallTimes, split, storedRow } from './wire.js';
+
+/** As a scalar subquery it runs once, and the planner ignores it. */
+const isInTime = (until: SQL) => sql`(select ${isBefore(until)})`;
+
+const clock = text(clockMs);
 
 /** Rows that one statement ends or deletes: it stays well below a second. */
 const ROWS_PER_STATEMENT = 1000;
 
-export function tableStatements(settings: StatementSettings, f: Fragments): TableStatements {
+export function tableStatements(
+  settings: StatementSettings,
+  f: Fragments,
+  readClock: ReadClock,
+): TableStatements {
   const { rows: t, prepared } = settings;
 
   /** Deletes rows that nothing else has locked. In a partitioned table, each partition has a row at the same `ctid`. */
@@ -62,8 +76,11 @@ export function tableStatements(settings: StatementSettings, f: Fragments): Tabl
     return { locked, deleted };
   };
 
-  const clear = statement('clear', prepared, [], () => {
-    const { locked, deleted: cleared } = deletion(f.isOurs, ROWS_PER_STATEMENT);
+  const clear = statement('clear', prepared, ['until'], (p) => {
+    const { locked, deleted: cleared } = deletion(
+      and(f.isOurs, isInTime(p.until)),
+      ROWS_PER_STATEMENT,
+    );
     const { announced, isAnnounced } = f.announcement('d', cleared);
     const left = db
       .select({ id: t.id })
@@ -72,16 +89,16 @@ export function tableStatements(settings: StatementSettings, f: Fragments): Tabl
       .limit(1);
     return db
       .with(locked, cleared, ...announced)
-      .select({ done: joinedText(cleared.id), busy: scalar<string | null>(left) })
+      .select({ done: joinedText(cleared.id), busy: scalar<string | null>(left), clock })
       .from(cleared)
       .where(isAnnounced);
   });
 
   const ofUser = and(eq(t.userId, f.userParameter), f.isNotEnded);
 
-  const endUser = statement('end_user', prepared, ['user', 'except', 'now'], (p) => {
+  const endUser = statement('end_user', prepared, ['user', 'except', 'now', 'until'], (p) => {
     const others = and(ofUser, ne(t.id, p.except));
-    const locked = f.lockEnding(others, ROWS_PER_STATEMENT);
+    const locked = f.lockEnding(and(others, isInTime(p.until)), ROWS_PER_STATEMENT);
     const { ended, done, announced, isAnnounced } = f.ending(locked);
     const left = db
       .select({ id: t.id })
@@ -90,53 +107,59 @@ export function tableStatements(settings: StatementSettings, f: Fragments): Tabl
       .limit(1);
     return db
       .with(locked, ended, ...announced)
-      .select({ done, busy: scalar<string | null>(left) })
+      .select({ done, busy: scalar<string | null>(left), clock })
       .from(ended)
       .where(isAnnounced);
   });
 
   // All of the user's sessions are locked before any is judged. So two log-ins at once cannot each end the
   // other: one of them finds rows that it cannot lock, or that the other has ended.
-  const endBeyond = statement('end_beyond', prepared, ['user', 'id', 'keep', 'now'], (p) => {
-    const isLiveOfUser = and(ofUser, f.isLive);
-    const locked = f.lockEnding(isLiveOfUser);
-    const all = db.select({ count: count() }).from(t).where(isLiveOfUser);
-    const isIncomplete = sql`${scalar(db.select({ count: count() }).from(locked))} <> ${scalar(all)}`;
-    const ranked = db.$with('ranked').as(
-      db
-        .select({
-          id: locked.id,
-          // The caller's own session comes first: it is never ended.
-          rank: sql<number>`row_number() over (order by ${desc(eq(locked.id, p.id))}, ${desc(locked.lastSeenAt)}, ${asc(locked.id)})`.as(
-            'rank',
+  const endBeyond = statement(
+    'end_beyond',
+    prepared,
+    ['user', 'id', 'keep', 'now', 'until'],
+    (p) => {
+      const isLiveOfUser = and(ofUser, f.isLive);
+      const locked = f.lockEnding(and(isLiveOfUser, isInTime(p.until)));
+      const all = db.select({ count: count() }).from(t).where(isLiveOfUser);
+      const isIncomplete = sql`${scalar(db.select({ count: count() }).from(locked))} <> ${scalar(all)}`;
+      const ranked = db.$with('ranked').as(
+        db
+          .select({
+            id: locked.id,
+            // The caller's own session comes first: it is never ended.
+            rank: sql<number>`row_number() over (order by ${desc(eq(locked.id, p.id))}, ${desc(locked.lastSeenAt)}, ${asc(locked.id)})`.as(
+              'rank',
+            ),
+          })
+          .from(locked),
+      );
+      const surplus = db.$with('surplus').as(
+        db
+          .select({ id: ranked.id })
+          .from(ranked)
+          .where(
+            and(sql`${ranked}.rank > ${integer(p.keep)}`, ne(ranked.id, p.id), not(isIncomplete)),
           ),
+      );
+      const { ended, done, announced, isAnnounced } = f.ending(
+        locked,
+        inArray(locked.id, db.select({ id: surplus.id }).from(surplus)),
+      );
+      const wanted = scalar(db.select({ count: count() }).from(surplus));
+      return db
+        .with(locked, ranked, surplus, ended, ...announced)
+        .select({
+          done,
+          busy: sql<
+            string | null
+          >`case when ${isIncomplete} or count(*) <> ${wanted} then 'some' end`,
+          clock,
         })
-        .from(locked),
-    );
-    const surplus = db.$with('surplus').as(
-      db
-        .select({ id: ranked.id })
-        .from(ranked)
-        .where(
-          and(sql`${ranked}.rank > ${integer(p.keep)}`, ne(ranked.id, p.id), not(isIncomplete)),
-        ),
-    );
-    const { ended, done, announced, isAnnounced } = f.ending(
-      locked,
-      inArray(locked.id, db.select({ id: surplus.id }).from(surplus)),
-    );
-    const wanted = scalar(db.select({ count: count() }).from(surplus));
-    return db
-      .with(locked, ranked, surplus, ended, ...announced)
-      .select({
-        done,
-        busy: sql<
-          string | null
-        >`case when ${isIncomplete} or count(*) <> ${wanted} then 'some' end`,
-      })
-      .from(ended)
-      .where(isAnnounced);
-  });
+        .from(ended)
+        .where(isAnnounced);
+    },
+  );
 
   const page = (condition?: typeof ofUser) =>
     db
@@ -190,18 +213,36 @@ export function tableStatements(settings: StatementSettings, f: Fragments): Tabl
       .where(sql`usage >= 0 and current_setting('transaction_read_only') = 'off'`),
   );
 
+  /** Sends a statement with its deadline; its result brings a reading of the clock. */
+  const inTime = async (
+    on: Connection,
+    times: CallTimes,
+    send: (until: string) => Promise<readonly (EndedRow & { readonly clock: string })[]>,
+  ): Promise<Ended> => {
+    await readClock(on);
+    const sentMs = monotonicMs();
+    const [row] = await send(untilOf(on, times));
+    on.clock.read(Number(row?.clock), sentMs);
+    return { ended: split(row?.done ?? null), busy: (row?.busy ?? null) !== null };
+  };
+
   return {
-    clear: async (on) => endedIn(await clear(on, {})),
-    endUser: async (on, user, except) =>
-      endedIn(await endUser(on, { user, except, now: String(Date.now()) })),
-    endBeyond: async (on, user, id, keep, at) =>
-      endedIn(await endBeyond(on, { user, id, keep: String(keep), now: String(at) })),
+    clear: (on, times) => inTime(on, times, (until) => clear(on, { until })),
+    endUser: (on, times, user, except) =>
+      inTime(on, times, (until) => endUser(on, { user, except, now: String(Date.now()), until })),
+    endBeyond: (on, times, user, id, keep, at) =>
+      inTime(on, times, (until) =>
+        endBeyond(on, { user, id, keep: String(keep), now: String(at), until }),
+      ),
     list: async (on, { userId, after, limit, now: at }) => {
       const values = { after, limit: String(limit), now: String(at) };
       const rows = await (userId === undefined
         ? listAll(on, values)
         : listUser(on, { ...values, user: userId }));
-      return rows.map(storedRow);
+      return rows.map((row) => {
+        const stored = storedRow(row);
+        return { ...stored, lastSeenAt: stored.timeMs };
+      });
     },
     listIds: async (on, { after, limit, now: at }) =>
       (await listIds(on, { after, limit: String(limit), now: String(at) })).map(({ id }) => id),
@@ -229,9 +270,7 @@ function numberIn([row]: readonly { readonly count: string }[]): number {
   return Number(row?.count ?? 0);
 }
 
-function endedIn([row]: readonly {
+interface EndedRow {
   readonly done: string | null;
   readonly busy: string | null;
-}[]): Ended {
-  return { ended: split(row?.done ?? null), busy: (row?.busy ?? null) !== null };
 }

@@ -38,9 +38,19 @@ const insertableColumns = (names: ColumnNames) => {
   return { id, data, userId, expiresAt };
 };
 
+/** Those of a tombstone without a session before it. */
+const tombstoneColumns = (names: ColumnNames) => {
+  const { id, expiresAt, revokedAt } = sessionColumns(names);
+  return { id, expiresAt, revokedAt };
+};
+
 export type RowTable = ReturnType<typeof pgTable<string, ReturnType<typeof rowColumns>>>;
 export type InsertableTable = ReturnType<
   typeof pgTable<string, ReturnType<typeof insertableColumns>>
+>;
+
+export type TombstoneTable = ReturnType<
+  typeof pgTable<string, ReturnType<typeof tombstoneColumns>>
 >;
 
 export interface SessionView {
@@ -48,6 +58,7 @@ export interface SessionView {
   readonly rows: RowTable;
   /** The columns that an insert lists. */
   readonly insertable: InsertableTable;
+  readonly tombstones: TombstoneTable;
   readonly tableName: string;
   readonly schemaName: string | undefined;
   /** The table's name in error messages. */
@@ -106,6 +117,7 @@ export function viewOf(
   return {
     rows: makeTable(tableName, rowColumns(columnNames)),
     insertable: makeTable(tableName, written),
+    tombstones: makeTable(tableName, tombstoneColumns(columnNames)),
     tableName,
     schemaName,
     label: [schemaName, tableName].filter((part) => part !== undefined).join('.'),

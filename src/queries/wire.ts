@@ -66,6 +66,14 @@ export interface ListedRow extends StoredRow {
   readonly lastSeenAt: number;
 }
 
+/** On the monotonic clock. */
+export interface CallTimes {
+  /** When the turn of the call came: all earlier calls of this process with its id had ended. */
+  readonly beganMs: number;
+  /** When its caller gives up. */
+  readonly atMs: number;
+}
+
 /** `gone`: no row, or a tombstone. `busy`: another transaction holds the row; send it again. */
 export type Outcome = 'done' | 'gone' | 'busy';
 
@@ -93,6 +101,11 @@ export function split(column: string | null): string[] {
   return column === null ? [] : column.split(',');
 }
 
+/** A row as it is read, with a time that the statement chose: when the session was last seen, or the server's clock. */
+export interface TimedRow extends StoredRow {
+  readonly timeMs: number;
+}
+
 /** The result of a read: numbers and id joined in `head`, since every column of a row costs the driver time. */
 export interface ReadResult {
   readonly head: string;
@@ -101,18 +114,18 @@ export interface ReadResult {
 }
 
 /** Decodes a row. The id comes last: in a row made by hand it can be any string. */
-export function storedRow({ head, data, userId }: ReadResult): ListedRow {
+export function storedRow({ head, data, userId }: ReadResult): TimedRow {
   const version = head.indexOf(',');
   const createdAt = head.indexOf(',', version + 1);
   const expiresAt = head.indexOf(',', createdAt + 1);
-  const lastSeenAt = head.indexOf(',', expiresAt + 1);
+  const time = head.indexOf(',', expiresAt + 1);
   return {
-    id: head.slice(lastSeenAt + 1),
+    id: head.slice(time + 1),
     data: data ?? 'null',
     version: Number(head.slice(0, version)),
     createdAt: Number(head.slice(version + 1, createdAt)),
     expiresAt: Number(head.slice(createdAt + 1, expiresAt)),
-    lastSeenAt: Number(head.slice(expiresAt + 1, lastSeenAt)),
+    timeMs: Number(head.slice(expiresAt + 1, time)),
     userId,
   };
 }

@@ -84,14 +84,14 @@ interface ListeningClient {
   on(event: string, listener: (message: never) => void): unknown;
 }
 
-function newClient(pool: Pool, options: object): ListeningClient {
+export function newClient(pool: Pool, options: object): ListeningClient {
   const Client = property(pool, 'Client');
   if (typeof Client !== 'function') throw new TypeError('This pool has no class of clients');
   return Reflect.construct(Client, [options]);
 }
 
 /** A copy with the password, which pg-pool makes a property that a spread leaves out. */
-function allOf(options: object): object {
+export function allOf(options: object): object {
   const copy: Record<string, unknown> = {};
   for (const key of Object.getOwnPropertyNames(options)) copy[key] = property(options, key);
   return copy;

@@ -1,0 +1,54 @@
+/**
+ * Cancel requests of node-postgres.
+ *
+ * @module
+ */
+import { Socket } from 'node:net';
+import { hasMethod, property } from '../../util/guards.js';
+import type { CancelRequests } from './cancel-requests.js';
+
+/**
+ * Sends a cancel request for the statement of a client, over the connection of another one that is not connected. `cancel()` of pg itself has no `error` listener, so a server that
+ * cannot be reached would end the process, and it sends the secret key in plain text even on a TLS connection.
+ */
+export function cancelStatementOf(client: object, other: object, requests: CancelRequests): void {
+  const { host, port, processID, secretKey } = fieldsOf(client);
+  if (typeof processID !== 'number' || typeof host !== 'string') return;
+  const connection = property(other, 'connection');
+  if (!isCancelling(connection)) return;
+  const { stream } = connection;
+  const send = () => connection.cancel(processID, secretKey);
+  connection.on('error', () => {});
+  connection.on('sslconnect', send);
+  connection.on('connect', () => {
+    if (!connection.ssl) send();
+    else if (connection.sslNegotiation !== 'direct') connection.requestSsl();
+  });
+  if (host.startsWith('/')) connection.connect(`${host}/.s.PGSQL.${port}`);
+  else connection.connect(port, host);
+  requests.add(stream);
+}
+
+function fieldsOf(client: object): Record<string, unknown> {
+  const names = ['host', 'port', 'processID', 'secretKey'];
+  return Object.fromEntries(names.map((name) => [name, property(client, name)]));
+}
+
+/** What a cancel request uses of the connection of a client. pg-native has none. */
+interface CancellingConnection {
+  readonly stream: Socket;
+  readonly ssl: unknown;
+  readonly sslNegotiation?: unknown;
+  connect(port: unknown, host?: string): void;
+  on(event: string, listener: () => void): void;
+  requestSsl(): void;
+  cancel(processID: number, secretKey: unknown): void;
+}
+
+function isCancelling(connection: unknown): connection is CancellingConnection {
+  return (
+    hasMethod(connection, 'cancel') &&
+    hasMethod(connection, 'requestSsl') &&
+    property(connection, 'stream') instanceof Socket
+  );
+}

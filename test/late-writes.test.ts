@@ -1,0 +1,360 @@
+// A write whose caller has given up must not happen later, whoever held it up: the network, a lock, or a queue.
+import { PGlite } from '@electric-sql/pglite';
+import { DrizzleStore, idOf, type Source, StoreTimeoutError } from 'connect-drizzle';
+import type { SessionData } from 'express-session';
+import pg from 'pg';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { gate } from './support/gate.js';
+import { gatedPool } from './support/gated-pool.js';
+import { holding, holdMarked, until } from './support/obstacles.js';
+import { startProxy } from './support/proxy.js';
+import { generated } from './support/requests.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
+import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
+
+let database: ReusedDatabase;
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+  await database.clear();
+});
+
+afterAll(() => database.drop());
+
+const silent = { pruneSessionInterval: false, errorLog: () => {}, touchAfter: 0 } as const;
+
+/** Long enough for a busy machine to send a statement. */
+const impatient = { ...silent, timeout: 3 } as const;
+
+const drivers: Record<string, (url: string) => Source> = {
+  'node-postgres': (url) => {
+    const pool = new pg.Pool({ connectionString: url });
+    pool.on('error', () => {});
+    ends.push(() => pool.end());
+    return pool;
+  },
+  'postgres-js': (url) => {
+    const sql = postgres(url, { onnotice: () => {} });
+    ends.push(() => sql.end({ timeout: 0 }));
+    return sql;
+  },
+};
+
+function openStore(source: Source, options = {}): DrizzleStore {
+  const store = new DrizzleStore(source, { ...impatient, ...options });
+  ends.push(() => store.close());
+  return store;
+}
+
+/** Prepares a test, in which a time-out only means that the machine is busy. */
+async function eventually<T>(call: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!(error instanceof StoreTimeoutError)) throw error;
+    }
+  }
+}
+
+function newSession(store: DrizzleStore, sid: string, content: object = {}): SessionData {
+  return Object.assign(generated(store, sid, { maxAge: 3_600_000 }), content);
+}
+
+function rowsOf(sid: string): Promise<unknown[]> {
+  return database.query(
+    `select id, data::text, version, created_at, expires_at, revoked_at from sessions
+     where id like $1 order by id`,
+    [sid === '' ? '%' : idOf(sid)],
+  );
+}
+
+interface Write {
+  /** Whether the session exists before. */
+  readonly exists: boolean;
+  readonly call: (store: DrizzleStore, sid: string, read: SessionData) => Promise<unknown>[];
+}
+
+const later = new Date('2090-01-01');
+const writes: Record<string, Write> = {
+  'a save': {
+    exists: true,
+    call: (store, sid, read) => [store.set(sid, Object.assign(read, { late: true }))],
+  },
+  'a set of a new session': {
+    exists: false,
+    call: (store, sid) => [store.set(sid, newSession(store, sid))],
+  },
+  'a set over another session': {
+    exists: true,
+    call: (store, sid) => [store.set(sid, newSession(store, sid))],
+  },
+  'a set of a foreign object': {
+    exists: false,
+    call: (store, sid) => [store.set(sid, sessionWith({ late: true }))],
+  },
+  'a set of a foreign object over another': {
+    exists: true,
+    call: (store, sid) => [store.set(sid, sessionWith({ late: true }))],
+  },
+  'a touch': { exists: true, call: (store, sid) => [store.touch(sid, sessionUntil(later))] },
+  'a touch of a loaded session': {
+    exists: true,
+    call: (store, sid, read) => {
+      read.cookie.expires = later;
+      return [store.touch(sid, read)];
+    },
+  },
+  'a log-out': { exists: true, call: (store, sid) => [store.destroy(sid)] },
+  'a batch of sets of new sessions': {
+    exists: false,
+    call: (store, sid) => [sid, `${sid} 2`].map((each) => store.set(each, newSession(store, each))),
+  },
+  'a batch of sets of foreign objects': {
+    exists: true,
+    call: (store, sid) => [sid, `${sid} 2`].map((each) => store.set(each, sessionWith({ b: 1 }))),
+  },
+  'a batch of touches': {
+    exists: true,
+    call: (store, sid) => [sid, `${sid} 2`].map((each) => store.touch(each, sessionUntil(later))),
+  },
+  'a batch of log-outs': {
+    exists: true,
+    call: (store, sid) => [sid, `${sid} 2`].map((each) => store.destroy(each)),
+  },
+};
+
+describe.each(Object.entries(drivers))('on %s', (_, connect) => {
+  test('a write that the network delivers after its caller gave up changes nothing, and a log-out elsewhere holds', async () => {
+    const there = await database.store();
+    await Promise.all(
+      Object.entries(writes).map(async ([sid, { exists, call }]) => {
+        const proxy = await startProxy(database.url);
+        ends.push(() => proxy.close());
+        const here = openStore(connect(proxy.url));
+        if (exists) {
+          for (const each of [sid, `${sid} 2`]) await there.set(each, sessionWith({ n: 1 }));
+        }
+        await eventually(() => here.set(`warm ${sid}`, sessionWith()));
+        const read = (await eventually(() => here.get(sid))) ?? sessionWith();
+
+        const kept = proxy.hold('toServer', (piece) => piece.includes(idOf(sid)));
+        const late = call(here, sid, read);
+        await kept;
+        for (const each of late) await expect(each, sid).rejects.toMatchObject({ sent: true });
+        if (!exists) await there.destroy(sid);
+        const before = [await rowsOf(sid), await rowsOf(`${sid} 2`)];
+        const answered = proxy.hold('toClient');
+        proxy.release('toServer');
+        await answered;
+        proxy.release();
+        expect([await rowsOf(sid), await rowsOf(`${sid} 2`)], sid).toEqual(before);
+      }),
+    );
+  });
+
+  test('clear() that the network delivers late deletes nothing', async () => {
+    const there = await database.store();
+    const proxy = await startProxy(database.url);
+    ends.push(() => proxy.close());
+    const here = openStore(connect(proxy.url));
+    // Prepares the statement: postgres-js does that in a round trip of its own.
+    await eventually(() => here.clear());
+    await there.set('sid', sessionWith());
+    const kept = proxy.hold('toServer');
+    const late = here.clear();
+    await kept;
+    await expect(late).rejects.toMatchObject({ sent: true });
+    const before = await rowsOf('');
+    const answered = proxy.hold('toClient');
+    proxy.release('toServer');
+    await answered;
+    proxy.release();
+    expect(await rowsOf('')).toEqual(before);
+  });
+
+  test('a set whose answer the network loses may have taken effect; log-outs hold, here and elsewhere', async () => {
+    const there = await database.store();
+    const proxy = await startProxy(database.url);
+    ends.push(() => proxy.close());
+    const here = openStore(connect(proxy.url));
+    for (const [sid, store] of Object.entries({ here, there })) {
+      await eventually(() => here.set(`warm ${sid}`, sessionWith()));
+      const sent = proxy.hold('toServer', (piece) => piece.includes(idOf(sid)));
+      const lost = here.set(sid, newSession(here, sid));
+      await sent;
+      const answered = proxy.hold('toClient');
+      proxy.release('toServer');
+      await answered;
+      await expect(lost).rejects.toMatchObject({ sent: true });
+      proxy.lose('toClient');
+      await eventually(() => store.destroy(sid));
+      expect(await there.get(sid), sid).toBeUndefined();
+      expect(await rowsOf(sid)).toMatchObject([{ data: null }]);
+    }
+  });
+
+  test('a set that waits for a lock is cancelled once it was given up', async () => {
+    const there = await database.store();
+    await holdMarked(database);
+    await using lock = await holding(database, 'select pg_advisory_xact_lock(1)');
+    const here = openStore(connect(database.url));
+    await there.set('sid', sessionWith({ n: 1 }));
+    const read = await eventually(() => here.get('sid'));
+    const late = here.set('sid', Object.assign(read ?? sessionWith(), { held: true }));
+    await lock.waiting(1);
+    await expect(late).rejects.toMatchObject({ sent: true });
+    // The lock is still held, and a log-out need not wait for it.
+    await until(async () => (await count(`wait_event_type = 'Lock'`)) === 0);
+    await there.destroy('sid');
+    await lock.release();
+    expect(await rowsOf('sid')).toMatchObject([{ data: null }]);
+  });
+
+  test('close() does not wait for a cancel request that nobody answers', async () => {
+    const there = await database.store();
+    await holdMarked(database);
+    await using lock = await holding(database, 'select pg_advisory_xact_lock(1)');
+    const proxy = await startProxy(database.url);
+    ends.push(() => proxy.close());
+    const here = openStore(connect(proxy.url));
+    await there.set('sid', sessionWith({ n: 1 }));
+    const read = await eventually(() => here.get('sid'));
+    const late = here.set('sid', Object.assign(read ?? sessionWith(), { held: true }));
+    await lock.waiting(1);
+    // New connections are accepted, and nothing comes back.
+    proxy.swallow();
+    await expect(late).rejects.toMatchObject({ sent: true });
+    await here.close();
+    await lock.release();
+  });
+});
+
+/** How many connections to this database are in a state. */
+async function count(condition: string): Promise<number> {
+  const [row] = await database.query<{ count: number }>(
+    `select count(*)::int as count from pg_stat_activity where datname = current_database() and ${condition}`,
+  );
+  return row?.count ?? 0;
+}
+
+test('a log-out in this process holds although the insert before it could not be cancelled and ends later', async () => {
+  const there = await database.store();
+  // No lock: `lock_timeout` would end the wait for one.
+  await database.query(`
+    create table held ();
+    insert into held default values;
+    create function hold() returns trigger language plpgsql as $$ begin
+      while new.data is not null and exists (select from held) loop perform pg_sleep(0.02); end loop;
+      return new;
+    end $$;
+    create trigger hold before insert on sessions for each row execute function hold();
+  `);
+  const pool = database.pool();
+  // Where the cancel request goes: nobody listens on port 1.
+  pool.on('connect', (client) => Object.assign(client, { port: 1 }));
+  const here = openStore(pool);
+  await eventually(() => here.get('warm'));
+  const late = here.set('sid', newSession(here, 'sid'));
+  const isHeld = () => count(`wait_event = 'PgSleep'`);
+  await until(async () => (await isHeld()) === 1);
+  await expect(late).rejects.toMatchObject({ sent: true });
+  await eventually(() => here.destroy('sid'));
+  // The insert is still running.
+  expect(await isHeld()).toBe(1);
+  await database.query('delete from held');
+  await until(async () => (await isHeld()) === 0 && (await count(`state = 'active'`)) <= 1);
+  expect(await there.get('sid')).toBeUndefined();
+  expect(await rowsOf('sid')).toMatchObject([{ data: null }]);
+});
+
+test.each([1, 2])(
+  'a set of %s new sessions does not overwrite a tombstone that was made after its call began',
+  async (count) => {
+    const there = await database.store();
+    const leave = gate();
+    let sent = Number.NEGATIVE_INFINITY;
+    const held = gate();
+    const pool = gatedPool(database.pool(), async (query) => {
+      sent += 1;
+      // The first reads the server's clock.
+      if (sent === 2) {
+        held.open();
+        await leave.opened;
+      }
+      return query();
+    });
+    const here = await database.store({}, pool);
+    await here.set('warm', sessionWith());
+    const sids = ['a', 'b'].slice(0, count);
+    sent = 0;
+    const late = sids.map((sid) => here.set(sid, newSession(here, sid)));
+    await held.opened;
+    // Longer than the clocks' margin.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    for (const sid of sids) {
+      await there.set(sid, sessionWith());
+      await there.destroy(sid);
+    }
+    leave.open();
+    await Promise.all(late);
+    for (const sid of sids) expect(await there.get(sid)).toBeUndefined();
+    expect(here.stats().dropped).toBe(count);
+    // A later call does.
+    for (const sid of sids) await here.set(sid, newSession(here, sid, { n: 2 }));
+    for (const sid of sids) expect(contentOf(await there.get(sid))).toEqual({ n: 2 });
+  },
+);
+
+test('a session that is ended and set again at once, by one process, exists', async () => {
+  const store = await database.store();
+  for (let n = 0; n < 50; n += 1) {
+    await store.destroy('sid');
+    await store.set('sid', newSession(store, 'sid', { n }));
+    expect(contentOf(await store.get('sid'))).toEqual({ n });
+  }
+});
+
+describe('on PGlite', () => {
+  test('a write that was given up while the app held the database changes nothing, and a log-out holds', async () => {
+    const client = await PGlite.create();
+    ends.push(() => client.close());
+    const store = openStore(client);
+    /** Makes calls while a transaction of the app has the database. */
+    const whileHeld = async (calls: () => Promise<unknown>) => {
+      const [inside, leave] = [gate(), gate()];
+      const transaction = client.transaction(async (tx) => {
+        await tx.query('select 1');
+        inside.open();
+        await leave.opened;
+      });
+      await inside.opened;
+      await calls();
+      leave.open();
+      await transaction;
+    };
+    await eventually(() => store.set('saved', sessionWith({ n: 1 })));
+    const read = (await eventually(() => store.get('saved'))) ?? sessionWith();
+
+    await whileHeld(async () => {
+      const late = store.set('new', newSession(store, 'new'));
+      await expect(late).rejects.toMatchObject({ sent: true });
+    });
+    expect(await eventually(() => store.get('new'))).toBeUndefined();
+
+    await whileHeld(async () => {
+      const late = store.set('saved', Object.assign(read, { n: 2 }));
+      await expect(late).rejects.toMatchObject({ sent: true });
+      await expect(store.destroy('saved')).rejects.toMatchObject({ sent: false });
+    });
+    expect(contentOf(await eventually(() => store.get('saved')))).toEqual({ n: 1 });
+    await eventually(() => store.destroy('saved'));
+    expect(await eventually(() => store.get('saved'))).toBeUndefined();
+  });
+});
