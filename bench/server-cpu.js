@@ -235,7 +235,8 @@ async function openStore(url, module) {
     query(config, ...rest) {
       const { name, text, values } = config;
       // Drizzle passes the values beside the statement.
-      if (name !== undefined) sent.push({ name, text, values: values ?? rest[0] });
+      if (name !== undefined && !name.includes('_clock_'))
+        sent.push({ name, text, values: values ?? rest[0] });
       return super.query(config, ...rest);
     }
   }
@@ -245,6 +246,8 @@ async function openStore(url, module) {
     createTableIfMissing: true,
     pruneSessionInterval: false,
     touchAfter: 0,
+    // The statements carry their deadline, and are sent again for as long as the measurement takes.
+    timeout: 3600,
   });
   await store.ready();
   const cookie = { maxAge: MAX_AGE_SECONDS * 1000 };
@@ -375,8 +378,8 @@ async function fill(client, bytes) {
     return { id: idOf(sidOf(number)), data: JSON.stringify(object), expiry: object.cookie.expires };
   });
   await client.query(
-    `insert into sessions (id, data, expires_at)
-     select id, data::json, expiry from json_to_recordset($1) as x (id text, data text, expiry timestamptz)`,
+    `insert into sessions (id, data, version, expires_at)
+     select id, data::json, 1, expiry from json_to_recordset($1) as x (id text, data text, expiry timestamptz)`,
     [JSON.stringify(rows)],
   );
   await client.query('drop table if exists sessions_copy');
