@@ -64,8 +64,11 @@ export interface DrizzleStoreOptions {
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
   /** Make `touch` do nothing. @default false */
   readonly disableTouch?: boolean | undefined;
-  /** Skip a touch unless it moves the expiry by this many seconds, or less than half of the lifetime is left. @default 0 */
-  readonly touchAfter?: number | undefined;
+  /**
+   * Skip a touch unless it moves the expiry by this many seconds, or less than half of the lifetime is left. `'auto'`: a
+   * minute, but 0 for sessions that live for less than an hour. @default 'auto'
+   */
+  readonly touchAfter?: number | 'auto' | undefined;
   /** Mean time between two deletions of expired sessions, jittered by 50 %; `false` never deletes. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;
   /** Called with errors of background work, and of every promise that a method rejects. @default console.error */
@@ -104,7 +107,7 @@ export interface Settings {
   readonly createTableIfMissing: boolean;
   readonly ttl: number | ((session: SessionData) => number);
   readonly disableTouch: boolean;
-  readonly touchAfter: number;
+  readonly touchAfter: number | 'auto';
   readonly pruneSessionInterval: number | false;
   readonly errorLog: (message: string, error?: unknown) => void;
   readonly serializer: Serializer | undefined;
@@ -165,7 +168,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
   const {
     table,
     ttl = DAY,
-    touchAfter = 0,
+    touchAfter = 'auto',
     pruneSessionInterval = 900,
     lanes = 2,
     timeout = 30,
@@ -196,7 +199,10 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
     createTableIfMissing: read.boolean('createTableIfMissing', options.createTableIfMissing, false),
     ttl: typeof ttl === 'function' ? ttl : read.seconds('ttl', ttl, YEAR),
     disableTouch: read.boolean('disableTouch', options.disableTouch, false),
-    touchAfter: read.seconds('touchAfter', touchAfter, YEAR, 0),
+    touchAfter:
+      touchAfter === 'auto'
+        ? 'auto'
+        : read.seconds('touchAfter', touchAfter, YEAR, 0, " or 'auto'"),
     pruneSessionInterval:
       pruneSessionInterval === false
         ? false

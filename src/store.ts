@@ -31,6 +31,7 @@ import type { SaveResult } from './session/save.js';
 import { createSessions, type Sessions } from './session/sessions.js';
 import { type Updater, updateSession } from './session/update.js';
 import { userIdToFind } from './session/user.js';
+import { nextTick } from './util/clock.js';
 import { traced } from './util/tracing.js';
 
 /**
@@ -68,8 +69,8 @@ export class DrizzleStore extends TypedStore {
       table: viewOf(table, nameIn(opener.drizzle), settings.userId !== undefined),
       sealing: codec,
       onForeign: (event, id) => this.#announce(event, id, false),
-      onState: (state) => process.nextTick(() => this.emit('sync', state)),
-      onAvailability: (event) => process.nextTick(() => this.emit(event)),
+      onState: (state) => nextTick(() => this.emit('sync', state)),
+      onAvailability: (event) => nextTick(() => this.emit(event)),
     });
     this.#replies = new Replies(this.#runtime);
     this.#sessions = createSessions(
@@ -213,10 +214,10 @@ export class DrizzleStore extends TypedStore {
    *   a visitor who is not logged in must not see everybody's sessions
    */
   sessions(options: ListOptions = {}): AsyncGenerator<StoredSession, void, undefined> {
-    const list: List = (page) => {
-      const read = ({ statements }: Opened, deadline: Deadline) => statements.list(deadline, page);
-      return this.#replies.perform(page.after === '' ? afterWrites(read) : read);
-    };
+    const list: List = (page) =>
+      this.#replies.perform(
+        afterWrites(({ statements }, deadline) => statements.list(deadline, page)),
+      );
     return listSessions(list, this.#sessions.loader, this.#settings, options);
   }
 
@@ -342,6 +343,6 @@ export class DrizzleStore extends TypedStore {
   /** Emits an event in the next tick: an error of a listener must not fail the call. */
   #announce(event: 'change' | 'destroy', id: string, local: boolean): void {
     if (this.listenerCount(event) === 0) return;
-    process.nextTick(() => this.emit(event, { id, local }));
+    nextTick(() => this.emit(event, { id, local }));
   }
 }

@@ -31,8 +31,11 @@ afterEach(async () => {
 afterAll(() => database.drop());
 
 /** A store with its table and no statement sent in a batch yet. */
-function openStore(...args: Parameters<ReusedDatabase['store']>): Promise<DrizzleStore> {
-  return database.store(...args);
+/** By default, every touch is written: most tests are about what is sent. */
+function openStore(
+  ...[options, source]: Parameters<ReusedDatabase['store']>
+): Promise<DrizzleStore> {
+  return database.store({ touchAfter: 0, ...options }, source);
 }
 
 /** So small a pool that reads and writes have one lane between them. */
@@ -513,6 +516,37 @@ describe('touchAfter', () => {
     expect(await sentFor(store, 20, 30)).toEqual([]);
     expect(await sentFor(store, 10, 30)).toEqual(['touch']);
   });
+
+  test('is a minute by default for a lifetime of an hour or more, and else 0', async () => {
+    const store = await openStore({ touchAfter: undefined });
+    for (const call of ['touch', 'set'] as const) {
+      expect(await sentFor(store, 60, 60.9, call)).toEqual([]);
+      expect(await sentFor(store, 60, 61.1, call)).toEqual(['touch']);
+      expect(await sentFor(store, 43_200, 43_200.9, call)).toEqual([]);
+      expect(await sentFor(store, 43_200, 43_201.1, call)).toEqual(['touch']);
+      expect(await sentFor(store, 59, 59.2, call)).toEqual(['touch']);
+    }
+  });
+
+  test.each(['auto', 600] as const)(
+    'holds for objects that the store did not load: %s',
+    async (touchAfter) => {
+      const store = await openStore({ touchAfter });
+      const endsIn = (minutes: number) => sessionUntil(new Date(Date.now() + minutes * MINUTE));
+      const sentForForeign = async (minutes: number) => {
+        const before = log.sent.length;
+        await store.touch('sid', endsIn(minutes));
+        return log.sent.slice(before).map(({ name }) => name);
+      };
+      await store.set('sid', endsIn(120));
+      expect(await sentForForeign(120.5)).toEqual(['read']);
+      expect(await sentForForeign(131)).toEqual(['read', 'touch']);
+      expect(await sentForForeign(119)).toEqual(['read', 'touch']);
+      expect(Math.round(((endOf(await store.get('sid')) ?? 0) - Date.now()) / MINUTE)).toBe(119);
+      await store.destroy('sid');
+      expect(await sentForForeign(300)).toEqual(['read']);
+    },
+  );
 
   test('writes what ends earlier', async () => {
     const store = await openStore({ touchAfter: 86_400 });

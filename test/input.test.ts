@@ -423,18 +423,18 @@ describe('an option that cannot be meant', () => {
     [
       'a negative touchAfter',
       { touchAfter: -1 },
-      'touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000, but got -1',
+      "touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000 or 'auto', but got -1",
     ],
     [
       'a touchAfter in milliseconds',
       { touchAfter: 86_400_000 },
-      'touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000, but got 86400000 ' +
+      "touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000 or 'auto', but got 86400000 " +
         '(if these are milliseconds, write 86400)',
     ],
     [
       'null for touchAfter',
       { touchAfter: null },
-      'touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000, but got null',
+      "touchAfter must be a number of seconds (not milliseconds) from 0 up to 31536000 or 'auto', but got null",
     ],
     [
       'a pruneSessionInterval of 0',

@@ -17,7 +17,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import type { Connection, Driver } from '../drivers/driver.js';
 import { StoreTimeoutError } from '../errors.js';
-import { monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
+import { microtask, monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
 import type { Deadlines } from './deadlines.js';
 
 /** Free lanes share the waiting calls, so that server and client work in parallel. No share is smaller than this. */
@@ -78,7 +78,7 @@ export class Lanes {
     if (this.#isFlushing || this.#free === 0) return;
     this.#isFlushing = true;
     // Callers that got their results together come back together: they need not wait for other sockets.
-    queueMicrotask(this.#decide);
+    microtask(this.#decide);
   }
 
   readonly #decide = () => {

@@ -25,6 +25,7 @@ type OnDone = (outcome: Decided) => void;
 
 /** What a caller can write while it has its turn. */
 export interface RowWrites {
+  read(id: string): Promise<StoredRow | undefined>;
   save(row: SaveRow): Promise<Settled>;
   create(row: WriteRow): Promise<Settled>;
   put(row: WriteRow): Promise<Settled>;
@@ -185,6 +186,11 @@ class Writing implements RowWrites {
     if (result === undefined) this.#late.note();
     this.finish();
   };
+
+  read(id: string): Promise<StoredRow | undefined> {
+    this.#running += 1;
+    return this.#send.read(id, this.#deadline, this.finish);
+  }
 
   save(row: SaveRow): Promise<Settled> {
     this.#running += 1;

@@ -5,7 +5,7 @@
  */
 import type { Deadline } from '../batching/deadlines.js';
 import type { StoredRow } from '../queries/wire.js';
-import { clearTimeout, monotonicMs, setTimeout } from '../util/clock.js';
+import { clearTimeout, monotonicMs, nextTick, setTimeout } from '../util/clock.js';
 import { tracing } from '../util/tracing.js';
 import type { Opened, Runtime } from './runtime.js';
 
@@ -47,8 +47,8 @@ export class Replies {
     }
     void this.#runtime.perform(
       prepare,
-      (value) => process.nextTick(reply, callback, onResult, value),
-      (error) => process.nextTick(reply, callback, onError, error),
+      (value) => nextTick(reply, callback, onResult, value),
+      (error) => nextTick(reply, callback, onError, error),
     );
     return undefined;
   }
@@ -91,8 +91,8 @@ export class Replies {
   settle<T>(callback: Callback<T> | undefined, done: Promise<T>): Promise<T> | undefined {
     if (typeof callback !== 'function') return this.promise(done);
     done.then(
-      (value) => process.nextTick(callback, null, value),
-      (error) => process.nextTick(callback, error),
+      (value) => nextTick(callback, null, value),
+      (error) => nextTick(callback, error),
     );
     return undefined;
   }
@@ -100,7 +100,7 @@ export class Replies {
   /** Replies with a value that is known already. */
   now<T>(callback: Callback<T> | undefined, value: T): Promise<T> | undefined {
     if (typeof callback !== 'function') return Promise.resolve(value);
-    process.nextTick(callback, null, value);
+    nextTick(callback, null, value);
     return undefined;
   }
 

@@ -62,7 +62,9 @@ export class CachedRows implements Rows {
   /** Calls in flight by id, in the order in which they were made. */
   readonly #tickets = new Map<string, Set<Ticket>>();
   readonly #ownWrites: OwnWrites;
-  readonly #scavenger: NodeJS.Timeout;
+  readonly #scavengeMs: number;
+  /** Runs while there are entries: an app's fake timers, installed before this package was loaded, fire it too. */
+  #scavenger: NodeJS.Timeout | undefined;
 
   constructor(
     rows: Rows,
@@ -76,8 +78,7 @@ export class CachedRows implements Rows {
     // Without `ttl`, for which lru-cache would use the global timers.
     this.#entries = new LRUCache({ max });
     this.#ownWrites = new OwnWrites(lease);
-    this.#scavenger = setInterval(() => this.#releaseIdle(), scavenge * 1000);
-    this.#scavenger.unref();
+    this.#scavengeMs = scavenge * 1000;
   }
 
   get size(): number {
@@ -130,6 +131,11 @@ export class CachedRows implements Rows {
     try {
       return await this.#rows.write(id, deadline, async (writes) => {
         const result = await work({
+          read: async (read) => {
+            const row = await writes.read(read);
+            last = row && { row, askedAtMs: ticket.askedAtMs };
+            return row;
+          },
           save: keeping((row) => writes.save(row)),
           create: keeping((row) => writes.create(row)),
           put: keeping((row) => writes.put(row)),
@@ -187,7 +193,7 @@ export class CachedRows implements Rows {
   }
 
   close(): void {
-    clearInterval(this.#scavenger);
+    this.#stopScavenging();
   }
 
   #hit(id: string): StoredRow | undefined {
@@ -208,6 +214,7 @@ export class CachedRows implements Rows {
 
   #keep(id: string, { row, askedAtMs }: Known): void {
     this.#entries.set(id, { row, askedAtMs, usedAtMs: agingMs() });
+    this.#scavenger ??= setInterval(() => this.#releaseIdle(), this.#scavengeMs).unref();
   }
 
   /** Evicts an id, and keeps answers in flight from filling the cache. */
@@ -221,11 +228,19 @@ export class CachedRows implements Rows {
     const nowMs = agingMs();
     for (;;) {
       const [oldest] = this.#entries.rkeys();
-      if (oldest === undefined) return;
+      if (oldest === undefined) {
+        this.#stopScavenging();
+        return;
+      }
       const { usedAtMs = 0 } = this.#entries.peek(oldest) ?? {};
       if (nowMs - usedAtMs <= this.#maxIdleMs) return;
       this.#entries.delete(oldest);
     }
+  }
+
+  #stopScavenging(): void {
+    clearInterval(this.#scavenger);
+    this.#scavenger = undefined;
   }
 
   #issue(id: string): Ticket {

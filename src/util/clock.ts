@@ -2,16 +2,25 @@
  * The clocks and timers of this package.
  *
  * They are captured when this module is loaded, so fake timers that an app's tests install later neither
- * stop nor speed up a store. Import them from here, never from the globals or from `node:timers`: in a
- * CommonJS build, `node:timers` itself has the fake ones.
+ * stop nor speed up a store. Import them from here, never from the globals or from `node:timers` and `node:process`: in a
+ * CommonJS build, these have the fake ones. Some fake `process.nextTick` and `queueMicrotask`, too.
  *
  * @module
  */
 import { performance } from 'node:perf_hooks';
+import * as process from 'node:process';
 import * as timers from 'node:timers';
 import * as timersPromises from 'node:timers/promises';
 
 export const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediate } = timers;
+export const { nextTick } = process;
+
+const settled = Promise.resolve();
+
+/** Like `queueMicrotask`, which may be a fake one. */
+export function microtask(callback: () => void): void {
+  void settled.then(callback);
+}
 
 const sleep = timersPromises.setTimeout;
 const wallMs = Date.now;
