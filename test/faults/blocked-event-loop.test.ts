@@ -26,7 +26,7 @@ const clients: [string, (url: string) => Source][] = [
   [
     'postgres-js',
     (url) => {
-      const sql = postgres(url, { onnotice: () => {} });
+      const sql = postgres(url, { max: 1, onnotice: () => {} });
       ends.push(() => sql.end({ timeout: 0 }));
       return sql;
     },
@@ -46,7 +46,7 @@ function blockUntilAnswered(seconds: number): void {
     await client.query(\`select pg_terminate_backend(pid) from pg_stat_activity
       where datname = current_database() and state = 'idle in transaction'\`);
     const busy = \`select from pg_stat_activity
-      where datname = current_database() and state = 'active' and pid <> pg_backend_pid()\`;
+      where datname = current_database() and state = 'active' and wait_event is distinct from 'ClientRead' and pid <> pg_backend_pid()\`;
     while ((await client.query(busy)).rowCount > 0);
     await client.end();
     await new Promise((resolve) => setTimeout(resolve, ${seconds * 1000}));
@@ -67,23 +67,15 @@ describe.each(clients)(
         timeout,
       });
       ends.push(() => store.close());
-      await store.set('a', sessionWith({ n: 1 }));
-      await store.set('b', sessionWith({ n: 1 }));
-      await store.ready();
+      // The first use of a statement takes postgres-js two round trips, the others one.
+      for (const n of [0, 1]) await store.set('b', sessionWith({ n }));
       const table = await holding(database, 'lock table sessions in access exclusive mode');
-      const found = store.get('a');
-      const calls: Promise<unknown>[] = [
-        found,
-        store.set('b', sessionWith({ n: 2 })),
-        store.ready(),
-        store.length(),
-      ];
-      for (const call of calls) call.catch(() => {});
-      await table.waiting(calls.length);
+      const saved = store.set('b', sessionWith({ n: 2 }));
+      saved.catch(() => {});
+      await table.waiting(1);
       blockUntilAnswered(timeout);
       table.client.release(true);
-      await Promise.all(calls);
-      expect(contentOf(await found)).toEqual({ n: 1 });
+      await saved;
       expect(contentOf(await store.get('b'))).toEqual({ n: 2 });
     });
 
