@@ -5,7 +5,7 @@
  * @module
  */
 import { type Deadline, Deadlines } from '../batching/deadlines.js';
-import type { Sealing } from '../batching/rows.js';
+import type { Sealing } from '../batching/sends.js';
 import type { Opener } from '../drivers/detect.js';
 import { MigrationError, StoreClosedError, safeError, sqlState, storeError } from '../errors.js';
 import type { Settings } from '../options.js';

@@ -15,7 +15,8 @@
 
 import { LRUCache } from 'lru-cache';
 import type { Deadline } from '../batching/deadlines.js';
-import type { Decided, Rows, RowWrites } from '../batching/rows.js';
+import type { Rows, RowWrites } from '../batching/rows.js';
+import type { Decided } from '../batching/sends.js';
 import type { CacheOptions } from '../options.js';
 import type { StoredRow, TouchRow, WriteRow } from '../queries/wire.js';
 import { agingMs, clearInterval, setInterval } from '../util/clock.js';
