@@ -962,7 +962,7 @@ describe('Time', () => {
   });
 
   test('a touch of a session that another process has ended takes it out of the cache', async () => {
-    const { store, other } = await pair();
+    const { store, other } = await pair({ touchAfter: 0 });
     await cached({ store, other });
     const session = await store.get('sid');
     if (session === undefined) throw new Error('no session');

@@ -68,7 +68,10 @@ test('suspension and a wall clock that is set do not move the clock of deadlines
 });
 
 /** Waits for each timer of the package once. */
-async function useTimers({ setTimeout, setImmediate, setInterval, clearInterval, pause }: Clock) {
+async function useTimers(used: Clock) {
+  const { setTimeout, setImmediate, setInterval, clearInterval, nextTick, microtask, pause } = used;
+  await new Promise<void>((resolve) => nextTick(resolve));
+  await new Promise<void>((resolve) => microtask(resolve));
   await new Promise((resolve) => setTimeout(resolve, 1));
   await new Promise((resolve) => setImmediate(resolve));
   await new Promise<void>((resolve) => {
@@ -82,6 +85,8 @@ async function useTimers({ setTimeout, setImmediate, setInterval, clearInterval,
 
 test('the fake clocks and timers of an app are not used', async () => {
   vi.useFakeTimers({ now: 0 });
+  // Jest and sinon replace these, too, by default; Node's own code needs the real `process.nextTick`.
+  vi.spyOn(globalThis, 'queueMicrotask').mockImplementation(() => {});
   const clocks = () => [clock.monotonicMs(), clock.agingMs()];
   const [monotonic = 0, aging = 0] = clocks();
   vi.advanceTimersByTime(3_600_000);
