@@ -28,6 +28,7 @@ const onceOnly = [
   'unavailable',
   'faults/*',
   'upgrade',
+  'compression',
 ].map((name) => `test/${name}.test.ts`);
 
 export default defineConfig({

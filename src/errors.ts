@@ -150,11 +150,24 @@ export class TableMismatchError extends SessionStoreError {
  */
 export class NotSerializableError extends SessionStoreError {
   readonly code = 'ERR_NOT_SERIALIZABLE';
+  readonly #reason: string;
+
   constructor(reason: string, serializerError?: unknown) {
     super(`The session cannot be serialized: ${reason}`);
+    this.#reason = reason;
     if (serializerError !== undefined) {
       Object.defineProperty(this, 'cause', { value: serializerError, configurable: true });
     }
+  }
+
+  /** @internal Returns a copy for logs. */
+  withoutCause(): NotSerializableError {
+    return Object.assign(new NotSerializableError(this.#reason), { stack: this.stack });
+  }
+
+  /** How `console` and `util.inspect` print it: without the cause, whose message may contain the session. */
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `${this.stack} {\n  code: '${this.code}'\n}`;
   }
 }
 
@@ -303,8 +316,12 @@ function programFault(error: unknown): Error | undefined {
   return undefined;
 }
 
-/** Returns what may be logged of an error: a driver's error is converted, any other is returned as it is. */
+/**
+ * Returns what may be logged of an error: a driver's error is converted, a serializer's is left out, any other is returned
+ * as it is.
+ */
 export function safeError(error: unknown): unknown {
+  if (error instanceof NotSerializableError) return error.withoutCause();
   return sqlState(error) === undefined ? error : storeError(error, '');
 }
 

@@ -519,7 +519,7 @@ describe('revoke() and revokeUser()', () => {
 
   test('keep a request that is under way from writing the session back', async () => {
     const store = await open();
-    const other = await open();
+    const other = await open({ touchAfter: 0 });
     await store.set('one', sessionWith({ user: 7 }));
     await store.set('two', sessionWith({ user: 7 }));
     const one = await load(other, 'one');
@@ -635,8 +635,8 @@ describe('revoke() and revokeUser()', () => {
   test('refuse an exception that is no sid', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ user: 7 }));
-    await expect(store.revokeUser(7, { except: 5 as unknown as string })).rejects.toThrow(
-      'except must be a sid, but got 5',
+    await expect(store.revokeUser(7, { except: true as unknown as string })).rejects.toThrow(
+      'except must be a sid, but got true',
     );
     expect(await liveOf(store, ['sid'])).toEqual(['sid']);
   });
@@ -788,7 +788,7 @@ describe('maxLifetime', () => {
 
 describe('maxSessionsPerUser', () => {
   test('keeps the newest, whoever they were seen by', async () => {
-    const store = await open({ maxSessionsPerUser: 3 });
+    const store = await open({ maxSessionsPerUser: 3, touchAfter: 0 });
     const sids = ['one', 'two', 'three', 'four', 'five'];
     const events = eventsOf(store, 'destroy');
     for (const sid of sids) await store.set(sid, sessionWith({ user: 7 }));

@@ -19,4 +19,10 @@ export const migrations: readonly {
       'ALTER TABLE "sessions" ALTER COLUMN "version" SET DEFAULT (random() * 1073741823);',
     ],
   },
+  {
+    name: '0002_lz4',
+    statements: [
+      'DO $lz4$ BEGIN\n\t-- lz4 compresses faster than pglz. Some servers are built without it.\n\tIF EXISTS (SELECT FROM pg_settings WHERE name = \'default_toast_compression\' AND \'lz4\' = ANY (enumvals)) THEN\n\t\tALTER TABLE "sessions" ALTER COLUMN "data" SET COMPRESSION lz4;\n\tEND IF;\nEND $lz4$;',
+    ],
+  },
 ];

@@ -282,7 +282,7 @@ interface User {
 }
 
 /** Postgres refuses to run as root; Debian's package has a user for it. */
-function serverUser(): User | undefined {
+export function serverUser(): User | undefined {
   if (userInfo().uid !== 0) return undefined;
   const [uid, gid] = ['-u', '-g'].map((flag) =>
     Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' })),
