@@ -25,14 +25,22 @@ export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock)
     return ids.map((id) => found.get(id));
   };
 
-  /** A write: it needs the server's clock. */
+  /**
+   * A write: it needs the server's clock. If it changed nothing, that clock may have been set, and no row brought a
+   * reading along.
+   */
   const write =
-    <Row, Result>(send: RowStatement<Row, Result>): RowStatement<Row, Result> =>
+    <Row, Result extends Outcome | Written>(
+      send: RowStatement<Row, Result>,
+    ): RowStatement<Row, Result> =>
     (on, rows, times) => {
       const reading = readClock(on);
-      return reading === undefined
-        ? send(on, rows, times)
-        : reading.then(() => send(on, rows, times));
+      const sent =
+        reading === undefined ? send(on, rows, times) : reading.then(() => send(on, rows, times));
+      return sent.then((results) => {
+        if (results.some(isBusy)) on.clock.forget();
+        return results;
+      });
     };
 
   return {
@@ -145,6 +153,10 @@ function alone<Row, Result>(
       ? one(on, row, time).then((result) => [result])
       : several(on, rows, times);
   };
+}
+
+function isBusy(result: Outcome | Written): boolean {
+  return result === 'busy' || (typeof result === 'object' && result.outcome === 'busy');
 }
 
 const GONE: Written = { outcome: 'gone' };

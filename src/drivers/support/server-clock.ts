@@ -29,6 +29,11 @@ export class ServerClock {
     return monotonicMs() - this.#sinceMs < FRESH_MS;
   }
 
+  /** Drops what was read: the clock may have been set. */
+  forget(): void {
+    this.#sinceMs = Number.NEGATIVE_INFINITY;
+  }
+
   /** Takes a reading: milliseconds since 1970 there, and the time here at which the statement was sent. */
   read(serverMs: number, sentMs: number): void {
     const nowMs = monotonicMs();
