@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { gate } from './support/gate.js';
 import { gatedPool } from './support/gated-pool.js';
 import { holding, holdMarked, until } from './support/obstacles.js';
-import { startProxy } from './support/proxy.js';
+import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
 import { generated } from './support/requests.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
@@ -61,6 +61,31 @@ async function eventually<T>(call: () => Promise<T>): Promise<T> {
       if (!(error instanceof StoreTimeoutError)) throw error;
     }
   }
+}
+
+/** Makes calls whose statement is kept back, again if the machine was too busy to send it in time. */
+async function kept(
+  isKept: Promise<void>,
+  make: () => Promise<unknown>[],
+): Promise<Promise<unknown>[]> {
+  for (;;) {
+    const calls = make();
+    const isSent = await Promise.race([
+      isKept.then(() => true),
+      Promise.allSettled(calls).then(() => false),
+    ]);
+    if (isSent) return calls;
+  }
+}
+
+/** Lets the server have what was kept back, and waits for its answer. The store has closed that connection by then. */
+async function delivered(proxy: TcpProxy): Promise<void> {
+  // One of its two sockets is left.
+  while (Number.isInteger(proxy.connections)) await new Promise(setImmediate);
+  const answered = proxy.hold('toClient');
+  proxy.release('toServer');
+  await answered;
+  proxy.release();
 }
 
 function newSession(store: DrizzleStore, sid: string, content: object = {}): SessionData {
@@ -144,16 +169,14 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
         await eventually(() => here.set(`warm ${sid}`, sessionWith()));
         const read = (await eventually(() => here.get(sid))) ?? sessionWith();
 
-        const kept = proxy.hold('toServer', (piece) => piece.includes(idOf(sid)));
-        const late = call(here, sid, read);
-        await kept;
+        const late = await kept(
+          proxy.hold('toServer', (piece) => piece.includes(idOf(sid))),
+          () => call(here, sid, read),
+        );
         for (const each of late) await expect(each, sid).rejects.toMatchObject({ sent: true });
         if (!exists) await there.destroy(sid);
         const before = [await rowsOf(sid), await rowsOf(`${sid} 2`)];
-        const answered = proxy.hold('toClient');
-        proxy.release('toServer');
-        await answered;
-        proxy.release();
+        await delivered(proxy);
         expect([await rowsOf(sid), await rowsOf(`${sid} 2`)], sid).toEqual(before);
       }),
     );
@@ -167,15 +190,10 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     // Prepares the statement: postgres-js does that in a round trip of its own.
     await eventually(() => here.clear());
     await there.set('sid', sessionWith());
-    const kept = proxy.hold('toServer');
-    const late = here.clear();
-    await kept;
+    const [late] = await kept(proxy.hold('toServer'), () => [here.clear()]);
     await expect(late).rejects.toMatchObject({ sent: true });
     const before = await rowsOf('');
-    const answered = proxy.hold('toClient');
-    proxy.release('toServer');
-    await answered;
-    proxy.release();
+    await delivered(proxy);
     expect(await rowsOf('')).toEqual(before);
   });
 
@@ -186,17 +204,19 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     const here = openStore(connect(proxy.url));
     for (const [sid, store] of Object.entries({ here, there })) {
       await eventually(() => here.set(`warm ${sid}`, sessionWith()));
-      const sent = proxy.hold('toServer', (piece) => piece.includes(idOf(sid)));
-      const lost = here.set(sid, newSession(here, sid));
-      await sent;
+      const [lost] = await kept(
+        proxy.hold('toServer', (piece) => piece.includes(idOf(sid))),
+        () => [here.set(sid, newSession(here, sid))],
+      );
       const answered = proxy.hold('toClient');
       proxy.release('toServer');
-      await answered;
+      await Promise.race([answered, lost?.catch(() => {})]);
       await expect(lost).rejects.toMatchObject({ sent: true });
       proxy.lose('toClient');
       await eventually(() => store.destroy(sid));
       expect(await there.get(sid), sid).toBeUndefined();
-      expect(await rowsOf(sid)).toMatchObject([{ data: null }]);
+      // Nothing if the server had no time to run it.
+      for (const row of await rowsOf(sid)) expect(row).toMatchObject({ data: null });
     }
   });
 
