@@ -238,7 +238,7 @@ describe('any calls of few ids, answered in any order', () => {
       return current === undefined ? query() : current(query);
     };
     const pool = database.pool({ max });
-    const store = await database.store({}, gatedPool(pool, gate));
+    const store = await database.store({ touchAfter: 0 }, gatedPool(pool, gate));
     let runs = 0;
     await fc.assert(
       fc.asyncProperty(

@@ -234,7 +234,7 @@ test("an app's own query waits for its pool longer than a store's call does", as
 });
 
 test('a row that is sent again keeps its place before calls that came later', async () => {
-  const store = await database.store({ timeout: 30 }, database.pool({ max: 2 }));
+  const store = await database.store({ timeout: 30, touchAfter: 0 }, database.pool({ max: 2 }));
   // The fourth statement of 256 rows is the first in which all of the held ones fit behind the others.
   const ids = [...times(3, (n) => `held ${n}`), ...times(900, (n) => `later ${n}`)];
   await database.query(

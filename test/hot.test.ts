@@ -54,7 +54,11 @@ function openPool(config: pg.PoolConfig = {}): pg.Pool {
 }
 
 function openStore(pool: pg.Pool): DrizzleStore {
-  return new DrizzleStore(pool, { createTableIfMissing: true, pruneSessionInterval: false });
+  return new DrizzleStore(pool, {
+    createTableIfMissing: true,
+    pruneSessionInterval: false,
+    touchAfter: 0,
+  });
 }
 
 interface Measured {

@@ -151,11 +151,11 @@ describe('Express', () => {
         quick: [['set', 'cart', { nuts: 2 }]],
         after: { a: 1, cart: { tea: 1, nuts: 2 } },
       },
-      'an array is one value: the one that was saved last holds': {
+      'elements that both append to an array are both kept': {
         before: { list: [0] },
         slow: [['push', 'list', 'slow']],
         quick: [['push', 'list', 'quick']],
-        after: { list: [0, 'slow'] },
+        after: { list: [0, 'quick', 'slow'] },
       },
       'an array that only one of the two changed is kept': {
         before: { one: [0], two: [0] },

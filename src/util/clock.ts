@@ -25,9 +25,6 @@ export function microtask(callback: () => void): void {
 const sleep = timersPromises.setTimeout;
 const wallMs = Date.now;
 
-/** Node replaces a longer delay by one millisecond. */
-const LONGEST_DELAY_MS = 2 ** 31 - 1;
-
 /** A wall clock that runs ahead by less than this is being adjusted; the machine was not suspended. */
 const ADJUSTMENT_MS = 100;
 
@@ -63,8 +60,7 @@ export function socketsRead(): Promise<void> {
   });
 }
 
-/** Waits for a time, or until the signal is aborted. Does not keep the process alive. */
+/** Waits for a time (at most 24 days, Node's limit), or until the signal is aborted. Keeps no process alive. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  const delayMs = Math.min(ms, LONGEST_DELAY_MS);
-  await sleep(delayMs, undefined, { signal, ref: false }).catch(() => {});
+  await sleep(ms, undefined, { signal, ref: false }).catch(() => {});
 }
