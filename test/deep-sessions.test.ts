@@ -88,7 +88,7 @@ describe.each(kinds)('a deeply nested session %s', (_kind, options) => {
     await here.set(sid, ending(Object.assign(mine, nested(LEVELS, { seen: 1, mine: 1 }))));
     expect(here.stats().merges).toBe(1);
     const expected = JSON.stringify(nested(LEVELS, { seen: 1, theirs: 1, mine: 1 }));
-    expect(jsonOf(await there.get(sid)) === expected).toBe(true);
+    expect(jsonOf(await here.get(sid)) === expected).toBe(true);
     const updated = await here.update(sid, (stored) => Object.assign(stored, { updated: true }));
     expect(jsonOf(updated) === `${expected.slice(0, -1)},"updated":true}`).toBe(true);
     expect(jsonOf((await here.all())[idOf(sid)]) === jsonOf(updated)).toBe(true);
