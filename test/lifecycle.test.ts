@@ -466,7 +466,7 @@ describe('migrate', () => {
     await using store = new DrizzleStore(pool, silent);
     await store.migrate();
     expect(await fresh.query(`select from pg_tables where schemaname = 'app'`)).toEqual([]);
-    expect(await fresh.query('select from __connect_drizzle_store')).toHaveLength(1);
+    expect(await fresh.query('select from __connect_drizzle_store')).not.toHaveLength(0);
   });
 });
 

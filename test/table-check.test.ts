@@ -865,7 +865,8 @@ describe('the statements of a store', () => {
         expiresHour: timestamp(name, { withTimezone: true }).generatedAlwaysAs(sql`now()`),
       });
       for (const options of [{}, { sync: true, maxLifetime: 60, preparedStatements: false }]) {
-        const store = open({ ...options, table, userId: () => 'ada', maxSessionsPerUser: 3 });
+        const settings = { ...options, table, userId: () => 'ada', maxSessionsPerUser: 3 };
+        const store = open({ ...settings, touchAfter: 0 });
         await store.ready();
         const texts = sentTexts();
         const many = (call: (sid: string) => Promise<unknown>) =>

@@ -143,6 +143,7 @@ function rethrow(error: unknown): never {
 const WRITES_WAIT_MS = 5000;
 
 /**
+ * @internal
  * Returns a call about many sessions that runs after the writes in progress: it counts what an app has set just before,
  * without awaiting it.
  */
