@@ -42,7 +42,7 @@ const open: Site[] = [];
 
 beforeEach(async () => {
   database = await freshDatabase();
-  store = new DrizzleStore(database.pool(), { createTableIfMissing: true });
+  store = new DrizzleStore(database.pool(), { createTableIfMissing: true, touchAfter: 0 });
   await store.ready();
 });
 
