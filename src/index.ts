@@ -48,6 +48,7 @@ export {
 export type { SessionEvent, StoreEvents } from './session/events.js';
 export { idOf } from './session/id.js';
 export type { StoredSession } from './session/listing.js';
+export type { RekeyResult } from './session/rekey.js';
 export type { Updater } from './session/update.js';
 export type { TraceContext } from './util/tracing.js';
 

@@ -7,6 +7,9 @@ import { createSecretKey, KeyObject } from 'node:crypto';
 import { InvalidArgumentError, invalidValue } from './errors.js';
 import { MAX_IDENTIFIER_BYTES } from './names.js';
 
+/** Stands for "not encrypted" among encryption keys. */
+export const PLAINTEXT = 'plaintext';
+
 /** What to write instead of the options of other session stores. */
 export const OTHER_STORES: Readonly<Record<string, string>> = {
   // connect-pg-simple, connect-pg-pool
@@ -112,7 +115,7 @@ export class OptionReader {
   }
 
   /** Reads keys of 32 bytes. Error messages never contain a key. */
-  keys(name: string, values: unknown): readonly KeyObject[] {
+  keys(name: string, values: unknown): readonly (KeyObject | typeof PLAINTEXT)[] {
     if (values === undefined) return [];
     if (!Array.isArray(values) || values.length === 0) {
       throw new InvalidArgumentError(
@@ -120,6 +123,7 @@ export class OptionReader {
       );
     }
     return values.map((value: unknown, at) => {
+      if (value === PLAINTEXT) return value;
       const bytes = keyBytes(value);
       if (bytes?.byteLength === 32) return createSecretKey(bytes);
       const got = bytes === undefined ? typeof value : `${bytes.byteLength} bytes`;

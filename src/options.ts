@@ -9,7 +9,7 @@ import type { AnyPgColumn, PgTable } from 'drizzle-orm/pg-core';
 import type { SessionData } from 'express-session';
 import { InvalidArgumentError, invalidValue } from './errors.js';
 import { DEFAULT_TABLE_NAME } from './names.js';
-import { OptionReader, OTHER_STORES } from './option-reader.js';
+import { OptionReader, OTHER_STORES, type PLAINTEXT } from './option-reader.js';
 import { isPlainObject } from './util/guards.js';
 
 /** The app's own table: the session columns, and any others. */
@@ -44,7 +44,10 @@ export interface CacheOptions {
   readonly maxAge?: number;
 }
 
-/** A key of 32 bytes: bytes, a secret `KeyObject`, or a string of 64 hex digits or base64. */
+/**
+ * A key of 32 bytes: bytes, a secret `KeyObject`, or a string of 64 hex digits or base64. `'plaintext'` in its place stands
+ * for no encryption, while `rekey()` encrypts an existing table.
+ */
 export type EncryptionKey = Uint8Array | KeyObject | string;
 
 /** Identifies a user: see `userId`. */
@@ -122,7 +125,7 @@ export interface Settings {
   readonly userId: ((session: SessionData) => UserId | null | undefined) | undefined;
   readonly maxLifetime: number | undefined;
   readonly maxSessionsPerUser: number | undefined;
-  readonly encryptionKeys: readonly KeyObject[];
+  readonly encryptionKeys: readonly (KeyObject | typeof PLAINTEXT)[];
   readonly whenUnavailable: 'error' | 'skip';
 }
 

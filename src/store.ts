@@ -5,11 +5,10 @@
  */
 import type { Request } from 'express';
 import type { Session, SessionData } from 'express-session';
-import type { Deadline } from './batching/deadlines.js';
 import { nameIn, openerFor, type Source } from './drivers/detect.js';
 import { InvalidSidError, invalidValue } from './errors.js';
-import { afterWrites, type Callback, Replies } from './lifecycle/replies.js';
-import { type Opened, Runtime } from './lifecycle/runtime.js';
+import { afterWrites, type Callback, Replies, type Run } from './lifecycle/replies.js';
+import { Runtime } from './lifecycle/runtime.js';
 import { type StoreStats, statsOf } from './lifecycle/stats.js';
 import { type DrizzleStoreOptions, type Settings, settingsFrom, type UserId } from './options.js';
 import { viewOf } from './queries/view.js';
@@ -27,6 +26,7 @@ import {
   type StoredSession,
 } from './session/listing.js';
 import { rowOf } from './session/load.js';
+import type { RekeyResult } from './session/rekey.js';
 import type { SaveResult } from './session/save.js';
 import { createSessions, type Sessions } from './session/sessions.js';
 import { type Updater, updateSession } from './session/update.js';
@@ -73,12 +73,9 @@ export class DrizzleStore extends TypedStore {
       onAvailability: (event) => nextTick(() => this.emit(event)),
     });
     this.#replies = new Replies(this.#runtime);
-    this.#sessions = createSessions(
-      codec,
-      settings,
-      (event, id) => this.#announce(event, id, true),
-      (message) => this.#runtime.log(message),
-    );
+    const own = (event: 'change' | 'destroy', id: string) => this.#announce(event, id, true);
+    const log = (message: string) => this.#runtime.log(message);
+    this.#sessions = createSessions(codec, settings, own, log);
   }
 
   /**
@@ -278,6 +275,11 @@ export class DrizzleStore extends TypedStore {
     return this.#replies.query(callback, () => this.#runtime.prune());
   }
 
+  /** Encrypts all sessions under the first of the `encryptionKeys` while apps use the table; nobody is logged out. */
+  rekey(): Promise<RekeyResult> {
+    return this.#replies.query(undefined, () => this.#runtime.rekey(this.#sessions.rekeying));
+  }
+
   /**
    * Creates the session table or updates it to the current version. `timeout` does not apply.
    *
@@ -322,7 +324,7 @@ export class DrizzleStore extends TypedStore {
     callback: Callback<void> | undefined,
     operation: 'set' | 'touch',
     id: string,
-    prepare: () => (opened: Opened, deadline: Deadline) => Promise<SaveResult>,
+    prepare: () => Run<SaveResult>,
   ): Promise<void> {
     return this.#replies.run(
       callback,

@@ -6,6 +6,7 @@
 
 import type { AcquireOptions, Connection, Driver } from '../drivers/driver.js';
 import type { IdPage, ListPage, RowStatement, Statements } from '../queries/contract.js';
+import type { ResealedRow, StoredPage } from '../queries/rekeying.js';
 import type { CallTimes } from '../queries/wire.js';
 import { traced, tracing } from '../util/tracing.js';
 import {
@@ -153,6 +154,7 @@ export class Batcher {
 /** The statements that concern no single row, as functions that wait for a lane. */
 export function tableCalls(statements: Statements, batcher: Batcher) {
   const { clear, endUser, endBeyond, list, listIds, count, prune, probe, notify } = statements;
+  const { listStored, reseal } = statements;
   return {
     clear: batcher.alone('clear', 'other', clear),
     // A burst of log-ins counts a user's sessions each: requests wait for these two.
@@ -161,6 +163,12 @@ export function tableCalls(statements: Statements, batcher: Batcher) {
     list: batcher.alone('list', 'other', (on, _, page: ListPage) => list(on, page)),
     listIds: batcher.alone('list_ids', 'other', (on, _, page: IdPage) => listIds(on, page)),
     count: batcher.alone('count', 'other', (on) => count(on)),
+    listStored: batcher.alone('list_stored', 'other', (on, _, ...page: StoredPage) =>
+      listStored(on, ...page),
+    ),
+    reseal: batcher.alone('reseal', 'other', (on, _, rows: readonly ResealedRow[]) =>
+      reseal(on, rows),
+    ),
     prune: batcher.direct(prune),
     probe: batcher.direct(probe),
     // An app that has nothing else to do may end although its store listens.

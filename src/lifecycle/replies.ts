@@ -139,6 +139,9 @@ function rethrow(error: unknown): never {
   throw error;
 }
 
+/** A call, once the source is open. */
+export type Run<T> = (opened: Opened, deadline: Deadline) => Promise<T>;
+
 /** A write that takes longer is held up by a lock or by the network, and must not hold up everything else. */
 const WRITES_WAIT_MS = 5000;
 
@@ -147,9 +150,7 @@ const WRITES_WAIT_MS = 5000;
  * Returns a call about many sessions that runs after the writes in progress: it counts what an app has set just before,
  * without awaiting it.
  */
-export function afterWrites<T>(
-  run: (opened: Opened, deadline: Deadline) => Promise<T>,
-): (opened: Opened, deadline: Deadline) => Promise<T> {
+export function afterWrites<T>(run: Run<T>): Run<T> {
   return async (opened, deadline) => {
     const written = opened.rows.afterWrites();
     if (written !== undefined) {

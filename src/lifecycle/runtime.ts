@@ -7,10 +7,18 @@
 import { type Deadline, Deadlines } from '../batching/deadlines.js';
 import type { Sealing } from '../batching/sends.js';
 import type { Opener } from '../drivers/detect.js';
-import { MigrationError, StoreClosedError, safeError, sqlState, storeError } from '../errors.js';
+import {
+  InvalidArgumentError,
+  MigrationError,
+  StoreClosedError,
+  safeError,
+  sqlState,
+  storeError,
+} from '../errors.js';
 import type { Settings } from '../options.js';
 import type { SessionView } from '../queries/view.js';
 import { isId } from '../session/id.js';
+import { type Rekeying, type RekeyResult, rekeyAll } from '../session/rekey.js';
 import type { Announcement } from '../sync/channel.js';
 import { Realtime, type SyncSource } from '../sync/realtime.js';
 import { followSignal } from '../util/abort.js';
@@ -165,6 +173,23 @@ export class Runtime {
         return deleted;
       };
       return pruneAll(deleteBatch, this.#closing.signal);
+    });
+  }
+
+  /**
+   * Moves all sessions to the first of the keys, however long that takes, unless the store is closed. Each statement has
+   * the time of a call.
+   */
+  async rekey(rekeying: Rekeying): Promise<RekeyResult> {
+    if (this.#parts.settings.encryptionKeys.length === 0) {
+      throw new InvalidArgumentError('rekey() needs the option encryptionKeys');
+    }
+    const { statements } = this.opened ?? (await this.#openInTime());
+    return rekeyAll({
+      ...rekeying,
+      list: (...page) => this.#deadlines.within((each) => statements.listStored(each, ...page)),
+      reseal: (rows) => this.#deadlines.within((each) => statements.reseal(each, rows)),
+      signal: this.#closing.signal,
     });
   }
 

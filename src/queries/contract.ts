@@ -4,6 +4,7 @@
  * @module
  */
 import type { Connection } from '../drivers/driver.js';
+import type { RekeyStatements } from './rekeying.js';
 import type {
   CallTimes,
   ListedRow,
@@ -90,4 +91,4 @@ export interface ListPage {
 
 export type IdPage = Omit<ListPage, 'userId'>;
 
-export type Statements = RowStatements & TableStatements;
+export type Statements = RowStatements & TableStatements & RekeyStatements;

@@ -7,6 +7,7 @@ import type { Statements } from './contract.js';
 import { fragmentsOf, type StatementSettings } from './fragments.js';
 import { manyRows } from './many-rows.js';
 import { oneRow } from './one-row.js';
+import { rekeyStatements } from './rekeying.js';
 import { rowStatements } from './row-outcomes.js';
 import { clockReader } from './server-time.js';
 import { tableStatements } from './table-statements.js';
@@ -18,5 +19,6 @@ export function statementsFor(settings: StatementSettings): Statements {
   return {
     ...rowStatements(oneRow(settings, fragments), manyRows(settings, fragments), readClock),
     ...tableStatements(settings, fragments, readClock),
+    ...rekeyStatements(settings, fragments),
   };
 }

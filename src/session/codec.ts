@@ -16,7 +16,8 @@ import {
 } from 'node:crypto';
 import type { SessionData } from 'express-session';
 import { NotSerializableError } from '../errors.js';
-import type { Serializer } from '../options.js';
+import { PLAINTEXT } from '../option-reader.js';
+import type { Serializer, Settings } from '../options.js';
 import { hasMethod, isObject, isPlainObject } from '../util/guards.js';
 import type { SameValue } from './equality.js';
 
@@ -26,13 +27,24 @@ export class Unreadable extends Error {}
 /** A parsed session: the app's data, not validated. */
 export type ParsedSession = SessionData & Record<string, unknown>;
 
+/** What the stored form of an encrypted session looks like. */
+const ENVELOPE = /^"1[\w-]{8}\.[\w-]{16}\.[\w-]+"$/;
+
 export class Codec {
   readonly #serializer: Serializer | undefined;
   readonly #keys: readonly RowKey[];
+  /** Encrypts; `undefined` if sessions are written as they are. */
+  readonly #current: RowKey | undefined;
+  /** Whether sessions that are not encrypted are read. */
+  readonly #readsPlaintext: boolean;
 
-  constructor(serializer: Serializer | undefined, keys: readonly KeyObject[]) {
+  /** @param keys the first encrypts; all decrypt. None is the same as {@link PLAINTEXT} alone. */
+  constructor(serializer: Serializer | undefined, keys: Settings['encryptionKeys']) {
     this.#serializer = serializer;
-    this.#keys = keys.map((key) => new RowKey(key));
+    this.#readsPlaintext = keys.length === 0 || keys.includes(PLAINTEXT);
+    const all = keys.map((key) => (key === PLAINTEXT ? undefined : new RowKey(key)));
+    this.#current = all[0];
+    this.#keys = all.filter((key) => key !== undefined);
   }
 
   /** Whether the stored form is the text itself. */
@@ -98,8 +110,7 @@ export class Codec {
   /** Returns the stored form of the text of a row. */
   seal(id: string, text: string): string {
     const json = this.#serializer === undefined ? text : JSON.stringify(text);
-    const [key] = this.#keys;
-    return key === undefined ? json : JSON.stringify(key.encrypt(id, json));
+    return this.#current === undefined ? json : JSON.stringify(this.#current.encrypt(id, json));
   }
 
   /**
@@ -108,8 +119,29 @@ export class Codec {
    * @throws {Unreadable}
    */
   unseal(id: string, stored: string): string {
-    const json = this.#keys.length === 0 ? stored : this.#decrypt(id, asString(stored));
+    const isPlain = this.#keys.length === 0 || (this.#readsPlaintext && !ENVELOPE.test(stored));
+    const json = isPlain ? stored : this.#decrypt(id, asString(stored));
     return this.#serializer === undefined ? json : asString(json);
+  }
+
+  /** Whether a stored form is under the first key, or plaintext if that is the first. */
+  isCurrent(stored: string): boolean {
+    if (this.#current === undefined) return !ENVELOPE.test(stored);
+    return stored.startsWith(this.currentPrefix);
+  }
+
+  /** How the stored forms under the first key begin; empty if that is plaintext. */
+  get currentPrefix(): string {
+    return this.#current === undefined ? '' : `"${this.#current.name}.`;
+  }
+
+  /**
+   * Returns the stored form of a row under the first key.
+   *
+   * @throws {Unreadable}
+   */
+  reseal(id: string, stored: string): string {
+    return this.seal(id, this.unseal(id, stored));
   }
 
   #decrypt(id: string, envelope: string): string {

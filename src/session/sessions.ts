@@ -6,6 +6,7 @@
 import type { Settings } from '../options.js';
 import type { Codec } from './codec.js';
 import { Loader } from './load.js';
+import type { Rekeying } from './rekey.js';
 import { type Announce, Revoker } from './revoking.js';
 import { Saver } from './save.js';
 
@@ -13,6 +14,7 @@ export interface Sessions {
   readonly loader: Loader;
   readonly saver: Saver;
   readonly revoker: Revoker;
+  readonly rekeying: Rekeying;
 }
 
 export function createSessions(
@@ -22,9 +24,11 @@ export function createSessions(
   log: (message: string) => void,
 ): Sessions {
   const saver = new Saver(codec, settings);
+  const loader = new Loader(codec, saver, settings.maxLifetime, log);
   return {
     saver,
-    loader: new Loader(codec, saver, settings.maxLifetime, log),
+    loader,
     revoker: new Revoker(settings.maxSessionsPerUser, announce),
+    rekeying: { codec, onUnreadable: (id, error) => loader.unreadable(id, error) },
   };
 }
