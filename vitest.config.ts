@@ -29,6 +29,7 @@ const onceOnly = [
   'faults/*',
   'upgrade',
   'compression',
+  'cli/*',
 ].map((name) => `test/${name}.test.ts`);
 
 export default defineConfig({

@@ -1,4 +1,4 @@
-import { access, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { access, chmod, mkdir, readdir, readFile, rm, stat, symlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -202,6 +202,64 @@ test('a Neon pool works, and listens, without pg', async () => {
      console.log(await import('pg').then(() => 'pg', (error) => error.code));`,
   );
   expect(await app.node(['app.mjs', db.url, proxy.address])).toBe('1 up\nERR_MODULE_NOT_FOUND\n');
+});
+
+describe('its program', () => {
+  test.each(['0.45', '1.0'] as const)(
+    'runs by its name where the package is installed, with Drizzle %s',
+    async (drizzle) => {
+      await using db = await freshDatabase();
+      await using app = await linkedApp(packed, drizzle);
+      // As npm installs it.
+      const bin = join(app.folder, 'node_modules/.bin/connect-drizzle');
+      await mkdir(dirname(bin));
+      await chmod(join(app.folder, 'node_modules/connect-drizzle/dist/cli/bin.js'), 0o755);
+      await symlink('../connect-drizzle/dist/cli/bin.js', bin);
+      const run = (...args: string[]) =>
+        app.node(['node_modules/.bin/connect-drizzle', ...args], { DATABASE_URL: db.url });
+      const { version }: { version: string } = JSON.parse(
+        await readFile(new URL('../package.json', import.meta.url), 'utf8'),
+      );
+      expect(await app.run('npx', ['connect-drizzle', '--version'])).toBe(`${version}\n`);
+      expect(await run('migrate')).toContain('Created the table sessions');
+      await db.query(
+        `create table session (sid varchar primary key, sess json, expire timestamp(6))`,
+      );
+      await db.query(`insert into session values
+      ('a', '{"cookie":{"originalMaxAge":1},"user":"ada"}', now() + interval '1 day'),
+      ('b', '{"cookie":{"originalMaxAge":1},"user":"ada"}', now() + interval '1 day')`);
+      const from = ['import', '--from', 'connect-pg-simple', '--user-path', 'user', '--yes'];
+      expect(await run(...from)).toContain('Copied 2 sessions');
+      await db.query(
+        `update session set sess = '{"cookie":{},"user":"ada","n":1}' where sid = 'a'`,
+      );
+      await db.query(`delete from session where sid = 'b'`);
+      expect(await run(...from, '--final', '--json')).toContain('"updated": 1,\n  "revoked": 1');
+      expect(JSON.parse(await run('status', '--json'))).toMatchObject({ live: 1, revoked: 1 });
+      expect(await run('list', '--user', 'ada', '--jsonl')).toContain('"userId":"ada"');
+      expect(await run('export', '--user', 'ada')).toContain('"n": 1');
+      expect(await run('users')).toMatch(/ada +1/);
+      await app.write(
+        'keys.mjs',
+        `export default { encryptionKeys: ['${'1'.repeat(64)}', 'plaintext'] };`,
+      );
+      expect(await run('rekey', '--config', 'keys.mjs', '--yes')).toBe('Encrypted 1 session.\n');
+      expect(await run('revoke', '--user', 'ada', '--yes')).toBe('Revoked 1 session of ada.\n');
+      expect(await run('prune')).toBe('Deleted 0 rows.\n');
+    },
+  );
+
+  test('uses postgres where pg is not installed, and asks for one of them where neither is', async () => {
+    await using db = await freshDatabase();
+    await using app = await linkedApp(packed, '0.45');
+    const run = (...args: string[]) =>
+      app.node(['node_modules/connect-drizzle/dist/cli/bin.js', ...args, '--url', db.url]);
+    await rm(join(app.folder, 'node_modules/pg'));
+    expect(await run('migrate')).toContain('Created the table sessions');
+    expect(await run('list', '--json')).toContain('"sessions": []');
+    await rm(join(app.folder, 'node_modules/postgres'));
+    await expect(run('list')).rejects.toThrow('A driver for Postgres is missing: npm install pg');
+  });
 });
 
 describe('its CommonJS build', () => {

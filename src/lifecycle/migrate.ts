@@ -46,14 +46,9 @@ export async function migrate(
     throw new MigrationError(before.message);
   }
   const isThere = before.state !== 'missing';
-  const inSchema = (name: string) =>
-    [before.schemaName, name]
-      .flatMap((part) => (part === undefined ? [] : [quoted(part)]))
-      .join('.');
-  // The tracking table is beside the session table, whatever this connection's search_path is.
-  const tracking = sql.raw(inSchema(TRACKING_TABLE));
+  const tracking = sql.raw(trackingTable(before.schemaName));
   // Not `create table if not exists`: postgres-js prints the notice that it raises.
-  if (!(await exists(on, 'to_regclass', inSchema(TRACKING_TABLE)))) {
+  if (!(await exists(on, 'to_regclass', trackingTable(before.schemaName)))) {
     await execute(sql`create table ${tracking}
       (table_name text not null, migration text not null, applied_at timestamptz not null default now(),
        primary key (table_name, migration))`);
@@ -64,7 +59,7 @@ export async function migrate(
     sql`select migration from ${tracking} where table_name = ${tableName}::text`,
   );
   const done = new Set(rows.map(([name]) => name));
-  const renamed = renaming(tableName, inSchema(tableName));
+  const renamed = renaming(tableName, inSchema(before.schemaName, tableName));
   for (const { name, statements } of migrations) {
     if (done.has(name)) continue;
     const isFirst = name === migrations[0]?.name;
@@ -81,6 +76,46 @@ export async function migrate(
   if (after.state === 'mismatch') {
     throw new MigrationError(`The migrations have run, but: ${after.message}`);
   }
+}
+
+/**
+ * Returns the names of the migrations that `migrate()` has recorded for a table; `undefined` if it has recorded none,
+ * because something else creates the table, such as drizzle-kit.
+ */
+export async function recordedMigrations(
+  on: Connection,
+  { tableName }: ExpectedTable,
+  schemaName: string | undefined,
+): Promise<ReadonlySet<string> | undefined> {
+  const name = trackingTable(schemaName);
+  if (!(await exists(on, 'to_regclass', name))) return undefined;
+  const rows = await runSql(
+    on,
+    sql`select migration from ${sql.raw(name)} where table_name = ${tableName}::text`,
+  );
+  const names = rows.flatMap(([migration]) => migration ?? []);
+  return names.length === 0 ? undefined : new Set(names);
+}
+
+/** Returns the statements of the migrations that are not in `done`, under the names of a table and its schema. */
+export function migrationSql(
+  tableName: string,
+  schemaName: string | undefined,
+  done: ReadonlySet<string> = new Set(),
+): { readonly name: string; readonly statements: readonly string[] }[] {
+  const renamed = renaming(tableName, inSchema(schemaName, tableName));
+  return migrations
+    .filter(({ name }) => !done.has(name))
+    .map(({ name, statements }) => ({ name, statements: statements.map(renamed) }));
+}
+
+/** The tracking table is beside the session table, whatever the connection's search_path is. */
+function trackingTable(schemaName: string | undefined): string {
+  return inSchema(schemaName, TRACKING_TABLE);
+}
+
+function inSchema(schemaName: string | undefined, name: string): string {
+  return [schemaName, name].flatMap((part) => (part === undefined ? [] : [quoted(part)])).join('.');
 }
 
 /** Returns a function that replaces the names in a generated statement with this store's. */

@@ -1,0 +1,140 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { DrizzleStore, idOf } from 'connect-drizzle';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { buildCli, type CliProgram, noTerminal } from '../support/cli.js';
+import { freshDatabase, type TestDatabase } from '../support/database.js';
+import { sessionWith } from '../support/sessions.js';
+
+// What depends on pipes, terminals and signals.
+
+let database: TestDatabase;
+let program: CliProgram;
+let store: DrizzleStore;
+let env: Record<string, string>;
+
+beforeAll(async () => {
+  [database, program] = await Promise.all([freshDatabase(), buildCli()]);
+  env = { DATABASE_URL: database.url };
+  store = new DrizzleStore(database.pool({ max: 4 }), {
+    pruneSessionInterval: false,
+    createTableIfMissing: true,
+  });
+  await store.ready();
+});
+
+beforeEach(async () => {
+  await store.clear();
+  for (const sid of ['a', 'b', 'c']) await store.set(sid, sessionWith());
+});
+
+afterAll(async () => {
+  await store.close();
+  await database.drop();
+  await program[Symbol.asyncDispose]();
+});
+
+const reason = noTerminal();
+if (reason !== undefined) console.log(`The tests on a terminal are skipped: ${reason}`);
+
+describe.skipIf(reason !== undefined)('on a terminal', () => {
+  test('a bulk write asks, and does nothing without a yes', async () => {
+    for (const answer of ['n', '', 'Y E S']) {
+      const run = program.startOnTerminal(['revoke', '--all'], env);
+      await run.prints(/Revoke 3 sessions in public\.sessions\? \[y\/N\] /);
+      run.type(`${answer}\n`);
+      const { code, stdout } = await run.ended;
+      expect(stdout).toContain('Nothing was changed');
+      expect(code).toBe(1);
+    }
+    expect(await store.length()).toBe(3);
+  });
+
+  test('a bulk write happens after a yes', async () => {
+    const run = program.startOnTerminal(['revoke', '--all'], env);
+    await run.prints(/\[y\/N\] /);
+    run.type('yes\n');
+    const { code, stdout } = await run.ended;
+    expect(stdout).toContain('Revoked 3 sessions.');
+    expect(code).toBe(0);
+    expect(await store.length()).toBe(0);
+  });
+
+  test('--yes asks nothing, and long work shows a progress bar', async () => {
+    const { code, stdout } = await program.startOnTerminal(['revoke', '--all', '--yes'], env).ended;
+    expect(stdout).not.toContain('[y/N]');
+    expect(stdout).toMatch(/Revoking \[=+\] 100 %, 3\/3 sessions, /);
+    expect(code).toBe(0);
+  });
+
+  test('titles are bold unless NO_COLOR is set', async () => {
+    const bold = '\u001b[1m';
+    expect((await program.startOnTerminal(['list'], env).ended).stdout).toContain(bold);
+    const plain = await program.startOnTerminal(['list'], { ...env, NO_COLOR: '1' }).ended;
+    expect(plain.stdout).not.toContain('\u001b');
+    expect(plain.stdout).toContain(idOf('a'));
+  });
+});
+
+test('in a pipe there is no question, no progress bar and no color', async () => {
+  const refused = await program.run(['revoke', '--all'], env);
+  expect(refused.code).toBe(2);
+  expect(refused.stderr).toContain('Pass --yes to agree');
+  expect(await store.length()).toBe(3);
+  const { code, stdout, stderr } = await program.run(['revoke', '--all', '--yes'], env);
+  expect({ code, stdout, stderr }).toEqual({
+    code: 0,
+    stdout: 'Revoked 3 sessions.\n',
+    stderr: '',
+  });
+});
+
+test('a reader that closes the pipe early is no error', async () => {
+  await database.query(`insert into sessions (id, data, expires_at)
+    select 'many ' || n, '{}', now() + interval '1 day' from generate_series(1, 5000) n`);
+  const command = `"${process.execPath}" "${program.file}" list --limit 9000 | head -n 1; echo "code \${PIPESTATUS[0]}"`;
+  const { stdout, stderr } = await promisify(execFile)('bash', ['-c', command], {
+    env: { ...process.env, ...env },
+  });
+  expect(stdout).toMatch(/^id .*\ncode 0\n$/);
+  expect(stderr).toBe('');
+});
+
+test('`watch` prints changes and log-outs of other processes until it is stopped', async () => {
+  const announcing = new DrizzleStore(database.pool({ max: 2 }), {
+    pruneSessionInterval: false,
+    sync: true,
+  });
+  const run = program.start(['watch', '--jsonl'], env);
+  await run.prints(/Watching public\.sessions/);
+  await announcing.set('new', sessionWith());
+  await announcing.destroy('new');
+  await program.run(['revoke', idOf('a')], env);
+  await run.prints(new RegExp(`"destroy","id":"${idOf('a')}"`));
+  run.kill('SIGTERM');
+  const { stdout } = await run.ended;
+  const events = stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(events.map(({ event, id }) => [event, id])).toEqual([
+    ['change', idOf('new')],
+    ['destroy', idOf('new')],
+    ['destroy', idOf('a')],
+  ]);
+  await announcing.close();
+});
+
+test('`watch` goes on after its connections were lost', async () => {
+  const run = program.start(['watch'], env);
+  await run.prints(/Watching public\.sessions/);
+  await database.query(
+    `select pg_terminate_backend(pid) from pg_stat_activity
+     where datname = current_database() and pid <> pg_backend_pid()`,
+  );
+  await run.prints(/Watching [\s\S]*connection was lost[\s\S]*Watching /);
+  await program.run(['revoke', idOf('b')], env);
+  await run.prints(new RegExp(`destroy +${idOf('b')}`));
+  run.kill('SIGINT');
+  await run.ended;
+});

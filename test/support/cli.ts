@@ -1,0 +1,154 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import { main } from '../../src/cli/main.js';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** What a run of the command line printed. */
+export interface CliRun {
+  /** The exit code; null if a signal ended it. */
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a command line to its end. */
+export type RunCli = (args: readonly string[], env?: Record<string, string>) => Promise<CliRun>;
+
+/** The program, bundled from the sources. */
+export interface CliProgram {
+  readonly file: string;
+  /** Runs it in a process of its own, in pipes. */
+  readonly run: RunCli;
+  start(args: readonly string[], env?: Record<string, string>): StartedCli;
+  /** Starts it on a terminal. */
+  startOnTerminal(args: readonly string[], env?: Record<string, string>): StartedCli;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A run that has not ended. */
+export interface StartedCli {
+  readonly ended: Promise<CliRun>;
+  /** Resolves when what it has printed matches. */
+  prints(pattern: RegExp): Promise<void>;
+  type(text: string): void;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** Bundles the program, which takes a fraction of the time of a build. */
+export async function buildCli(): Promise<CliProgram> {
+  // Below node_modules, so that it finds the packages.
+  const folder = await mkdtemp(join(root, 'node_modules/.cli-'));
+  const file = join(folder, 'dist/cli/bin.mjs');
+  await copyFile(join(root, 'package.json'), join(folder, 'package.json'));
+  await build({
+    absWorkingDir: root,
+    entryPoints: ['src/cli/bin.ts'],
+    outfile: file,
+    bundle: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node20.19',
+    packages: 'external',
+    logLevel: 'error',
+  });
+  const start = (args: readonly string[], env?: Record<string, string>) =>
+    startProcess(process.execPath, [file, ...args], env);
+  return {
+    file,
+    start,
+    run: (args, env) => start(args, env).ended,
+    startOnTerminal: (args, env) => {
+      const command = [process.execPath, file, ...args].map(quotedForShell).join(' ');
+      return startProcess('script', ['-qefc', command, '/dev/null'], { TERM: 'xterm', ...env });
+    },
+    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
+  };
+}
+
+/** Why there is no terminal on this machine; `undefined` if there is one. */
+export function noTerminal(): string | undefined {
+  try {
+    const version = execFileSync('script', ['--version'], { encoding: 'utf8', stdio: 'pipe' });
+    return version.includes('util-linux') ? undefined : 'script is not that of util-linux';
+  } catch {
+    return 'util-linux script is not installed';
+  }
+}
+
+/** Runs it in this process, where its coverage counts. */
+export const runHere: RunCli = async (args, env = {}) => {
+  let stdout = '';
+  let stderr = '';
+  const code = await main(args, {
+    stdin: new PassThrough(),
+    stdout: { write: (text) => (stdout += text) },
+    stderr: { write: (text) => (stderr += text) },
+    env,
+  });
+  return { code, stdout, stderr };
+};
+
+function startProcess(
+  program: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+): StartedCli {
+  const {
+    DATABASE_URL: _,
+    NODE_OPTIONS: __,
+    FORCE_COLOR: ___,
+    NO_COLOR: ____,
+    ...inherited
+  } = process.env;
+  const child = spawn(program, args, { cwd: root, env: { ...inherited, ...env } });
+  // A test that fails leaves nothing behind.
+  const kill = () => void child.kill('SIGKILL');
+  process.once('exit', kill);
+  let stdout = '';
+  let stderr = '';
+  const watchers = new Set<() => void>();
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+    for (const watch of watchers) watch();
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+    for (const watch of watchers) watch();
+  });
+  child.stdin.on('error', () => {});
+  const ended = new Promise<CliRun>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code) => {
+      process.off('exit', kill);
+      resolve({ code, stdout, stderr });
+    });
+  });
+  return {
+    ended,
+    prints: (pattern) =>
+      new Promise((resolve, reject) => {
+        const watch = () => {
+          if (!pattern.test(stdout + stderr)) return;
+          watchers.delete(watch);
+          resolve();
+        };
+        watchers.add(watch);
+        watch();
+        ended.then(
+          () => reject(new Error(`It ended without ${pattern}: ${stdout}${stderr}`)),
+          reject,
+        );
+      }),
+    type: (text) => child.stdin.write(text),
+    kill: (signal) => void child.kill(signal),
+  };
+}
+
+function quotedForShell(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
