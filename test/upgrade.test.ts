@@ -1,4 +1,5 @@
 // The upgrade of a table in use: a million rows of version 1.0.0, and both versions at work while it is migrated.
+import { EventEmitter } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { DrizzleStore, idOf } from 'connect-drizzle';
 import type pg from 'pg';
@@ -27,23 +28,22 @@ interface StatementTime {
   answeredMs: number;
 }
 
-/** Notes when the statements of a pool were sent, and when they had been answered. */
+/** Notes when the statements of a pool were sent, and when they had been answered. One is in flight at a time. */
 function timed(pool: pg.Pool): StatementTime[] {
   const times: StatementTime[] = [];
   pool.on('connect', (client) => {
+    const connection: unknown = Reflect.get(client, 'connection');
+    if (!(connection instanceof EventEmitter)) throw new Error('no connection');
+    let current: StatementTime | undefined;
+    connection.on('readyForQuery', () => {
+      if (current !== undefined) current.answeredMs = performance.now();
+    });
     const query = client.query.bind(client) as (...args: unknown[]) => unknown;
     const value = (...args: unknown[]) => {
-      const [config] = args;
-      const text =
-        typeof config === 'string' ? config : String(Reflect.get(Object(config), 'text'));
-      const time = { text, sentMs: performance.now(), answeredMs: Number.NaN };
-      times.push(time);
-      const done = args.pop();
-      if (typeof done !== 'function') throw new Error('the store passes a callback');
-      return query(...args, (...results: unknown[]) => {
-        time.answeredMs = performance.now();
-        done(...results);
-      });
+      const text = String(Reflect.get(Object(args[0]), 'text'));
+      current = { text, sentMs: performance.now(), answeredMs: Number.NaN };
+      times.push(current);
+      return query(...args);
     };
     Object.defineProperty(client, 'query', { value });
   });
