@@ -13,7 +13,8 @@ const connectPgSimple: (
   library: typeof session,
 ) => new (
   options: object,
-) => Store & { close(): Promise<void> } = createRequire(import.meta.url)('connect-pg-simple');
+) => Store & { close(): Promise<void>; pruneSessions(done: (error?: unknown) => void): void } =
+  createRequire(import.meta.url)('connect-pg-simple');
 
 /** The SQL of the guide, word for word, for this app. */
 const importSessions = asSql(
@@ -78,7 +79,7 @@ async function appOn(store: Store): Promise<Site> {
   return site;
 }
 
-function peer(): Store {
+function peer(): InstanceType<ReturnType<typeof connectPgSimple>> {
   const PgStore = connectPgSimple(session);
   const store = new PgStore({
     pool: database.pool(),
@@ -288,6 +289,34 @@ describe('from connect-pg-simple', () => {
     await set('changed', sessionWith({ userId: 'ada', page: 3 }, 900));
     await database.query(importSessions);
     expect(contentOf(await store.get('changed'))).toEqual({ userId: 'ada', page: 3 });
+  });
+
+  test('a session that the old store has pruned stays logged in if it is used here', async () => {
+    const old = peer();
+    const lifetimes = { expired: 600, 'about to expire': 45, 'logged out': 600 };
+    for (const [sid, seconds] of Object.entries(lifetimes))
+      await new Promise((resolve) => old.set(sid, sessionWith({ userId: sid }, seconds), resolve));
+    const store = await ours();
+    await database.query(importSessions);
+    for (const sid of Object.keys(lifetimes)) {
+      const data = await store.get(sid);
+      if (!data) throw new Error(`no ${sid}`);
+      await store.touch(sid, { ...data, cookie: sessionWith({}, 1800).cookie });
+    }
+    await database.query(
+      `update session set expire = now() - interval '1 minute' where sid = 'expired'`,
+    );
+    await database.query(importSessions);
+    await new Promise((resolve) => old.pruneSessions(resolve));
+    // By a process whose clock is ahead.
+    await database.query(`delete from session where sid = 'about to expire'`);
+    await new Promise((resolve) => old.destroy('logged out', resolve));
+    expect(await database.query('select sid from session')).toEqual([]);
+
+    await database.query(importSessions);
+    expect(contentOf(await store.get('expired'))).toEqual({ userId: 'expired' });
+    expect(contentOf(await store.get('about to expire'))).toEqual({ userId: 'about to expire' });
+    expect(await store.get('logged out')).toBeUndefined();
   });
 
   test('a session with U+0000 is moved and gets its user when it is next changed', async () => {
