@@ -42,6 +42,72 @@ test('the tarball holds what a user needs and nothing else', () => {
   console.log(`tarball: ${kilobytes(packed.size)}, unpacked ${kilobytes(packed.unpackedSize)}`);
 });
 
+const repository = 'https://github.com/connect-drizzle/connect-drizzle';
+const root = fileURLToPath(new URL('../', import.meta.url));
+
+/** Returns the text of a page without its code blocks. */
+async function proseOf(page: string): Promise<string> {
+  return (await readFile(join(root, page), 'utf8')).replaceAll(/^```[\s\S]*?^```/gm, '');
+}
+
+/** Returns the targets of the links and images of a page, without those to other sites. */
+async function linksOf(page: string): Promise<string[]> {
+  const text = await proseOf(page);
+  const found = text.matchAll(/\]\(([^)\s]+)\)|\b(?:src|href)="([^"]+)"/g);
+  return Array.from(found, ([, link, source]) => link ?? source ?? '').filter(
+    (link) => !/^\w+:/.test(link) || link.startsWith(repository),
+  );
+}
+
+/** Returns the anchors that GitHub makes of a page's headings. */
+async function anchorsOf(page: string): Promise<string[]> {
+  const text = await proseOf(page);
+  return Array.from(text.matchAll(/^#+ (.+)$/gm), ([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+}
+
+test('every link of the README and the docs leads to a file and a heading of the repository', async () => {
+  const docs = (await readdir(join(root, 'docs'))).filter((name) => name.endsWith('.md'));
+  const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'test/faults/README.md'];
+  const broken: string[] = [];
+  let links = 0;
+  for (const page of [...pages, ...docs.map((name) => `docs/${name}`)]) {
+    for (const link of await linksOf(page)) {
+      links++;
+      const [path = '', anchor] = link.replace(/^https:.*?\/(blob|tree)\/main\//, '/').split('#');
+      const file = path.startsWith('/') ? path.slice(1) : join(dirname(page), path);
+      const target = path === '' ? page : file;
+      const isThere = await access(join(root, target)).then(
+        () => anchor === undefined || anchorsOf(target).then((all) => all.includes(anchor)),
+        () => false,
+      );
+      if (!isThere) broken.push(`${page}: ${link}`);
+    }
+  }
+  expect(broken).toEqual([]);
+  expect(links).toBeGreaterThan(40);
+});
+
+test('the README’s links work on the page of a registry, which has no docs', async () => {
+  const manifest: { repository: { url: string }; homepage: string; bugs: string } = JSON.parse(
+    await readFile(join(root, 'package.json'), 'utf8'),
+  );
+  expect(manifest).toMatchObject({
+    repository: { url: `git+${repository}.git` },
+    homepage: `${repository}#readme`,
+    bugs: `${repository}/issues`,
+  });
+  // Registries and GitHub resolve images through `repository`.
+  const relative = (await linksOf('README.md')).filter(
+    (link) => !/^(https:|#|docs\/images\/)/.test(link),
+  );
+  expect(relative).toEqual([]);
+});
+
 test('every map leads to sources that are in the tarball', async () => {
   await using app = await linkedApp(packed, '0.45');
   const own = join(app.folder, 'node_modules/connect-drizzle');
