@@ -147,7 +147,7 @@ function contract() {
       expect(await calls.length()).toBe(0);
     });
 
-    test('takes a number for its text', async () => {
+    test('treats a numeric sid like the same string', async () => {
       const sid = 5 as unknown as string;
       await calls.set(sid, sessionWith({ name: 'five' }, 60));
       expect(contentOf(await calls.get('5'))).toEqual({ name: 'five' });

@@ -600,7 +600,7 @@ describe('an option that cannot be meant', () => {
       `encryptionKeys[0] ${keyTaken} object`,
     ],
     [
-      'another answer to an unavailable database',
+      'an unknown value of whenUnavailable',
       { whenUnavailable: 'ignore' },
       "whenUnavailable must be 'error' or 'skip', but got a string",
     ],
@@ -740,7 +740,7 @@ describe('a session that cannot be serialized', () => {
 });
 
 describe('a sid', () => {
-  test('is refused by set where it is empty, or neither a text nor a number', async () => {
+  test('`set` rejects an empty sid, and one that is neither string nor number', async () => {
     await using store = freshStore();
     const came = [
       ['', 'an empty string'],
@@ -766,7 +766,7 @@ describe('a sid', () => {
     expect(await store.length()).toBe(0);
   });
 
-  test('is one of no session for every other call where it is empty, or neither a text nor a number', async () => {
+  test('every other call treats an empty sid, or one that is neither string nor number, as unknown', async () => {
     await using store = freshStore();
     await store.set('sid', sessionWith());
     for (const wrong of ['', undefined, null, true, {}, ['sid'], Symbol('sid')]) {

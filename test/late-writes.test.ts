@@ -197,7 +197,7 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     expect(await rowsOf('')).toEqual(before);
   });
 
-  test('a set whose answer the network loses may have taken effect; log-outs hold, here and elsewhere', async () => {
+  test('after a set whose answer was lost, a log-out holds in every process', async () => {
     const there = await database.store();
     const proxy = await startProxy(database.url);
     ends.push(() => proxy.close());

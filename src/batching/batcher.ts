@@ -171,7 +171,7 @@ export function tableCalls(statements: Statements, batcher: Batcher) {
     ),
     prune: batcher.direct(prune),
     probe: batcher.direct(probe),
-    // An app that has nothing else to do may end although its store listens.
+    // A listening store does not keep the process alive.
     notify: batcher.direct(
       (on, onSend: () => void, channel: string, payload: string) => {
         onSend();

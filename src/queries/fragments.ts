@@ -188,7 +188,7 @@ export function fragmentsOf(settings: StatementSettings) {
     expiresAt: sql`now() + ${TOMBSTONE}`,
   } satisfies Changes;
 
-  /** Whether a row can be overwritten by a call that began then: any but a tombstone made later. */
+  /** Whether a call that began at `began` may overwrite the row: always, except a tombstone made later. */
   const isNotEndedSince = (revokedAt: AnyPgColumn, began: SQL | AnyPgColumn) =>
     or(isNull(revokedAt), lt(revokedAt, timestamp(began)));
 
@@ -209,8 +209,8 @@ export function fragmentsOf(settings: StatementSettings) {
     );
 
   /**
-   * The result of a read, with the server's clock or another time. `data::text` would copy the text twice more, and takes half as much time again
-   * (measured at 20 KB).
+   * The result of a read, with the server's clock or another time. `data::text` would copy the text twice more, and
+   * takes half as much time again (measured at 20 KB).
    */
   const readFields = (time: SQL = clockMs) => ({
     head: sql<string>`${t.version} || ',' || ${microseconds(t.createdAt)} || ',' || ${milliseconds(t.expiresAt)} || ','

@@ -38,7 +38,7 @@ const insertableColumns = (names: ColumnNames) => {
   return { id, data, userId, expiresAt };
 };
 
-/** Those of a tombstone without a session before it. */
+/** Columns of a tombstone inserted where no row exists. */
 const tombstoneColumns = (names: ColumnNames) => {
   const { id, expiresAt, revokedAt } = sessionColumns(names);
   return { id, expiresAt, revokedAt };

@@ -24,8 +24,8 @@ export function isId(text: string): boolean {
 }
 
 /**
- * Returns the id of what is given as a sid, or an empty string if it cannot be one. A number is its text, like a key of
- * express-session's MemoryStore.
+ * Returns the id of what is given as a sid, or an empty string if it cannot be one. Numbers are converted to strings, as
+ * MemoryStore does.
  */
 export function idOfAny(sid: unknown): string {
   const text = typeof sid === 'number' ? String(sid) : sid;

@@ -30,7 +30,7 @@ export function appendedTo(
   array: readonly unknown[],
   same: SameValue,
 ): readonly unknown[] | undefined {
-  // Several elements in a new array are rather a list of results than appended one by one.
+  // A new array with several elements is more likely a list than several appends.
   if (seen === ABSENT) return array.length === 1 ? array : undefined;
   if (!isArray(seen) || array.length <= seen.length) return undefined;
   return same(seen, array.slice(0, seen.length)) ? array.slice(seen.length) : undefined;
@@ -44,7 +44,7 @@ function append(
   same: SameValue,
 ): readonly unknown[] {
   const isThere = endsWith(array, elements, same);
-  // If the array that was read ends with the same elements, these may be them.
+  // The match may be the old elements, so append.
   const wasThere = isArray(seen) && endsWith(seen, elements, same);
   return isThere && !wasThere ? array : [...array, ...elements];
 }

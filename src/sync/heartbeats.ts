@@ -7,7 +7,7 @@ import { StoreTimeoutError } from '../errors.js';
 import { agingMs } from '../util/clock.js';
 import { heartbeat } from './channel.js';
 
-/** Sends a notification the way of the writes. `onSend` runs when it has a connection. */
+/** Sends a notification through the writes' pool. Calls `onSend` once it has a connection. */
 export type Announce = (payload: string, onSend: () => void) => Promise<void>;
 
 export class Heartbeats {

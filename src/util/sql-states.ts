@@ -57,7 +57,7 @@ const REASONS: Readonly<Record<string, string>> = {
   53200: 'the server is out of memory',
   53300: 'the server has too many connections. Use smaller pools or raise max_connections',
   57014:
-    "it was cancelled, by a statement_timeout or query_timeout that is not the store's, or by an administrator",
+    'it was cancelled, by a statement_timeout or query_timeout set outside the store, or by an administrator',
   '57P01': 'the server is shutting down, or an administrator closed the connection',
   '57P02': 'the server has crashed and is restarting',
   '57P03': 'the server is starting up, shutting down or in recovery',

@@ -79,7 +79,7 @@ describe('what the server refuses a statement with is said in plain words', () =
   const reasons: [string, typeof StatementError | typeof ConnectionError, string][] = [
     ['53100', StatementError, 'the disk of the server is full'],
     ['53200', StatementError, 'the server is out of memory'],
-    ['57014', StatementError, "that is not the store's"],
+    ['57014', StatementError, 'set outside the store'],
     ['25006', StatementError, 'the server is read-only'],
     ['57P01', ConnectionError, 'the server is shutting down'],
     ['57P03', ConnectionError, 'the server is starting up, shutting down or in recovery'],

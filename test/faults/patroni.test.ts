@@ -11,7 +11,7 @@ import { type Cluster, missingForPatroni, startPatroni } from '../support/patron
 const isInstalled = missingForPatroni.length === 0;
 if (!isInstalled) {
   console.warn(
-    `No test on a Patroni cluster, for want of ${missingForPatroni.join(', ')} ` +
+    `Skipping the Patroni tests; not installed: ${missingForPatroni.join(', ')} ` +
       "(Debian's packages patroni, etcd-server, haproxy, postgresql).",
   );
 }

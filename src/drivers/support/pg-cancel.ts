@@ -8,8 +8,9 @@ import { hasMethod, property } from '../../util/guards.js';
 import type { CancelRequests } from './cancel-requests.js';
 
 /**
- * Sends a cancel request for the statement of a client, over the connection of another one that is not connected. `cancel()` of pg itself has no `error` listener, so a server that
- * cannot be reached would end the process, and it sends the secret key in plain text even on a TLS connection.
+ * Sends a cancel request for the statement of a client, over the connection of another client that is not connected yet.
+ * pg's own `cancel()` has no `error` listener, so a server that cannot be reached would end the process, and it sends the
+ * secret key in plain text even on a TLS connection.
  */
 export function cancelStatementOf(client: object, other: object, requests: CancelRequests): void {
   const { host, port, processID, secretKey } = fieldsOf(client);

@@ -49,12 +49,12 @@ export class ServerClock {
     }
   }
 
-  /** A time on the monotonic clock here as one on the server's clock: surely not after it. */
+  /** Converts a local time to server time, rounded down (never too late). */
   earliest(localMs: number): number {
     return Math.floor(localMs + this.#least - MARGIN_MS);
   }
 
-  /** The same: surely not before it. */
+  /** Converts a local time to server time, rounded up (never too early). */
   latest(localMs: number): number {
     return Math.ceil(localMs + this.#most + MARGIN_MS);
   }
