@@ -235,7 +235,8 @@ class PgConnection implements Connection {
 
   #failure(error: Error): Error {
     if (error.message !== QUERY_TIMEOUT || sqlState(error) !== undefined) return error;
-    // The statement is still running, and the client would queue others behind it.
+    // The statement is still running on the server, and the client would queue others behind it.
+    this.#isRunning = true;
     this.destroy();
     return Object.assign(error, { code: QUERY_CANCELED });
   }

@@ -11,7 +11,7 @@ import {
 } from 'connect-drizzle';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { holdingTable } from '../support/obstacles.js';
+import { holdingTable, until } from '../support/obstacles.js';
 import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { sessionWith } from '../support/sessions.js';
 import { causeCode } from '../support/statements.js';
@@ -211,7 +211,7 @@ describe("an app's own limit for statements", () => {
       create trigger count_tries before insert on sessions
         for each statement execute function count_tries();
       create function hold() returns trigger language plpgsql as $$ begin
-        perform pg_sleep(1);
+        perform pg_sleep(60);
         return new;
       end $$;
       create trigger hold before insert on sessions for each row execute function hold();
@@ -225,6 +225,13 @@ describe("an app's own limit for statements", () => {
       const [row] = await database.query('select last_value::int as tries from tries');
       // Insert, and one more try for each of at most two statements; split, they would be more.
       expect(row?.tries).toBeLessThanOrEqual(2);
+      // Nothing ends the wait except a cancel.
+      await until(async () => {
+        const busy = await database.query(
+          `select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'`,
+        );
+        return busy.length === 0;
+      });
       await database.query('drop function hold cascade');
       await store.set('a', sessionWith());
       expect(await store.length()).toBeGreaterThan(0);
