@@ -205,6 +205,22 @@ describe('calls on a network that swallows everything', () => {
   });
 });
 
+test('a statement that cannot be cancelled, because pg can create no client, still loses its connection', async () => {
+  const pool = database.pool({ max: 1 });
+  const store = await database.store({ timeout: 1 }, pool);
+  await store.ready();
+  const table = await holding(database, 'lock table sessions in access exclusive mode');
+  const late = store.get('a');
+  await table.waiting(1);
+  // As if a certificate file had gone.
+  Reflect.set(pool, 'Client', function refuse() {
+    throw new Error('ENOENT: no such file or directory');
+  });
+  await expect(late).rejects.toThrow(StoreTimeoutError);
+  await soon(() => pool.totalCount === 0);
+  await table.release();
+});
+
 test('an update whose function never settles gives up, writes nothing later, and lets the store close', async () => {
   const store = await database.store({ timeout: 0.3 });
   await store.set('a', sessionWith({ n: 1 }));

@@ -56,7 +56,7 @@ const AS_TEXT = { getTypeParser: () => (value: string) => value };
 export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
   const requests = new CancelRequests();
   const cancel = (client: PgClient) =>
-    cancelStatementOf(client, newClient(pool, allOf(pool.options)), requests);
+    cancelStatementOf(client, () => newClient(pool, allOf(pool.options)), requests);
   const { max } = pool.options as { max?: unknown };
   return {
     connections: typeof max === 'number' && max >= 1 ? max : 10,

@@ -8,14 +8,29 @@ import { hasMethod, property } from '../../util/guards.js';
 import type { CancelRequests } from './cancel-requests.js';
 
 /**
- * Sends a cancel request for the statement of a client, over the connection of another client that is not connected yet.
- * pg's own `cancel()` has no `error` listener, so a server that cannot be reached would end the process, and it sends the
- * secret key in plain text even on a TLS connection.
+ * Sends a cancel request for the statement of a client, over the connection of a new one. Does nothing if that is not
+ * possible: the pool has no class of clients, or pg cannot create one because a certificate file has gone.
  */
-export function cancelStatementOf(client: object, other: object, requests: CancelRequests): void {
+export function cancelStatementOf(
+  client: object,
+  newClient: () => object,
+  requests: CancelRequests,
+): void {
+  try {
+    sendCancel(client, newClient, requests);
+  } catch {
+    // The connection is closed all the same; without a cancel request, the server notices that later.
+  }
+}
+
+/**
+ * pg's own `cancel()` has no `error` listener, so a server that cannot be reached would end the process, and it
+ * sends the secret key in plain text even on a TLS connection.
+ */
+function sendCancel(client: object, newClient: () => object, requests: CancelRequests): void {
   const { host, port, processID, secretKey } = fieldsOf(client);
   if (typeof processID !== 'number' || typeof host !== 'string') return;
-  const connection = property(other, 'connection');
+  const connection = property(newClient(), 'connection');
   if (!isCancelling(connection)) return;
   const { stream } = connection;
   const send = () => connection.cancel(processID, secretKey);
