@@ -1,6 +1,7 @@
 import { DrizzleStore, idOf, StoreTimeoutError } from 'connect-drizzle';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { noConnectionWithin } from '../src/drivers/support/no-connection.js';
 import { holding, until } from './support/obstacles.js';
 import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
@@ -219,6 +220,14 @@ test('a statement that cannot be cancelled, because pg can create no client, sti
   await expect(late).rejects.toThrow(StoreTimeoutError);
   await soon(() => pool.totalCount === 0);
   await table.release();
+});
+
+test.each([
+  [29_999.8, 'within 30 s'],
+  [299.9, 'within 0.3 s'],
+  [12_500, 'within 12.5 s'],
+])('a wait of %d ms for a connection is said in round seconds', (waitedMs, text) => {
+  expect(noConnectionWithin(waitedMs).message).toContain(text);
 });
 
 test('an update whose function never settles gives up, writes nothing later, and lets the store close', async () => {

@@ -3,12 +3,13 @@
  *
  * @module
  */
-import { InAppTransaction, StoreTimeoutError, sqlState } from '../errors.js';
+import { InAppTransaction, sqlState } from '../errors.js';
 import { monotonicMs } from '../util/clock.js';
 import { hasMethod, isObject, property } from '../util/guards.js';
 import { isPreparedMismatch, PREPARED_TWICE, QUERY_CANCELED } from '../util/sql-states.js';
 import type { AcquireOptions, Connection, Driver, Query, Result, Value } from './driver.js';
 import { CancelRequests } from './support/cancel-requests.js';
+import { noConnectionWithin } from './support/no-connection.js';
 import { cancelStatementOf } from './support/pg-cancel.js';
 import { allOf, destroySocket, listenOn, newClient } from './support/pg-listener.js';
 import { PgQuery, takesPgQuery } from './support/pg-query.js';
@@ -111,7 +112,7 @@ function acquired(
           resolve(new PgConnection(client, releaseTo(pool, release, isBackground), cancel, again));
         } else if (monotonicMs() < deadlineMs) reject(error);
         // The pool's own error would fail calls that have only just begun to wait.
-        else reject(new StoreTimeoutError((deadlineMs - startedMs) / 1000, false));
+        else reject(noConnectionWithin(deadlineMs - startedMs));
       });
     try {
       limited(pool, limitMs, connect);

@@ -7,11 +7,11 @@
  */
 
 import { connect, type Socket } from 'node:net';
-import { StoreTimeoutError } from '../errors.js';
 import { clearTimeout, monotonicMs, setTimeout } from '../util/clock.js';
 import { isObject, property } from '../util/guards.js';
 import type { Connection, Driver, Listen, Query, Result, Value } from './driver.js';
 import { CancelRequests } from './support/cancel-requests.js';
+import { noConnectionWithin } from './support/no-connection.js';
 import { ServerClock } from './support/server-clock.js';
 import { type Address, addressesOf, connected, type SocketOptions } from './support/sockets.js';
 import { transactionOn } from './support/transaction.js';
@@ -62,7 +62,7 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
       const leftMs = deadlineMs - monotonicMs();
       const giveUp = () => {
         waiting.delete(free);
-        reject(new StoreTimeoutError(leftMs / 1000, false));
+        reject(noConnectionWithin(leftMs));
       };
       const timer = Number.isFinite(leftMs) ? setTimeout(giveUp, leftMs) : undefined;
       const free = () => {
@@ -182,7 +182,7 @@ class Instance implements Connection {
 
   async connect(deadlineMs: number): Promise<void> {
     const leftMs = deadlineMs - monotonicMs();
-    const giveUp = () => this.#abort.abort(new StoreTimeoutError(leftMs / 1000, false));
+    const giveUp = () => this.#abort.abort(noConnectionWithin(leftMs));
     const timer = Number.isFinite(leftMs) ? setTimeout(giveUp, leftMs + PATIENCE_MS) : undefined;
     try {
       await this.first('select 1', this.#abort.signal);
