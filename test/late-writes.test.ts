@@ -294,6 +294,23 @@ test('a log-out in this process holds although the insert before it could not be
   expect(await rowsOf('sid')).toMatchObject([{ data: null }]);
 });
 
+test('log-outs of sessions that do not exist leave no tombstones after an insert was refused or never sent', async () => {
+  const pool = database.pool({ max: 1 });
+  const here = await database.store({ ...silent, timeout: 1 }, pool);
+  await database.query(
+    `alter table sessions add constraint small check (length(data::text) < 500)`,
+  );
+  const tooLong = newSession(here, 'refused', { text: 'x'.repeat(500) });
+  await expect(here.set('refused', tooLong)).rejects.toMatchObject({ cause: { code: '23514' } });
+  const app = await pool.connect();
+  app.on('error', () => {});
+  const unsent = here.set('unsent', newSession(here, 'unsent'));
+  await expect(unsent).rejects.toMatchObject({ sent: false });
+  app.release();
+  for (const sid of ['a', 'b', 'c']) await eventually(() => here.destroy(sid));
+  expect(await rowsOf('')).toEqual([]);
+});
+
 test.each([1, 2])(
   'a set of %s new sessions does not overwrite a tombstone that was made after its call began',
   async (count) => {

@@ -17,7 +17,7 @@ import type { RowStatement } from '../queries/contract.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { setTimeout } from '../util/clock.js';
 import { asBatch } from '../util/opentelemetry.js';
-import { concernsServer } from '../util/sql-states.js';
+import { concernsServer, isInDoubt } from '../util/sql-states.js';
 import type { Deadline, Holder } from './deadlines.js';
 import type { CallQueue, Lanes } from './lanes.js';
 
@@ -31,13 +31,16 @@ const BACKOFF: Backoff = { firstMs: 2, longestMs: 100 };
 const TRANSIENT = new Set(['40P01', '40001', '55P03']);
 
 /**
- * Sends a row. `onEnd` runs once the row can have no further effect, before its caller continues, with the
- * result if there is one.
+ * Runs once the client expects nothing more of a row, before its caller continues, with the result if there is one.
+ * `isInDoubt`: it was sent, and the server may still carry it out.
  */
+export type OnEnd<Settled> = (result: Settled | undefined, isInDoubt: boolean) => void;
+
+/** Sends a row. */
 export type Send<Row, Settled> = (
   row: Row,
   deadline: Deadline,
-  onEnd?: (result?: Settled) => void,
+  onEnd?: OnEnd<Settled>,
 ) => Promise<Settled>;
 
 export interface BatchStats {
@@ -79,7 +82,7 @@ class Call<Row, Settled> extends AsyncResource implements Holder {
     readonly order: number,
     readonly resolve: (result: Settled) => void,
     readonly reject: (error: unknown) => void,
-    readonly onEnd: ((result?: Settled) => void) | undefined,
+    readonly onEnd: OnEnd<Settled> | undefined,
   ) {
     super('connect-drizzle');
     this.#followsOthers = deadline.isSent;
@@ -100,14 +103,14 @@ class Call<Row, Settled> extends AsyncResource implements Holder {
     this.deadline.holder = undefined;
     if (!this.isOver) this.resolve(result);
     this.isOver = true;
-    this.onEnd?.(result);
+    this.onEnd?.(result, false);
   }
 
-  fail(error: unknown): void {
+  fail(error: unknown, isInDoubt = false): void {
     this.deadline.holder = undefined;
     if (!this.isOver) this.reject(error);
     this.isOver = true;
-    this.onEnd?.();
+    this.onEnd?.(undefined, isInDoubt);
   }
 
   /** The caller stops waiting. A call that was not sent never will be; the result of one that was is ignored. */
@@ -143,7 +146,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
     return this.#waiting[0];
   }
 
-  send(row: Row, deadline: Deadline, onEnd?: (result?: Settled) => void): Promise<Settled> {
+  send(row: Row, deadline: Deadline, onEnd?: OnEnd<Settled>): Promise<Settled> {
     const { bytesOf, order, lanes } = this.#settings;
     return new Promise((resolve, reject) => {
       const call = new Call(row, bytesOf(row), deadline, order.next, resolve, reject, onEnd);
@@ -246,7 +249,10 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
 
   async #fail(calls: readonly Call<Row, Settled>[], error: unknown): Promise<void> {
     const reason = await this.#settings.explain(error);
-    for (const call of calls) if (!call.isOver || call.isSent) call.fail(reason);
+    const wasLost = isInDoubt(sqlState(error));
+    for (const call of calls) {
+      if (!call.isOver || call.isSent) call.fail(reason, call.isSent && wasLost);
+    }
   }
 
   /** Sends a call again, in its old place in the order, after a pause that holds no lane. */
@@ -254,7 +260,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
     const { stats, lanes } = this.#settings;
     call.unsent();
     if (call.isOver) {
-      call.onEnd?.();
+      call.onEnd?.(undefined, false);
       return;
     }
     stats.retries += 1;

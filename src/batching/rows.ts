@@ -157,8 +157,8 @@ class Writing implements RowWrites {
     if (this.#running === 0) this.#leave();
   };
 
-  readonly #inserted = (result?: Settled) => {
-    if (result === undefined) this.#late.note();
+  readonly #inserted = (_result: Settled | undefined, isInDoubt: boolean) => {
+    if (isInDoubt) this.#late.note();
     this.finish();
   };
 

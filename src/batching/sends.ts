@@ -7,7 +7,7 @@
 import type { RowStatement, RowStatements } from '../queries/contract.js';
 import type { Outcome, SaveRow, StoredRow, TouchRow, WriteRow, Written } from '../queries/wire.js';
 import type { Batcher } from './batcher.js';
-import type { Send } from './call-queue.js';
+import type { OnEnd, Send } from './call-queue.js';
 
 /** The final outcome of a write: anything except `busy`. */
 export type Settled = Exclude<Written, { readonly outcome: 'busy' }>;
@@ -40,11 +40,11 @@ export function sendsOf(statements: RowStatements, batcher: Batcher, sealing: Se
     data: sealing.unseal(row.id, row.data),
   });
 
-  const sealed = <Row extends WriteRow>(row: Row, onEnd?: () => void): Row => {
+  const sealed = <Row extends WriteRow>(row: Row, onEnd?: OnEnd<Settled>): Row => {
     try {
       return { ...row, data: sealing.seal(row.id, row.data) };
     } catch (error) {
-      onEnd?.();
+      onEnd?.(undefined, false);
       throw error;
     }
   };
@@ -72,7 +72,9 @@ export function sendsOf(statements: RowStatements, batcher: Batcher, sealing: Se
     read: sealing.isPlain
       ? read
       : (id, deadline, onEnd) =>
-          read(id, deadline, onEnd && (() => onEnd())).then((row) => row && unsealed(row)),
+          read(id, deadline, onEnd && (() => onEnd(undefined, false))).then(
+            (row) => row && unsealed(row),
+          ),
     touch: batcher.batched('touch', 'write', statements.touch, { isSettled: isDecided }),
     save: write('save', statements.save),
     create: write('create', statements.create),

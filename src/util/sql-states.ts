@@ -19,6 +19,14 @@ export const NO_PERMISSION = '42501';
 /** A statement was cancelled, by an app's own time limit for example. */
 export const QUERY_CANCELED = '57014';
 
+/**
+ * Whether the server may have carried out a statement that failed like this, or may still do so: the connection was lost,
+ * or a client's own time limit passed, which is reported like a cancel. Anything else is a refusal.
+ */
+export function isInDoubt(state: string | undefined): boolean {
+  return state === undefined || state === QUERY_CANCELED || isConnectionFailure(state);
+}
+
 /** A statement with this name is already prepared on the server. */
 export const PREPARED_TWICE = '42P05';
 
