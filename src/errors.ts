@@ -105,7 +105,7 @@ export class StoreTimeoutError extends SessionStoreError {
     super(
       sent
         ? `The database did not answer within ${seconds} s. A write may have taken effect`
-        : `The call got no connection to the database within ${seconds} s. It was not sent and has no effect`,
+        : `The call could not be sent within ${seconds} s: it waited for a connection, or for earlier calls of its session. It has no effect`,
     );
   }
 }
