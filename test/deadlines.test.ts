@@ -36,7 +36,7 @@ describe('a call that gives up before it was sent', () => {
   /** A store whose pool has one connection, which the app holds. */
   async function heldPool(timeout: number) {
     const pool = database.pool({ max: 1 });
-    const store = await database.store({ timeout }, pool);
+    const store = await database.store({ timeout, touchAfter: 0 }, pool);
     const app = await pool.connect();
     app.on('error', () => {});
     return { pool, store, app };
@@ -100,6 +100,21 @@ describe('a call that gives up before it was sent', () => {
     await Promise.all([read, patient]);
     expect(endOf(await store.get('a'))).toBe(dates[0]?.getTime());
     expect(endOf(await store.get('b'))).toBe(dates[1]?.getTime());
+  });
+
+  test('says so, although it has joined others, and its turn has come', async () => {
+    const { pool, store, app } = await heldPool(3);
+    // A touch that waits for the connection, and two that wait for their turn together.
+    const calls = times(3, () => store.touch('a', sessionWith()));
+    await soon(() => pool.waitingCount === 1);
+    // Once the first has been answered, there is no connection for the others.
+    const next = pool.connect();
+    app.release();
+    await Promise.allSettled(calls.slice(0, 1));
+    const held = await next;
+    held.on('error', () => {});
+    for (const call of calls.slice(1)) await expect(call).rejects.toMatchObject({ sent: false });
+    held.release();
   });
 
   test('does not shorten the wait of a call that comes after it', async () => {

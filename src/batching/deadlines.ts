@@ -20,6 +20,8 @@ export class Deadline {
   holder: Holder | undefined;
   /** Whether a statement of the call was sent. */
   isSent = false;
+  /** The deadline of the call that is sent in place of this one, too. */
+  sentWith: Deadline | undefined;
   /** Set once the deadline has passed. */
   error: StoreTimeoutError | undefined;
   /** @internal The list of all deadlines, oldest first. */
@@ -122,7 +124,8 @@ export class Deadlines {
         return;
       }
       this.end(first);
-      first.error = new StoreTimeoutError(this.seconds, first.isSent);
+      const { isSent } = first.sentWith ?? first;
+      first.error = new StoreTimeoutError(this.seconds, isSent);
       first.holder?.giveUp(first.error);
     }
   }

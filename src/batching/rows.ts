@@ -118,7 +118,7 @@ export class BatchedRows implements Rows {
       if (this.#touches.get(id) === touch) this.#touches.delete(id);
       const { latest } = touch;
       if (latest === undefined) return this.#lock.leave(id);
-      touch.sent();
+      touch.sendWith(latest);
       return this.#send
         .touch(touch.row, latest, (outcome) => {
           if (outcome !== undefined) touch.done(outcome);
@@ -232,8 +232,9 @@ class WaitingTouch {
     return this.#members.findLast((member) => !member.isOver)?.deadline;
   }
 
-  sent(): void {
-    for (const { deadline } of this.#members) deadline.isSent = true;
+  /** The time-out of each member says whether the one call was sent that stands for all of them. */
+  sendWith(latest: Deadline): void {
+    for (const { deadline } of this.#members) deadline.sentWith = latest;
   }
 
   done(outcome: Decided): void {
