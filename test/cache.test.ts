@@ -961,6 +961,15 @@ describe('Time', () => {
     expect(endOf(await other.get('sid'))).toBe(end + 100_000);
   });
 
+  test('a touch that only looks at what is cached counts as no hit', async () => {
+    const { store, other } = await pair({ touchAfter: 600 });
+    await cached({ store, other });
+    const end = endOf(await other.get('sid')) ?? 0;
+    const { hits, statements: sent } = store.stats();
+    await store.touch('sid', sessionUntil(new Date(end + 1000)));
+    expect(store.stats()).toMatchObject({ hits, statements: sent });
+  });
+
   test('a touch of a session that another process has ended takes it out of the cache', async () => {
     const { store, other } = await pair({ touchAfter: 0 });
     await cached({ store, other });

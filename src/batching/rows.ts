@@ -31,6 +31,8 @@ export interface RowWrites {
 export interface Rows {
   /** The live row of an id, if it is known without asking the database. */
   peek(id: string): StoredRow | undefined;
+  /** The same, for a caller that does not return it: no hit of the cache. */
+  glance(id: string): StoredRow | undefined;
   /** Reads the live or expired row of an id, as all earlier calls of this process have left it. */
   read(id: string, deadline: Deadline): Promise<StoredRow | undefined>;
   /** Runs `work` when all earlier calls of the id have ended, and before any later one. */
@@ -74,6 +76,10 @@ export class BatchedRows implements Rows {
   }
 
   peek(): undefined {
+    return undefined;
+  }
+
+  glance(): undefined {
     return undefined;
   }
 

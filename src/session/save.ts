@@ -189,7 +189,7 @@ export class Saver {
     const { id, expiresAt } = row;
     if (this.#touchAfterMs(expiresAt) === 0) return rows.touch(row, deadline).then(() => UNCHANGED);
     const isIdle = (stored?: StoredRow) => !stored || !this.#isWorthMoving(stored, expiresAt);
-    const cached = rows.peek(id);
+    const cached = rows.glance(id);
     if (cached !== undefined && isIdle(cached)) return Promise.resolve(UNCHANGED);
     return rows.write(id, deadline, async (writes) => {
       if (!isIdle(await writes.read(id))) await writes.touch(row);

@@ -87,7 +87,7 @@ export class CachedRows implements Rows {
   }
 
   peek(id: string): StoredRow | undefined {
-    const hit = this.#hit(id);
+    const hit = this.glance(id);
     if (hit !== undefined) this.stats.hits += 1;
     return hit;
   }
@@ -197,7 +197,7 @@ export class CachedRows implements Rows {
     this.#stopScavenging();
   }
 
-  #hit(id: string): StoredRow | undefined {
+  glance(id: string): StoredRow | undefined {
     const nowMs = agingMs();
     if (!this.#lease.holdsAt(nowMs)) return undefined;
     const entry = this.#entries.get(id);
