@@ -145,7 +145,7 @@ describe("the limit for connecting that an app's pool has while a store waits", 
     const [impatient, patient] = stores.map((store) => store.get('unknown'));
     await expect(impatient).rejects.toThrow(StoreTimeoutError);
     // The pool itself has given up the first, too.
-    await expect.poll(() => pool.waitingCount, { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => pool.waitingCount).toBe(1);
     client.release();
     expect(await patient).toBeUndefined();
     expect(pool.options.connectionTimeoutMillis).toBeUndefined();
@@ -155,7 +155,7 @@ describe("the limit for connecting that an app's pool has while a store waits", 
     await database.store();
     const { pool, stores, client } = await heldPool();
     const found = stores[1]?.get('unknown');
-    await expect.poll(() => pool.waitingCount, { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => pool.waitingCount).toBe(1);
     pool.options.connectionTimeoutMillis = 12_345;
     client.release();
     expect(await found).toBeUndefined();
@@ -248,7 +248,7 @@ describe('on postgres-js', () => {
     // The listener is lost, and connects again.
     const lost =
       "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%'";
-    await expect.poll(() => database.query(lost), { timeout: 10_000 }).toHaveLength(1);
+    await expect.poll(() => database.query(lost)).toHaveLength(1);
     await isHeld.opened;
     await store.close();
     vi.restoreAllMocks();

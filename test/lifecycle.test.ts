@@ -16,6 +16,7 @@ import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
+import { eventually } from './support/eventually.js';
 import { until } from './support/obstacles.js';
 import { runProgram } from './support/program.js';
 import { startProxy } from './support/proxy.js';
@@ -203,7 +204,7 @@ describe('close', () => {
 
   test('ends while nothing answers, and leaves no connection', async () => {
     await using proxy = await startProxy(database.url);
-    const store = new DrizzleStore(proxy.url, { ...silent, timeout: 0.2 });
+    const store = new DrizzleStore(proxy.url, { ...silent, timeout: 5 });
     await store.ready();
     proxy.swallow();
     const calls = [store.get('a'), store.set('b', sessionWith()), store.length()];
@@ -348,7 +349,7 @@ describe('a database that comes and goes', () => {
       'select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1',
       [name],
     );
-    await vi.waitFor(() => expect(logged.length).toBeGreaterThan(0));
+    await expect.poll(() => logged.length).toBeGreaterThan(0);
     expect(logged[0]).toEqual([
       'connect-drizzle: An idle connection of the session store failed',
       expect.any(ConnectionError),
@@ -364,7 +365,7 @@ describe('a database that comes and goes', () => {
         source === 'a URL' ? proxy.url : database.pool({ connectionString: proxy.url, max: 40 }),
         { ...silent, timeout: 0.2, userId: () => 'user' },
       );
-      await store.ready();
+      await eventually(() => store.ready());
       proxy.swallow();
       const { migrate, ...calls } = callsOf(store);
       const { 'a malformed sid': malformed, ...answered } = calls;
@@ -388,7 +389,7 @@ describe('a database that comes and goes', () => {
       `select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`,
     );
     const tableName = 'made_by_another';
-    await using store = new DrizzleStore(database.pool(), { ...silent, tableName, timeout: 0.2 });
+    await using store = new DrizzleStore(database.pool(), { ...silent, tableName, timeout: 1 });
     await expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
     await migrating.query('select pg_advisory_unlock_all()');
     await expect.poll(() => store.length().catch(String)).toBe(0);
@@ -494,12 +495,12 @@ describe('errorLog', () => {
     const console_ = vi.spyOn(console, 'error').mockImplementation(() => {});
     await using store = new DrizzleStore(nowhere);
     await expect(store.get('sid')).rejects.toThrow(ConnectionError);
-    await vi.waitFor(() => {
-      expect(console_).toHaveBeenCalledWith(
+    await expect
+      .poll(() => console_)
+      .toHaveBeenCalledWith(
         'connect-drizzle: A session store call failed',
         expect.any(ConnectionError),
       );
-    });
   });
 
   test('gets the failure of a promise, and of no callback', async () => {
@@ -509,12 +510,12 @@ describe('errorLog', () => {
     await settled();
     expect(errorLog).not.toHaveBeenCalled();
     store.destroy('sid');
-    await vi.waitFor(() => {
-      expect(errorLog).toHaveBeenCalledExactlyOnceWith(
+    await expect
+      .poll(() => errorLog)
+      .toHaveBeenCalledExactlyOnceWith(
         'connect-drizzle: A session store call failed',
         expect.any(ConnectionError),
       );
-    });
   });
 
   test.each(['ready', 'migrate'] as const)(
@@ -529,7 +530,7 @@ describe('errorLog', () => {
       );
       // Nor does it end the process if nobody awaits it.
       void store[method]();
-      await vi.waitFor(() => expect(errorLog).toHaveBeenCalledTimes(2));
+      await expect.poll(() => errorLog).toHaveBeenCalledTimes(2);
     },
   );
 

@@ -139,7 +139,7 @@ describe('a pool without a listener', () => {
     const errorLog = vi.fn();
     await using store = new DrizzleStore(drizzle({ client: pool }), { errorLog });
     expect(await terminate()).toBe(1);
-    await vi.waitFor(() => expect(errorLog).toHaveBeenCalledTimes(1));
+    await expect.poll(() => errorLog).toHaveBeenCalledTimes(1);
     expect(errorLog).toHaveBeenCalledWith(
       'connect-drizzle: An idle connection of the session store failed',
       expect.any(ConnectionError),
@@ -154,11 +154,11 @@ describe('a pool without a listener', () => {
     const [first, ...others] = logs.map((errorLog) => new DrizzleStore(pool, { errorLog }));
     expect(pool.listenerCount('error')).toBe(1);
     await terminate();
-    await vi.waitFor(() => expect(logs[0]).toHaveBeenCalledTimes(1));
+    await expect.poll(() => logs[0]).toHaveBeenCalledTimes(1);
     await first?.close();
     await pool.query('select 1');
     await terminate();
-    await vi.waitFor(() => expect(logs[1]).toHaveBeenCalledTimes(1));
+    await expect.poll(() => logs[1]).toHaveBeenCalledTimes(1);
     expect(logs.map((log) => log.mock.calls.length)).toEqual([1, 1, 0]);
     for (const store of others) {
       expect(pool.listenerCount('error')).toBe(1);
@@ -195,9 +195,9 @@ describe('a pool without a listener', () => {
     const controller = new AbortController();
     new DrizzleStore(pool, { ...silent, signal: controller.signal });
     controller.abort();
-    await vi.waitFor(() => expect(pool.listenerCount('error')).toBe(0));
+    await expect.poll(() => pool.listenerCount('error')).toBe(0);
     new DrizzleStore(pool, { ...silent, signal: controller.signal });
-    await vi.waitFor(() => expect(pool.listenerCount('error')).toBe(0));
+    await expect.poll(() => pool.listenerCount('error')).toBe(0);
   });
 
   test('keeps no report in memory that nobody else does, and stays protected', async () => {
@@ -233,7 +233,7 @@ test('an app’s own listener hears of the error, and no store reports it again'
   const heard = vi.fn();
   pool.on('error', heard);
   await terminate();
-  await vi.waitFor(() => expect(heard).toHaveBeenCalledTimes(1));
+  await expect.poll(() => heard).toHaveBeenCalledTimes(1);
   expect(errorLog).not.toHaveBeenCalled();
   await store.close();
   expect(pool.listeners('error')).toEqual([heard]);
@@ -247,12 +247,11 @@ describe('a connection in use that the server ends', () => {
     await blocker.connect();
     await blocker.query('begin; create table sessions ()');
     const migrating = store.migrate();
-    await vi.waitFor(async () => {
-      const waiting = await database.query(
+    const waiting = () =>
+      database.query(
         `select from pg_stat_activity where application_name = 'app' and wait_event_type = 'Lock'`,
       );
-      expect(waiting).toHaveLength(1);
-    });
+    await expect.poll(waiting).toHaveLength(1);
     await terminate();
     await expect(migrating).rejects.toThrow(ConnectionError);
     await blocker.end();
@@ -288,9 +287,9 @@ describe('a connection in use that the server ends', () => {
     });
     store.on('sync', (state) => states.push(state));
     await store.set('sid', sessionWith({ name: 'kept' }));
-    await vi.waitFor(() => expect(states).toEqual(['up']), { timeout: 20_000 });
+    await expect.poll(() => states).toEqual(['up']);
     await terminate();
-    await vi.waitFor(() => expect(states).toEqual(['up', 'down', 'up']), { timeout: 20_000 });
+    await expect.poll(() => states).toEqual(['up', 'down', 'up']);
     expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
     await store.close();
     await client.end();

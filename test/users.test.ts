@@ -620,7 +620,7 @@ describe('revoke() and revokeUser()', () => {
     sent = 0;
     const counts = await Promise.all(['free', 'held'].map((sid) => store.revoke(idOf(sid))));
     expect(counts).toEqual([1, 1]);
-    await vi.waitFor(() => expect(ended.sort()).toEqual(['free', 'held'].map(idOf).sort()));
+    await expect.poll(() => ended.sort()).toEqual(['free', 'held'].map(idOf).sort());
   });
 
   test('give up where another transaction holds a session for longer than the timeout', async () => {

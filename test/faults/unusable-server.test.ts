@@ -41,6 +41,7 @@ const clients: [string, (url: string) => Source][] = [
 function storeOn(source: Source, sync = false): DrizzleStore {
   const store = new DrizzleStore(source, {
     pruneSessionInterval: false,
+    touchAfter: 0,
     errorLog: () => {},
     sync,
   });

@@ -1,6 +1,7 @@
 import { DrizzleStore } from 'connect-drizzle';
 import type pg from 'pg';
 import { type DatabaseOptions, freshDatabase, type TestDatabase } from './database.js';
+import { eventually } from './eventually.js';
 
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
 
@@ -35,7 +36,7 @@ export async function reusedDatabase(options?: DatabaseOptions): Promise<ReusedD
         ...settings,
       });
       stores.push(store);
-      await store.ready();
+      await eventually(() => store.ready());
       return store;
     },
     async clear() {
