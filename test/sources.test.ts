@@ -305,7 +305,7 @@ describe('a folder', () => {
   beforeEach(async () => {
     home = await mkdtemp(join(tmpdir(), 'connect-drizzle-'));
   });
-  afterEach(() => rm(home, { recursive: true, force: true }));
+  afterEach(() => rm(home, { recursive: true, force: true, maxRetries: 10 }));
 
   test('is made where it is missing, takes one process at a time, and keeps what that was told', async () => {
     const folder = join(home, 'made', 'anew');

@@ -13,6 +13,8 @@ export interface Proxy {
   readonly port: number;
   /** The number of connections that are open through it. */
   readonly connections: number;
+  /** The number of them that their clients have not closed. */
+  readonly clients: number;
   /**
    * Keeps back what travels in one direction, from the first piece that `match` accepts (any piece
    * where there is none) until `release`. Resolves when that first piece has been kept back.
@@ -80,6 +82,7 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
   let targetPort = ownPort;
   const lanes: Record<Direction, Lane> = { toServer: new Lane(), toClient: new Lane() };
   const sockets = new Set<Socket>();
+  const clients = new Set<Socket>();
   const stranded = new WeakSet<Socket>();
   let refusing = false;
   let delayMs = 0;
@@ -89,6 +92,8 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
       client.destroy();
       return;
     }
+    clients.add(client);
+    client.on('close', () => clients.delete(client));
     const upstream = connect({ host: target.hostname, port: targetPort });
     for (const [socket, other, lane] of [
       [client, upstream, lanes.toServer],
@@ -144,6 +149,9 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
     port: address.port,
     get connections() {
       return sockets.size / 2;
+    },
+    get clients() {
+      return clients.size;
     },
     hold(direction, match = () => true) {
       const lane = lanes[direction];
