@@ -130,3 +130,9 @@ test(`src has at most ${MAX_ENTRY_FILES} files beside its folders`, () => {
   const entries = files.filter(({ name }) => basename(name) === name);
   expect(entries.length).toBeLessThanOrEqual(MAX_ENTRY_FILES);
 });
+
+test('no file calls process.nextTick or queueMicrotask, which fake timers replace: util/clock.ts has the real ones', () => {
+  const calls = /\b(?:process\.nextTick|queueMicrotask)\(/;
+  const found = files.filter(({ name }) => calls.test(readFileSync(join(src, name), 'utf8')));
+  expect(found.map(({ name }) => name)).toEqual([]);
+});
