@@ -229,7 +229,7 @@ describe('A checker of histories', () => {
         `by ${milliseconds(judged.oldestMs)} at most, of ${heartbeat * 1000} ms`,
     );
     // Or there would be nothing to find.
-    expect(hits).toBeGreaterThan(1000);
+    expect(hits).toBeGreaterThan(100);
     expect(judged.stale).toBeGreaterThan(0);
     await everyWorker('untilSync', 'up');
   });
@@ -242,7 +242,7 @@ test('A database server that is killed and comes back loses nobody, and is heard
   await server.kill();
   await everyWorker('untilSync', 'down');
   for (const each of workers) {
-    await expect(each.call('get', sid)).rejects.toThrow('The connection to the database failed');
+    await expect(each.call('get', sid)).rejects.toThrow('The connection to the database at');
     expect(await each.call('stats')).toMatchObject({ sync: 'down', cached: 0 });
   }
   await server.start();
