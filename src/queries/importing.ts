@@ -34,6 +34,12 @@ export interface Copied {
 
 export type ImportStatements = ReturnType<typeof importStatements>;
 
+/**
+ * What expires later cannot have been pruned by the old store. Its clock may be ahead, and this transaction may have waited
+ * for its lock.
+ */
+const surelyLive = sql`clock_timestamp() + interval '1 minute'`;
+
 export function importStatements(settings: ImportSettings) {
   const f = fragmentsOf(settings);
   const { rows: t, schemaName, tableName, userPath, source: names } = settings;
@@ -61,7 +67,7 @@ export function importStatements(settings: ImportSettings) {
       .returning({ id: t.id }),
   );
 
-  /** Copied sessions that would still be live in the source, but are not there. */
+  /** Copied sessions that would still be live in the source, but are not there: their users logged out. */
   const isGone = () =>
     exists(
       db
@@ -70,7 +76,7 @@ export function importStatements(settings: ImportSettings) {
         .where(
           and(
             eq(record.id, t.id),
-            gt(record.expiresAt, now),
+            gt(record.expiresAt, surelyLive),
             not(exists(db.select({ sid: source.sid }).from(source).where(eq(sourceId, record.id)))),
           ),
         ),
