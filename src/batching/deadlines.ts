@@ -97,12 +97,16 @@ export class Deadlines {
     deadline.next = undefined;
   }
 
-  /** Runs work with a deadline of its own. */
-  async within<T>(work: (deadline: Deadline) => Promise<T>): Promise<T> {
+  /** Runs work with a deadline of its own, which also passes when `signal` is aborted. */
+  async within<T>(work: (deadline: Deadline) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const deadline = this.start();
+    const giveUp = () => this.#pass(deadline);
+    signal?.addEventListener('abort', giveUp, { once: true });
     try {
+      if (signal?.aborted) giveUp();
       return await work(deadline);
     } finally {
+      signal?.removeEventListener('abort', giveUp);
       this.end(deadline);
     }
   }
@@ -123,10 +127,14 @@ export class Deadlines {
         this.#timer = this.#wakeAt(first.atMs);
         return;
       }
-      this.end(first);
-      const { isSent } = first.sentWith ?? first;
-      first.error = new StoreTimeoutError(this.seconds, isSent);
-      first.holder?.giveUp(first.error);
+      this.#pass(first);
     }
+  }
+
+  #pass(deadline: Deadline): void {
+    this.end(deadline);
+    const { isSent } = deadline.sentWith ?? deadline;
+    deadline.error = new StoreTimeoutError(this.seconds, isSent);
+    deadline.holder?.giveUp(deadline.error);
   }
 }

@@ -263,10 +263,11 @@ export class Runtime {
     return {
       channel,
       listen: driver.listen,
-      announce: async (payload, onSend) => {
+      announce: async (payload, onSend, signal) => {
         const send = () =>
-          this.#deadlines.within((deadline) =>
-            statements.notify(deadline, onSend, channel, payload),
+          this.#deadlines.within(
+            (deadline) => statements.notify(deadline, onSend, channel, payload),
+            signal,
           );
         // Each open connection may lead to a primary that has been replaced, and is closed then.
         for (let { idle } = driver; idle > 0; idle -= 1) {

@@ -7,8 +7,8 @@ import { StoreTimeoutError } from '../errors.js';
 import { agingMs } from '../util/clock.js';
 import { heartbeat } from './channel.js';
 
-/** Sends a notification through the writes' pool. Calls `onSend` once it has a connection. */
-export type Announce = (payload: string, onSend: () => void) => Promise<void>;
+/** Sends a notification through the writes' pool. Calls `onSend` once it has a connection; `signal` gives it up. */
+export type Announce = (payload: string, onSend: () => void, signal: AbortSignal) => Promise<void>;
 
 export class Heartbeats {
   /** Whether the server has accepted one. */
@@ -18,12 +18,15 @@ export class Heartbeats {
   failure: unknown;
   readonly #sender: string;
   readonly #announce: Announce;
+  readonly #signal: AbortSignal;
   /** Those that have not come back, oldest first: when they were sent, on the clock of {@link agingMs}. */
   readonly #sentAtMs = new Map<string, number>();
   #count = 0;
   #isSending = false;
 
-  constructor(sender: string, announce: Announce) {
+  /** Once `signal` is aborted, a heartbeat that is being sent is given up, with its connection. */
+  constructor(sender: string, announce: Announce, signal: AbortSignal) {
+    this.#signal = signal;
     this.#sender = sender;
     this.#announce = announce;
   }
@@ -39,7 +42,7 @@ export class Heartbeats {
     const number = String(this.#count);
     const onSend = () => this.#sentAtMs.set(number, agingMs());
     try {
-      await this.#announce(heartbeat(this.#sender, this.#count), onSend);
+      await this.#announce(heartbeat(this.#sender, this.#count), onSend, this.#signal);
       this.wasSent = true;
       this.failure = undefined;
     } catch (error) {

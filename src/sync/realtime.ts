@@ -118,7 +118,7 @@ export class Realtime {
     this.#over = over;
     const { signal } = over;
     const end = () => over.abort();
-    const beats = new Heartbeats(this.sender, announce);
+    const beats = new Heartbeats(this.sender, announce, this.#stop.signal);
     let listener: Listener | undefined;
     const onMessage = (payload: string) => {
       const message = signal.aborted ? undefined : readMessage(payload);

@@ -79,6 +79,21 @@ describe.each(clients)('close() of a store on %s ends', (_, source) => {
         async () => (await database.query('select')).length === 1 && pool.totalCount === 0,
       );
   });
+
+  test('while a heartbeat gets no answer, and leaves the pool no connection that waits for it', async () => {
+    await using proxy = await startProxy(database.url);
+    const pool = source(proxy.url);
+    const store = new DrizzleStore(pool, {
+      ...options,
+      timeout: 300,
+      createTableIfMissing: true,
+      sync: { heartbeat: 1, connectionString: database.url },
+    });
+    await store.ready();
+    await proxy.hold('toServer');
+    await store.close();
+    if (isPool(pool)) await pool.end();
+  });
 });
 
 test('the creation of the table on a network that swallows everything costs the pool no connection', async () => {
