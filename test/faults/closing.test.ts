@@ -3,6 +3,7 @@ import { DrizzleStore, type Source, StoreClosedError } from 'connect-drizzle';
 import type pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { eventually, untilSent } from '../support/eventually.js';
 import { holding, until } from '../support/obstacles.js';
 import { startProxy } from '../support/proxy.js';
 import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
@@ -43,9 +44,7 @@ describe.each(clients)('close() of a store on %s ends', (_, source) => {
       database,
       `select pg_advisory_xact_lock(hashtextextended('connect-drizzle migrate', 0))`,
     );
-    const migrating = store.migrate();
-    migrating.catch(() => {});
-    await other.waiting(1);
+    const [migrating] = await untilSent(other.waiting(1), () => [store.migrate()]);
     await store.close();
     await expect(migrating).rejects.toThrow(StoreClosedError);
     await other.release();
@@ -68,9 +67,7 @@ describe.each(clients)('close() of a store on %s ends', (_, source) => {
     const pool = source(proxy.url);
     const store = new DrizzleStore(pool, options);
     const held = proxy.hold('toServer', (piece) => piece.includes('advisory'));
-    const migrating = store.migrate();
-    migrating.catch(() => {});
-    await held;
+    const [migrating] = await untilSent(held, () => [store.migrate()]);
     await store.close();
     await expect(migrating).rejects.toThrow(StoreClosedError);
     // The app's pool has lost no connection for good.
@@ -100,14 +97,22 @@ test('the creation of the table on a network that swallows everything costs the 
   await using proxy = await startProxy(database.url);
   const pool = database.pool({ connectionString: proxy.url });
   const store = new DrizzleStore(pool, { ...options, createTableIfMissing: true });
-  void proxy.hold('toServer', (piece) => piece.includes('advisory'));
-  await expect(store.ready()).rejects.toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
+  let isHeld = false;
+  void proxy
+    .hold('toServer', (piece) => piece.includes('advisory'))
+    .then(() => {
+      isHeld = true;
+    });
+  // On a busy machine, the time may be over before it is sent.
+  while (!isHeld) {
+    await expect(store.ready()).rejects.toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
+  }
   proxy.lose();
   await until(async () => {
     await store.ready().catch(() => {});
     return pool.totalCount > 0 && pool.totalCount === pool.idleCount;
   });
-  await store.ready();
+  await eventually(() => store.ready());
   await store.close();
 });
 

@@ -86,8 +86,13 @@ async function setUp() {
 async function failOver(proxy: TcpProxy): Promise<void> {
   if (old === undefined || next === undefined) throw new Error('no servers');
   proxy.pointTo(Number(new URL(next.url).port));
-  await query(old, 'alter system set default_transaction_read_only = on');
-  await query(old, 'select pg_reload_conf()');
+  const server = old;
+  await query(server, 'alter system set default_transaction_read_only = on');
+  await query(server, 'select pg_reload_conf()');
+  await until(async () => {
+    const [row] = await query(server, 'show default_transaction_read_only');
+    return row.default_transaction_read_only === 'on';
+  });
 }
 
 const sources: [string, (url: string) => Source][] = [
@@ -113,8 +118,19 @@ describe.each(sources)('when the primary moves, a store on %s', (_, source) => {
     expect(contentOf(await store.get('a'))).toEqual({});
     const down = untilSync(store, 'down');
     await failOver(proxy);
+    // The old server confirms no heartbeat that is sent from now on.
+    const movedAt = performance.now();
     const other = storeOn(poolOn(next.url), { cache: false, sync: true });
     await other.destroy('a');
+    let lastHitAt = 0;
+    while (store.stats().sync === 'up') {
+      const { hits } = store.stats();
+      const calledAt = performance.now();
+      store.get('a').catch(() => {});
+      if (store.stats().hits > hits) lastHitAt = calledAt;
+      await new Promise(setImmediate);
+    }
+    expect(lastHitAt - movedAt).toBeLessThanOrEqual(1000);
     await down;
     await up(store);
     expect(await store.get('a')).toBeUndefined();
