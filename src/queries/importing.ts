@@ -35,10 +35,10 @@ export interface Copied {
 export type ImportStatements = ReturnType<typeof importStatements>;
 
 /**
- * What expires later cannot have been pruned by the old store. Its clock may be ahead, and this transaction may have waited
- * for its lock.
+ * What expires later cannot have been pruned by the old store. Its clock may be ahead by a minute, and this transaction may
+ * have waited for a lock for half a minute. (A volatile function here would make Postgres compare each row with each.)
  */
-const surelyLive = sql`clock_timestamp() + interval '1 minute'`;
+const surelyLive = sql`now() + interval '2 minutes'`;
 
 export function importStatements(settings: ImportSettings) {
   const f = fragmentsOf(settings);
