@@ -103,7 +103,7 @@ describe.each([
       (proxy: TcpProxy) => proxy.refuse(),
       (proxy: TcpProxy) => proxy.accept(),
     ],
-    ['does not answer', 2, (proxy: TcpProxy) => proxy.swallow(), (proxy: TcpProxy) => proxy.lose()],
+    ['does not answer', 5, (proxy: TcpProxy) => proxy.swallow(), (proxy: TcpProxy) => proxy.lose()],
   ])('works without sessions while the database %s', async (_fault, timeout, begin, end) => {
     const { store, proxy, events } = await connected(timeout);
     const site = await serveApp(store, express);
@@ -148,7 +148,7 @@ test('without the option, every request fails while the database is away, and no
 
 describe('sessions are not skipped because of', () => {
   test('a session that another transaction holds', async () => {
-    const { store, events } = await connected(2);
+    const { store, events } = await connected(10);
     await store.set('sid', sessionWith());
     const row = await holding(database, 'select from sessions for update');
     const saving = store.set('sid', sessionWith({ name: 'ann' }));

@@ -83,7 +83,7 @@ describe.each(clients)(
       await database.store();
       const store = new DrizzleStore(source(database.url), {
         pruneSessionInterval: false,
-        sync: { heartbeat: 0.5 },
+        sync: { heartbeat: 2 },
       });
       ends.push(() => store.close());
       await up(store);
@@ -91,9 +91,10 @@ describe.each(clients)(
       void untilSync(store, 'down').then(() => {
         wasDown = true;
       });
-      for (let round = 0; round < 3; round += 1) {
-        blockUntilAnswered(0.6);
-        await new Promise((resolve) => setTimeout(resolve, 100));
+      for (let round = 0; round < 2; round += 1) {
+        blockUntilAnswered(2.4);
+        // Long enough for a heartbeat that is being sent to be on its way.
+        await new Promise((resolve) => setTimeout(resolve, 500));
       }
       expect(wasDown).toBe(false);
     });

@@ -11,6 +11,7 @@ import {
 } from 'connect-drizzle';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { eventually, untilSent } from '../support/eventually.js';
 import { holdingTable, until } from '../support/obstacles.js';
 import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { sessionWith } from '../support/sessions.js';
@@ -201,7 +202,7 @@ describe("an app's own limit for statements", () => {
     async (_, open) => {
       await database.store();
       const store = await storeOn(open);
-      await store.ready();
+      await eventually(() => store.ready());
       await database.query(`
       create sequence tries;
       create function count_tries() returns trigger language plpgsql as $$ begin
@@ -233,8 +234,8 @@ describe("an app's own limit for statements", () => {
         return busy.length === 0;
       });
       await database.query('drop function hold cascade');
-      await store.set('a', sessionWith());
-      expect(await store.length()).toBeGreaterThan(0);
+      await eventually(() => store.set('a', sessionWith()));
+      expect(await eventually(() => store.length())).toBeGreaterThan(0);
     },
   );
 });
@@ -243,7 +244,10 @@ test('a time-out says whether the call was sent', async () => {
   const store = await database.store({ timeout: 0.5 }, database.pool({ max: 2 }));
   const table = await holdingTable(database);
   // The second waits for its turn.
-  const calls = [store.get('a'), store.set('a', sessionWith())];
+  const calls = await untilSent<unknown>(table.waiting(1), () => [
+    store.get('a'),
+    store.set('a', sessionWith()),
+  ]);
   const [sent, queued] = await Promise.all(calls.map((call) => call.catch((reason) => reason)));
   expect(sent).toBeInstanceOf(StoreTimeoutError);
   expect(sent).toMatchObject({
