@@ -150,19 +150,12 @@ export class TableMismatchError extends SessionStoreError {
  */
 export class NotSerializableError extends SessionStoreError {
   readonly code = 'ERR_NOT_SERIALIZABLE';
-  readonly #reason: string;
 
   constructor(reason: string, serializerError?: unknown) {
     super(`The session cannot be serialized: ${reason}`);
-    this.#reason = reason;
     if (serializerError !== undefined) {
       Object.defineProperty(this, 'cause', { value: serializerError, configurable: true });
     }
-  }
-
-  /** @internal Returns a copy for logs. */
-  withoutCause(): NotSerializableError {
-    return Object.assign(new NotSerializableError(this.#reason), { stack: this.stack });
   }
 
   /** How `console` and `util.inspect` print it: without the cause, whose message may contain the session. */
@@ -321,7 +314,10 @@ function programFault(error: unknown): Error | undefined {
  * as it is.
  */
 export function safeError(error: unknown): unknown {
-  if (error instanceof NotSerializableError) return error.withoutCause();
+  if (error instanceof NotSerializableError) {
+    const { message, stack } = error;
+    return Object.assign(new NotSerializableError(''), { message, stack });
+  }
   return sqlState(error) === undefined ? error : storeError(error, '');
 }
 

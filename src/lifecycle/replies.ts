@@ -139,7 +139,7 @@ function rethrow(error: unknown): never {
   throw error;
 }
 
-/** A call, once the source is open. */
+/** @internal A call, once the source is open. */
 export type Run<T> = (opened: Opened, deadline: Deadline) => Promise<T>;
 
 /** A write that takes longer is held up by a lock or by the network, and must not hold up everything else. */

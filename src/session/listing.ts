@@ -35,7 +35,7 @@ export interface ListOptions {
   limit?: number;
 }
 
-/** Reads a page, within the time of a call. */
+/** @internal Reads a page, within the time of a call. */
 export type List = (page: ListPage) => Promise<readonly ListedRow[]>;
 
 /** @internal Yields live sessions. Leaves out and reports those that cannot be read. */

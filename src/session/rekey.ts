@@ -21,12 +21,13 @@ export interface RekeyResult {
   readonly unreadable: number;
 }
 
-/** How sessions are read and encrypted. */
+/** @internal How sessions are read and encrypted. */
 export interface Rekeying {
   readonly codec: Codec;
   readonly onUnreadable: (id: string, error: Unreadable) => void;
 }
 
+/** @internal */
 export interface RekeySettings extends Rekeying {
   /** A page of rows, ordered by id, whose stored form does not begin with `prefix`. */
   readonly list: (prefix: string, after: string, limit: number) => Promise<readonly StoredRow[]>;
@@ -47,6 +48,7 @@ const MAX_PASSES = 3;
 const MAX_BLOCKED_PASSES = 100;
 
 /**
+ * @internal
  * Passes over the table until one finds nothing to do: a row can be inserted behind the place that a pass has reached.
  *
  * @throws {ConflictError} if other transactions hold the last rows for too long
