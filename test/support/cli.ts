@@ -103,6 +103,8 @@ function startProcess(
     NODE_OPTIONS: __,
     FORCE_COLOR: ___,
     NO_COLOR: ____,
+    // Node takes it for a terminal without colors.
+    CI: _____,
     ...inherited
   } = process.env;
   const child = spawn(program, args, { cwd: root, env: { ...inherited, ...env } });
