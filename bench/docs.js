@@ -13,7 +13,8 @@ const RATES = new URL('../docs/performance.svg', import.meta.url);
 const LATENCIES = new URL('../docs/latency.svg', import.meta.url);
 
 const CHART = '![Latency of a page by arrival rate, for three stores](latency.svg)\n';
-const NOT_MEASURED = '*Not measured yet.*\n';
+const NOT_MEASURED =
+  '*No run of this section is kept. `npm run bench -- --write-docs` measures it.*\n';
 
 /**
  * @param {import('./result.js').Result} result
