@@ -85,19 +85,22 @@ describe.each([
     });
   });
 
-  test.runIf(name === 'the lowest versions')('the types accept the databases', async () => {
-    await copyFile(join(folder, 'app.ts'), join(app.folder, 'app.ts'));
-    const compilerOptions = {
-      target: 'ES2022',
-      module: 'NodeNext',
-      strict: true,
-      noEmit: true,
-      skipLibCheck: true,
-      types: ['node'],
-    };
-    await app.write('tsconfig.json', JSON.stringify({ compilerOptions, files: ['app.ts'] }));
-    expect(await app.node([tsc, '-p', '.'])).toBe('');
-  });
+  // test/types.test.ts has the newest.
+  if (name === 'the lowest versions') {
+    test('the types accept the databases', async () => {
+      await copyFile(join(folder, 'app.ts'), join(app.folder, 'app.ts'));
+      const compilerOptions = {
+        target: 'ES2022',
+        module: 'NodeNext',
+        strict: true,
+        noEmit: true,
+        skipLibCheck: true,
+        types: ['node'],
+      };
+      await app.write('tsconfig.json', JSON.stringify({ compilerOptions, files: ['app.ts'] }));
+      expect(await app.node([tsc, '-p', '.'])).toBe('');
+    });
+  }
 });
 
 /** express-session on Node's own server: a visitor's three requests. */
