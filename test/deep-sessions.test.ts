@@ -6,7 +6,7 @@ import {
   idOf,
   NotSerializableError,
 } from 'connect-drizzle';
-import { Cookie, type SessionData } from 'express-session';
+import type { SessionData } from 'express-session';
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { ending, generated, loaded } from './support/requests.js';
@@ -44,10 +44,10 @@ function nested(levels: number, value: unknown): object {
   return JSON.parse(`${'{"a":'.repeat(levels)}${JSON.stringify(value)}${'}'.repeat(levels)}`);
 }
 
-/** A version of V8 in which `JSON.stringify` does not recurse writes any session. */
+/** Newer versions of V8 write objects of any depth, unless one in them has a `toJSON`. */
 function skipIfWritable(context: TestContext): void {
   try {
-    JSON.stringify({ cookie: new Cookie(), ...nested(TOO_MANY, 1) });
+    JSON.stringify(nested(TOO_MANY, 1));
   } catch {
     return;
   }
