@@ -1,38 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { DrizzleStore, type Source } from 'connect-drizzle';
-import postgres from 'postgres';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { DrizzleStore } from 'connect-drizzle';
+import { describe, expect, test } from 'vitest';
+import { database, ends, networkSources, useDatabase } from '../support/fault-database.js';
 import { holding } from '../support/obstacles.js';
 import { untilSync, up } from '../support/realtime.js';
-import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { contentOf, sessionWith } from '../support/sessions.js';
 
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
+useDatabase();
 
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
-
-const clients: [string, (url: string) => Source][] = [
-  ['node-postgres', (url) => database.pool({ connectionString: url })],
-  [
-    'postgres-js',
-    (url) => {
-      const sql = postgres(url, { max: 1, onnotice: () => {} });
-      ends.push(() => sql.end({ timeout: 0 }));
-      return sql;
-    },
-  ],
-  ['a URL', (url) => url],
-];
+const clients = networkSources({}, { max: 1 });
 
 /**
  * Blocks the event loop of this process, until another process has ended the transactions that hold locks, the

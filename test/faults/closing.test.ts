@@ -1,39 +1,15 @@
 import { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, type Source, StoreClosedError } from 'connect-drizzle';
 import type pg from 'pg';
-import postgres from 'postgres';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually, untilSent } from '../support/eventually.js';
+import { database, networkSources, useDatabase } from '../support/fault-database.js';
 import { holding, until } from '../support/obstacles.js';
 import { startProxy } from '../support/proxy.js';
-import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
+useDatabase();
 
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
-
-const clients: [string, (url: string) => Source][] = [
-  ['node-postgres', (url) => database.pool({ connectionString: url })],
-  [
-    'postgres-js',
-    (url) => {
-      const sql = postgres(url, { onnotice: () => {} });
-      ends.push(() => sql.end({ timeout: 0 }));
-      return sql;
-    },
-  ],
-  ['a URL', (url) => url],
-];
+const clients = networkSources();
 
 const options = { pruneSessionInterval: false, errorLog: () => {}, timeout: 0.5 } as const;
 

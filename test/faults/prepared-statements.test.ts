@@ -1,37 +1,13 @@
 import { DrizzleStore, type Source, StatementError } from 'connect-drizzle';
-import postgres from 'postgres';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { database, ends, networkSources, useDatabase } from '../support/fault-database.js';
 import { pgbouncer, startPgbouncer } from '../support/pgbouncer.js';
-import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { contentOf, sessionWith } from '../support/sessions.js';
 import { causeCode } from '../support/statements.js';
 
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
+useDatabase();
 
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
-
-const drivers: [string, (url: string) => Source][] = [
-  ['node-postgres', (url) => database.pool({ connectionString: url, max: 1 })],
-  [
-    'postgres-js',
-    (url) => {
-      const sql = postgres(url, { max: 1, onnotice: () => {} });
-      ends.push(() => sql.end());
-      return sql;
-    },
-  ],
-  ['a URL', (url) => url],
-];
+const drivers = networkSources({ max: 1 }, { max: 1 });
 
 function storeOn(source: Source): DrizzleStore {
   const store = new DrizzleStore(source, { pruneSessionInterval: false, errorLog: () => {} });

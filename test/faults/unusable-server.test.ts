@@ -3,40 +3,17 @@ import { join } from 'node:path';
 import { DrizzleStore, type Source } from 'connect-drizzle';
 import pg from 'pg';
 import postgres from 'postgres';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { database, ends, networkSources, useDatabase } from '../support/fault-database.js';
 import { until } from '../support/obstacles.js';
 import { startPostgres } from '../support/postgres.js';
 import { up } from '../support/realtime.js';
-import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { contentOf, sessionWith } from '../support/sessions.js';
 import { causeCode } from '../support/statements.js';
 
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
+useDatabase();
 
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
-
-const clients: [string, (url: string) => Source][] = [
-  ['node-postgres', (url) => database.pool({ connectionString: url })],
-  [
-    'postgres-js',
-    (url) => {
-      const sql = postgres(url, { onnotice: () => {} });
-      ends.push(() => sql.end({ timeout: 0 }));
-      return sql;
-    },
-  ],
-  ['a URL', (url) => url],
-];
+const clients = networkSources();
 
 function storeOn(source: Source, sync = false): DrizzleStore {
   const store = new DrizzleStore(source, {
