@@ -24,7 +24,7 @@ const [debian] = existsSync('/usr/lib/postgresql')
   : [];
 if (debian === undefined) {
   console.warn(
-    "No test with lz4, for want of a Postgres that has it (Debian's package postgresql).",
+    "Skipping the lz4 test; not installed: a Postgres with lz4 (Debian's package postgresql).",
   );
 }
 

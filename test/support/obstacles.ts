@@ -68,7 +68,8 @@ export async function waitingForLocks(database: TestDatabase, count: number): Pr
 export async function until(isSo: () => Promise<boolean>, limitMs = 20_000): Promise<void> {
   const startedAt = Date.now();
   while (!(await isSo())) {
-    if (Date.now() - startedAt > limitMs) throw new Error('it has not come about');
+    if (Date.now() - startedAt > limitMs)
+      throw new Error('timed out: the condition did not become true');
   }
 }
 

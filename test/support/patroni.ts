@@ -107,7 +107,7 @@ export async function startPatroni(): Promise<Cluster> {
       if (found !== undefined) return found;
       if (Date.now() - startedAt > START_LIMIT_MS) {
         const last = [...logs].map(([name, log]) => `${name}:\n${log.slice(-1500)}`);
-        throw new Error(`${what}: it has not come about\n${last.join('\n')}`);
+        throw new Error(`${what}: timed out\n${last.join('\n')}`);
       }
       await pause(50);
     }
