@@ -334,7 +334,9 @@ test("the connection of a batch outlives an impatient caller's deadline", async 
   const until = new Date('2100-01-01');
   const touch = (sid: string) => store.touch(sid, sessionUntil(until));
   const waiting = () =>
-    database.query(`select pid from pg_stat_activity where wait_event_type = 'Lock'`);
+    database.query(
+      `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+    );
   const first = await holding(database, 'select pg_advisory_xact_lock(1)');
   const second = await holding(database, 'select pg_advisory_xact_lock(2)');
   const before = touch('before');

@@ -204,7 +204,7 @@ describe('on postgres-js', () => {
     await Promise.all(Array.from({ length: 150 }, () => store.ready()));
     expect(
       await database.query(
-        `select count(*)::int as count from pg_stat_activity where application_name = 'many'`,
+        `select count(*)::int as count from pg_stat_activity where datname = current_database() and application_name = 'many'`,
       ),
     ).toEqual([{ count: 4 }]);
   });
@@ -247,14 +247,14 @@ describe('on postgres-js', () => {
     });
     // The listener is lost, and connects again.
     const lost =
-      "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%'";
+      "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'listen%'";
     await expect.poll(() => database.query(lost)).toHaveLength(1);
     await isHeld.opened;
     await store.close();
     vi.restoreAllMocks();
     for (const release of held) release();
     const open =
-      "select pid from pg_stat_activity where application_name = 'given-up' and state is not null";
+      "select pid from pg_stat_activity where datname = current_database() and application_name = 'given-up' and state is not null";
     for (let logins = 0; logins < 10; logins += 1) {
       expect(await database.pool({ max: 1 }).query(open)).toMatchObject({ rows: [] });
     }

@@ -70,7 +70,7 @@ async function settled(): Promise<void> {
 
 async function connectionsTo(name: string): Promise<number> {
   const [row] = await database.query<{ count: number }>(
-    'select count(*)::int as count from pg_stat_activity where application_name = $1',
+    'select count(*)::int as count from pg_stat_activity where datname = current_database() and application_name = $1',
     [name],
   );
   return row?.count ?? 0;
@@ -354,7 +354,7 @@ describe('a database that comes and goes', () => {
     await using store = new DrizzleStore(urlNamed(name), { ...silent, errorLog });
     await store.set('terminated', sessionWith({ name: 'kept' }));
     await database.query(
-      'select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1',
+      'select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1',
       [name],
     );
     await expect.poll(() => logged.length).toBeGreaterThan(0);
@@ -490,7 +490,11 @@ test('a store that cannot make its table while another process does closes, list
   }
   // Nor does it leave the app's connections waiting.
   await expect
-    .poll(() => fresh.query(`select from pg_stat_activity where wait_event = 'advisory'`))
+    .poll(() =>
+      fresh.query(
+        `select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`,
+      ),
+    )
     .toHaveLength(0);
   migrating.release(true);
 });

@@ -42,7 +42,7 @@ function bare(url = database.url): pg.Pool {
 /** Ends the connections of the app, and resolves when the server has. */
 async function terminate(name = 'app'): Promise<number> {
   const rows = await database.query(
-    'select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = $1',
+    'select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() and application_name = $1',
     [name],
   );
   return rows.length;
@@ -249,7 +249,7 @@ describe('a connection in use that the server ends', () => {
     const migrating = store.migrate();
     const waiting = () =>
       database.query(
-        `select from pg_stat_activity where application_name = 'app' and wait_event_type = 'Lock'`,
+        `select from pg_stat_activity where datname = current_database() and application_name = 'app' and wait_event_type = 'Lock'`,
       );
     await expect.poll(waiting).toHaveLength(1);
     await terminate();

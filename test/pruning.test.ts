@@ -107,7 +107,7 @@ async function holdDeletes() {
     arrived: () =>
       eventually(async () => {
         const waiting = await database.query(
-          `select from pg_locks where locktype = 'advisory' and not granted`,
+          `select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`,
         );
         expect(waiting).toHaveLength(1);
       }),

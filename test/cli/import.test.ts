@@ -233,7 +233,7 @@ test('--final locks the source while it copies the rest', async () => {
   await writer.query('begin');
   await writer.query(`delete from session where sid = 'a'`);
   const final = importing(...withUser, '--final');
-  const isWaiting = `select from pg_locks where relation = 'session'::regclass and not granted`;
+  const isWaiting = `select from pg_locks where relation = 'session'::regclass and database = (select oid from pg_database where datname = current_database()) and not granted`;
   while ((await database.query(isWaiting)).length === 0);
   const set = old.set('b', sessionWith({ at: 1 }, hour));
   await writer.query('commit');

@@ -173,7 +173,7 @@ test('a session that changes after it was read keeps its change', async () => {
   await holder.query('begin');
   await holder.query('lock table sessions in share mode');
   const rekeying = store.rekey();
-  const isWaiting = `select from pg_locks where relation = 'sessions'::regclass and not granted`;
+  const isWaiting = `select from pg_locks where relation = 'sessions'::regclass and database = (select oid from pg_database where datname = current_database()) and not granted`;
   while ((await database.query(isWaiting)).length === 0);
   await holder.query(
     `update sessions set version = version + 1, data = replace(data::text, '"count":0', '"count":5')::json
