@@ -189,8 +189,14 @@ export async function interleaved(rounds, subjects, measure) {
   return results;
 }
 
+/** How many windows a lone caller takes to warm up: it makes so few calls that V8 is still compiling after one. */
+const LONE_WARM_UP = 12;
+
+/** A lone caller's window is so many times as long. */
+const LONE_WINDOW = 4;
+
 /**
- * Interleaved windows of one kind, after one of each to warm up.
+ * Interleaved windows of one kind, after a warm-up.
  *
  * @param {Bench} bench
  * @param {readonly Subject[]} subjects
@@ -198,9 +204,12 @@ export async function interleaved(rounds, subjects, measure) {
  * @returns {Promise<object[]>} a row for each subject: medians
  */
 export async function compare(bench, subjects, window) {
-  for (const subject of subjects) await subject.call('measure', window);
+  const isLone = window.callers === 1 && !bench.options.quick;
+  const lasting = (windows) => ({ ...window, milliseconds: window.milliseconds * windows });
+  for (const subject of subjects) await subject.call('measure', lasting(isLone ? LONE_WARM_UP : 1));
+  const measured = lasting(isLone ? LONE_WINDOW : 1);
   const results = await interleaved(bench.options.rounds, subjects, (subject) =>
-    subject.measure(window),
+    subject.measure(measured),
   );
   return [...results].map(([subject, rounds]) => ({
     contender: subject.label,

@@ -37,7 +37,7 @@ export default {
     const onConnection = (statement) => async (rows) => {
       const connection = await driver.acquire(Number.POSITIVE_INFINITY);
       try {
-        return await statement(connection, rows);
+        return await statement(connection, rows, rows.map(timesOfNow));
       } finally {
         connection.release();
       }
@@ -132,6 +132,12 @@ class SameStatementsStore extends session.Store {
   destroy(sid, callback) {
     this.#writes.push(this.sendEnds, { row: { id: this.idOf(sid) }, callback });
   }
+}
+
+/** When a call began and gives up, which the statements want to know. */
+function timesOfNow() {
+  const beganMs = performance.now();
+  return { beganMs, atMs: beganMs + 30_000 };
 }
 
 /** A statement over rows, as the lanes send it. */
