@@ -1,18 +1,18 @@
 import { fileURLToPath } from 'node:url';
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
+import { useRunFolder } from './test/support/run-folder.js';
+
+useRunFolder();
 
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+const testFiles = (names: string[]) => names.map((name) => `test/${name}.test.ts`);
 
-/**
- * Left out of `SUITE=core`, which runs once more for each version of Postgres, Node and Drizzle: what
- * does not depend on them, and what looks for rare races for a long time.
- */
-const onceOnly = [
+/** What checks the package and its environment: other bundlers, test runners, runtimes, peers, and high availability. */
+const packaging = testFiles([
   'package',
   'types',
   'peers',
   'runtimes',
-  'pools',
   'bundles',
   'server-bundles',
   'jest',
@@ -20,6 +20,13 @@ const onceOnly = [
   'template',
   'examples',
   'examples-browser',
+  'upgrade',
+  'faults/patroni',
+]);
+
+/** What does not depend on the versions of Postgres, Node and Drizzle, and what looks for rare races for a long time. */
+const onceOnly = testFiles([
+  'pools',
   'histories',
   'batching-model',
   'processes',
@@ -27,31 +34,43 @@ const onceOnly = [
   'hot',
   'unavailable',
   'faults/*',
-  'upgrade',
   'compression',
   'cli/*',
-].map((name) => `test/${name}.test.ts`);
+  'temporary-files',
+]);
+
+function project(name: string, include: string[], exclude: string[] = []) {
+  return {
+    resolve: {
+      // The examples and the type augmentation of the tests name the package as its users do.
+      alias: [
+        { find: /^connect-drizzle$/, replacement: source('./src/index.ts') },
+        { find: /^connect-drizzle\/schema$/, replacement: source('./src/schema.ts') },
+      ],
+    },
+    test: {
+      name,
+      include,
+      exclude: [...configDefaults.exclude, ...exclude],
+      pool: 'forks' as const,
+      // Long enough for a machine that is busy with twenty other processes.
+      testTimeout: 180_000,
+      hookTimeout: 180_000,
+      expect: { poll: { timeout: 30_000, interval: 20 } },
+    },
+  };
+}
 
 export default defineConfig({
-  resolve: {
-    // The examples and the type augmentation of the tests name the package as its users do.
-    alias: [
-      { find: /^connect-drizzle$/, replacement: source('./src/index.ts') },
-      { find: /^connect-drizzle\/schema$/, replacement: source('./src/schema.ts') },
-    ],
-  },
   test: {
-    include: ['test/**/*.test.ts'],
-    exclude: ['**/node_modules/**', ...(process.env.SUITE === 'core' ? onceOnly : [])],
     globalSetup: ['test/support/global-setup.ts'],
-    pool: 'forks',
     maxWorkers: 2,
-    // On a machine that CI shares with others, a test may come too late; one with a fault fails each time.
-    retry: process.env.CI ? 2 : 0,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
-    // The default of one second is too short for a busy machine.
-    expect: { poll: { timeout: 30_000, interval: 20 } },
+    projects: [
+      // Runs once more for each version of Postgres, Node and Drizzle.
+      project('core', ['test/**/*.test.ts'], [...packaging, ...onceOnly]),
+      project('once', onceOnly, packaging),
+      project('package', packaging),
+    ],
     coverage: {
       provider: 'v8',
       include: ['src/**/*.ts'],

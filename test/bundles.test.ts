@@ -34,7 +34,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await browser?.close();
   for (const app of apps) await app[Symbol.asyncDispose]();
-  await packed?.[Symbol.asyncDispose]();
 });
 
 const schema = `

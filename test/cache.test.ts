@@ -293,7 +293,7 @@ describe('What is cached', () => {
     clock.aheadMs = 50_000;
     expect(await isHit(store, 'used')).toBe(true);
     clock.aheadMs = 100_000;
-    await vi.waitUntil(() => store.stats().cached === 1);
+    await expect.poll(() => store.stats().cached).toBe(1);
     expect(await isHit(store, 'used')).toBe(true);
     expect(await isHit(store, 'idle')).toBe(false);
   });
@@ -498,7 +498,7 @@ describe('An own write', () => {
     const { store, other } = await pair({ pool });
     await set(other, 1);
     statements.refuse();
-    await vi.waitUntil(() => pool.totalCount === 0, { timeout: 20_000 });
+    await expect.poll(() => pool.totalCount).toBe(0);
     await expect(set(store, 2)).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
     statements.accept();
     expect(await staysCached({ store, other }, 3)).toBe(true);

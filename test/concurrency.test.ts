@@ -8,7 +8,7 @@ import {
   type StoreStats,
 } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
@@ -500,7 +500,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
       await begun({ a: 1 });
       const store = open({ cache });
       await store.ready();
-      if (cache) await vi.waitUntil(() => store.stats().sync === 'up');
+      if (cache) await expect.poll(() => store.stats().sync).toBe('up');
       const session = await loaded(store, sid);
       const end = (hours: number) => {
         session.cookie.expires = new Date(Date.now() + hours * hour);

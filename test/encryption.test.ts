@@ -8,7 +8,7 @@ import {
 } from 'node:crypto';
 import { DrizzleStore, type DrizzleStoreOptions, type EncryptionKey, idOf } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { contentOf, sessionWith } from './support/sessions.js';
 
@@ -346,12 +346,14 @@ describe('encryption with the rest', () => {
   test('goes on in a cache, which another process brings up to date', async () => {
     const store = await open([current], { cache: true });
     const other = await open([current], { cache: true });
-    for (const one of [store, other]) await vi.waitUntil(() => one.stats().sync === 'up');
+    for (const one of [store, other]) await expect.poll(() => one.stats().sync).toBe('up');
     await store.set('sid', sessionWith({ page: 1 }));
-    await vi.waitUntil(async () => {
-      await other.get('sid');
-      return other.stats().hits > 0;
-    });
+    await expect
+      .poll(async () => {
+        await other.get('sid');
+        return other.stats().hits;
+      })
+      .toBeGreaterThan(0);
     expect(contentOf(await other.get('sid'))).toEqual({ page: 1 });
 
     const changed = new Promise((resolve) => other.once('change', resolve));

@@ -20,7 +20,6 @@ beforeAll(async () => {
 }, 180_000);
 afterAll(async () => {
   for (const app of apps) await app[Symbol.asyncDispose]();
-  await packed?.[Symbol.asyncDispose]();
 });
 
 /** The body of the app's test file, in JavaScript that is TypeScript as well. */

@@ -171,7 +171,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   for (const event of ['change', 'destroy', 'sync', 'error', 'connect', 'disconnect']) {
     store.on(event, (...values) => heard.add('events', [event, ...values]));
   }
-  await vi.waitUntil(() => store.stats().sync === 'up');
+  await expect.poll(() => store.stats().sync).toBe('up');
 
   // A life without failures: reads, touches, a merge, a write too late, an end, and what an admin sees.
   const [one, two, three] = [sid(), sid(), sid()];
@@ -227,7 +227,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   // Nobody awaits it: the log has it.
   const logged = heard.count('logs');
   void store.set(sid(), content('checked'));
-  await vi.waitUntil(() => heard.count('logs') > logged);
+  await expect.poll(() => heard.count('logs')).toBeGreaterThan(logged);
 
   // Pruning, of a row that cannot be deleted.
   await store.set(sid(), sessionWith({ user: 'undeletable', [word]: word }, -7200));
@@ -280,7 +280,7 @@ async function breakdowns(
     where datname = current_database() and pid <> pg_backend_pid()
       and (query ~ 'connect_drizzle|with "' or query ilike 'listen%' or state = 'idle')`;
   const store = await open({ sync: true, cache: true });
-  await vi.waitUntil(() => store.stats().sync === 'up');
+  await expect.poll(() => store.stats().sync).toBe('up');
 
   const hasty = await open({ timeout: 0.2 });
   {
@@ -295,9 +295,9 @@ async function breakdowns(
     const results = await outcomes;
     expect(results.some(({ status }) => status === 'rejected')).toBe(true);
     for (const each of results) heard.add('errors', each);
-    await vi.waitUntil(() => heard.count('logs') > logged);
+    await expect.poll(() => heard.count('logs')).toBeGreaterThan(logged);
   }
-  await vi.waitUntil(() => store.stats().sync === 'up', { timeout: 20_000 });
+  await expect.poll(() => store.stats().sync).toBe('up');
 
   // A pool of the store's own that loses what is idle in it.
   const owner = new DrizzleStore(database.url, {
@@ -309,7 +309,7 @@ async function breakdowns(
   await owner.set(sid(), content());
   const logged = heard.count('logs');
   await query(terminate);
-  await vi.waitUntil(() => heard.count('logs') > logged);
+  await expect.poll(() => heard.count('logs')).toBeGreaterThan(logged);
 
   // Nobody there, or nobody who knows this password.
   const nowhere = new URL(database.url);

@@ -16,7 +16,6 @@ import {
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-  return () => packed[Symbol.asyncDispose]();
 });
 
 const versions: DrizzleVersion[] = ['0.45', '1.0'];

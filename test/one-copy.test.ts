@@ -6,7 +6,6 @@ import { linkedApp, type Package, packPackage } from './support/package.js';
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-  return () => packed[Symbol.asyncDispose]();
 }, 180_000);
 
 const compare = `

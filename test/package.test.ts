@@ -19,7 +19,6 @@ import { startWebSocketProxy } from './support/websocket-proxy.js';
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-  return () => packed[Symbol.asyncDispose]();
 });
 
 test('the tarball holds what a user needs and nothing else', () => {

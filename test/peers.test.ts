@@ -38,7 +38,6 @@ const highestOf = (drizzle: string) => [
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-  return () => packed[Symbol.asyncDispose]();
 });
 
 async function cycle(app: ScratchApp, driver: string): Promise<unknown> {

@@ -27,7 +27,6 @@ const runtimes: [name: string, command: string, args: string[]][] = [
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-  return () => packed[Symbol.asyncDispose]();
 });
 
 /** Says what happens without the packages of the drivers. */

@@ -11,7 +11,7 @@ import { emptyApp, packPackage, type ScratchApp } from './support/package.js';
 let app: ScratchApp;
 let database: TestDatabase;
 beforeAll(async () => {
-  await using packed = await packPackage();
+  const packed = await packPackage();
   database = await freshDatabase();
   app = await emptyApp();
   const packages = [packed.tarball, 'express-session@1.19', 'drizzle-orm@0.45', 'pg@8'];

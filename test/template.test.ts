@@ -63,7 +63,6 @@ beforeAll(async () => {
 }, 180_000);
 afterAll(async () => {
   await besideZod?.[Symbol.asyncDispose]();
-  await packed?.[Symbol.asyncDispose]();
 });
 
 interface Push {

@@ -8,7 +8,7 @@ import {
   type TraceContext,
 } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { holding, holdingTable } from './support/obstacles.js';
 import { contentOf, sessionWith } from './support/sessions.js';
@@ -111,7 +111,7 @@ describe('stats()', () => {
     await store.set('sid', sessionWith());
     await using obstacle = await holding(database, 'select from sessions for update');
     const destroyed = store.destroy('sid');
-    await vi.waitUntil(() => store.stats().retries > 0);
+    await expect.poll(() => store.stats().retries).toBeGreaterThan(0);
     await obstacle.release();
     await destroyed;
   });
@@ -119,7 +119,7 @@ describe('stats()', () => {
   test('count what was pruned, by hand or in the background', async () => {
     const store = await open({ pruneSessionInterval: 0.05 });
     for (const sid of ['a', 'b']) await store.set(sid, sessionWith({}, -7200));
-    await vi.waitUntil(() => store.stats().pruned === 2);
+    await expect.poll(() => store.stats().pruned).toBe(2);
     const other = await open();
     await other.set('c', sessionWith({}, -7200));
     const count = await other.pruneSessions();
@@ -128,7 +128,7 @@ describe('stats()', () => {
 
   test('count what the cache answered, what it could not, and what it holds', async () => {
     const store = await open({ cache: true });
-    await vi.waitUntil(() => store.stats().sync === 'up');
+    await expect.poll(() => store.stats().sync).toBe('up');
     await store.get('nobody');
     expect(store.stats()).toMatchObject({ hits: 0, misses: 1, cached: 0 });
     await store.set('sid', sessionWith());
@@ -144,7 +144,7 @@ describe('stats()', () => {
 
   test('tell whether other processes are heard', async () => {
     const store = await open({ sync: { heartbeat: 1 } });
-    await vi.waitUntil(() => store.stats().sync === 'up');
+    await expect.poll(() => store.stats().sync).toBe('up');
     const lost = new Promise((resolve) => store.once('sync', resolve));
     await database.query(
       `select pg_terminate_backend(pid) from pg_stat_activity
@@ -152,7 +152,7 @@ describe('stats()', () => {
     );
     expect(await lost).toBe('down');
     expect(store.stats().sync).toBe('down');
-    await vi.waitUntil(() => store.stats().sync === 'up', { timeout: 20_000 });
+    await expect.poll(() => store.stats().sync).toBe('up');
   });
 });
 

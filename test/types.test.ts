@@ -27,7 +27,6 @@ const links = [
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-  return () => packed[Symbol.asyncDispose]();
 });
 
 describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {

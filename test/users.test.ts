@@ -17,7 +17,7 @@ import { char, integer, pgTable, serial, uuid, varchar } from 'drizzle-orm/pg-co
 import express from 'express';
 import session, { type SessionData } from 'express-session';
 import type pg from 'pg';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
@@ -535,7 +535,7 @@ describe('revoke() and revokeUser()', () => {
   test('tell every process', async () => {
     const store = await open({ sync: true, cache: true });
     const other = await open({ sync: true, cache: true });
-    for (const one of [store, other]) await vi.waitUntil(() => one.stats().sync === 'up');
+    for (const one of [store, other]) await expect.poll(() => one.stats().sync).toBe('up');
     const sids = ['one', 'two', 'three', 'mine'];
     for (const sid of sids) await store.set(sid, sessionWith({ user: 7 }));
     const here = eventsOf(store, 'destroy');
@@ -545,7 +545,7 @@ describe('revoke() and revokeUser()', () => {
 
     expect(await store.revoke(idOf('one'))).toBe(1);
     expect(await store.revokeUser(7, { except: 'mine' })).toBe(2);
-    await vi.waitUntil(() => here.length === 3 && there.length === 3);
+    await expect.poll(() => [here.length, there.length]).toEqual([3, 3]);
     const ended = ['one', 'two', 'three'].map(idOf).sort();
     expect(here.map(({ id }) => id).sort()).toEqual(ended);
     expect(there.map(({ id }) => id).sort()).toEqual(ended);

@@ -1,5 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { copyFile, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -41,8 +42,8 @@ export interface StartedCli {
 
 /** Bundles the program, which takes a fraction of the time of a build. */
 export async function buildCli(): Promise<CliProgram> {
-  // Below node_modules, so that it finds the packages.
-  const folder = await mkdtemp(join(root, 'node_modules/.cli-'));
+  const folder = await mkdtemp(join(tmpdir(), 'connect-drizzle-cli-'));
+  await symlink(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
   const file = join(folder, 'dist/cli/bin.mjs');
   await copyFile(join(root, 'package.json'), join(folder, 'package.json'));
   await build({

@@ -1,8 +1,21 @@
 import { execFile, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { cp, mkdir, mkdtemp, readFile, realpath, rm, symlink, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { existsSync, statSync } from 'node:fs';
+import {
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { installIn } from '../../scripts/install.js';
 
@@ -16,17 +29,71 @@ export interface Package {
   /** Bytes of the tarball, and of what is in it. */
   readonly size: number;
   readonly unpackedSize: number;
-  [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** Builds and packs a copy of the working tree, so that nothing of the tree itself changes. */
+/** What the package is built from. */
+const sources = [
+  'README.md',
+  'LICENSE',
+  'CHANGELOG.md',
+  'package.json',
+  'drizzle',
+  'src',
+  'scripts',
+  'tsconfig.json',
+  'tsconfig.build.json',
+];
+
+/**
+ * Returns the packed package. The first test file of a run that asks for it builds and packs a copy of the working
+ * tree, which is removed with the run's temporary folder. A changed working tree is packed again.
+ */
 export async function packPackage(): Promise<Package> {
-  const folder = await temporaryFolder();
-  const published = ['README.md', 'LICENSE', 'CHANGELOG.md', 'package.json', 'drizzle'];
-  for (const path of [...published, 'src', 'scripts', 'tsconfig.json', 'tsconfig.build.json']) {
-    if (existsSync(join(root, path)))
-      await cp(join(root, path), join(folder, path), { recursive: true });
+  const folder = join(await realpath(tmpdir()), `package-${await hashOfSources()}`);
+  const done = join(folder, 'packed.json');
+  const failed = join(folder, 'failed.txt');
+  if (await isCreated(folder)) {
+    try {
+      await writeFile(`${done}.new`, JSON.stringify(await packIn(folder)));
+      await rename(`${done}.new`, done);
+    } catch (error) {
+      await writeFile(failed, String(error));
+      throw error;
+    }
   }
+  while (!existsSync(done)) {
+    if (existsSync(failed)) throw new Error(await readFile(failed, 'utf8'));
+    await delay(50);
+  }
+  return JSON.parse(await readFile(done, 'utf8'));
+}
+
+/** Creates a folder; `false` if another process was first. */
+async function isCreated(folder: string): Promise<boolean> {
+  try {
+    await mkdir(folder);
+    return true;
+  } catch (error) {
+    if (existsSync(folder)) return false;
+    throw error;
+  }
+}
+
+async function hashOfSources(): Promise<string> {
+  const hash = createHash('sha256');
+  for (const path of sources) {
+    const isFolder = statSync(join(root, path)).isDirectory();
+    const names = isFolder ? await readdir(join(root, path), { recursive: true }) : [''];
+    for (const name of names.sort()) {
+      const file = join(root, path, name);
+      if (statSync(file).isFile()) hash.update(file).update(await readFile(file));
+    }
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+async function packIn(folder: string): Promise<Package> {
+  for (const path of sources) await cp(join(root, path), join(folder, path), { recursive: true });
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
   await execute('npm', ['run', 'build'], folder);
   const output = await execute('npm', ['pack', '--ignore-scripts', '--json'], folder);
@@ -38,7 +105,6 @@ export async function packPackage(): Promise<Package> {
     files: packed.files.map(({ path }) => path).sort(),
     size: packed.size,
     unpackedSize: packed.unpackedSize,
-    [Symbol.asyncDispose]: () => removeFolder(folder),
   };
 }
 

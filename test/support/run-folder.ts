@@ -1,0 +1,100 @@
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+
+const prefix = 'connect-drizzle-run-';
+const variable = process.platform === 'win32' ? 'TEMP' : 'TMPDIR';
+const endLimitMs = 10_000;
+
+/**
+ * Gives this run of the tests a temporary folder of its own, which it removes when it ends or is interrupted: all
+ * that the tests, their servers and vitest itself put into the temporary folder goes there. First removes the folders
+ * of runs that were killed.
+ */
+export function useRunFolder(): void {
+  const parent = tmpdir();
+  const ownPrefix = `${prefix}${process.pid}-`;
+  // The configuration is loaded a second time.
+  if (basename(parent).startsWith(ownPrefix)) return;
+  for (const name of readdirSync(parent)) {
+    if (isAbandoned(name)) removeRunFolder(join(parent, name));
+  }
+  const folder = mkdtempSync(join(parent, ownPrefix));
+  // For root, the servers run as another user.
+  chmodSync(folder, 0o711);
+  process.env[variable] = folder;
+  process.once('exit', () => removeRunFolder(folder));
+  for (const [signal, code] of [
+    ['SIGHUP', 129],
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    process.once(signal, () => process.exit(code));
+  }
+}
+
+/** Whether it is the name of the folder of a run that has ended. */
+function isAbandoned(name: string): boolean {
+  const pid = Number(/^(\d+)-/.exec(name.startsWith(prefix) ? name.slice(prefix.length) : '')?.[1]);
+  if (!(pid > 0)) return false;
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'ESRCH';
+  }
+}
+
+function removeRunFolder(folder: string): void {
+  endProcessesIn(folder);
+  try {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  } catch (error) {
+    console.warn(`The temporary folder ${folder} remains: ${String(error)}`);
+  }
+}
+
+/** Ends what a run has left running, such as a server: it would go on writing into the folder. */
+function endProcessesIn(folder: string): void {
+  const startedAt = performance.now();
+  for (;;) {
+    const pids = processesIn(folder);
+    if (pids.length === 0 || performance.now() - startedAt > endLimitMs) return;
+    for (const pid of pids) end(pid);
+    // Exit handlers cannot wait in any other way.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+  }
+}
+
+/**
+ * Returns the processes that work in a run's folder or use it as their temporary folder. Only Linux tells; elsewhere
+ * there are none.
+ */
+export function processesIn(folder: string): number[] {
+  if (process.platform !== 'linux') return [];
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid > 0 && pid !== process.pid && isIn(folder, pid));
+}
+
+function isIn(folder: string, pid: number): boolean {
+  const isInside = (path: string) => path === folder || path.startsWith(`${folder}/`);
+  try {
+    if (isInside(readlinkSync(`/proc/${pid}/cwd`))) return true;
+    const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
+    return environment.some((entry) => entry.startsWith('TMPDIR=') && isInside(entry.slice(7)));
+  } catch {
+    // It has ended, or belongs to somebody else.
+    return false;
+  }
+}
+
+function end(pid: number): void {
+  try {
+    const program = readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
+    // On SIGQUIT, Postgres ends at once and releases its shared memory.
+    process.kill(pid, program === 'postgres' ? 'SIGQUIT' : 'SIGKILL');
+  } catch {
+    // It has ended.
+  }
+}

@@ -1,0 +1,63 @@
+/** What the tests leave in the temporary folder. */
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { launch } from './support/example.js';
+import { processesIn } from './support/run-folder.js';
+
+const root = fileURLToPath(new URL('../', import.meta.url));
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'connect-drizzle-interrupted-'));
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+/** Starts a run whose temporary folder is in `folder`, and resolves when it has servers, files and a waiting test. */
+async function startRun() {
+  const vitest = join(root, 'node_modules/vitest/vitest.mjs');
+  const run = launch(
+    process.execPath,
+    [vitest, 'run', '--root', 'test/support/interrupted'],
+    { env: { TMPDIR: folder, TEST_DATABASE_URL: '' } },
+  );
+  await run.until(/It waits now/);
+  return run;
+}
+
+test.each(['SIGINT', 'SIGTERM'] as const)(
+  'a run that %s interrupts leaves no file and no process',
+  async (signal) => {
+    const run = await startRun();
+    expect(await readdir(folder)).toHaveLength(1);
+    expect(await run.stop(signal)).not.toBe(0);
+    expect(await readdir(folder)).toEqual([]);
+    expect(processesIn(folder)).toEqual([]);
+  },
+);
+
+test.runIf(process.platform === 'linux')(
+  'a run removes what another left that was killed, and nothing else',
+  async () => {
+    const killed = await startRun();
+    const [left = ''] = await readdir(folder);
+    await killed.stop('SIGKILL');
+    expect(await readdir(folder)).toEqual([left]);
+    expect(processesIn(join(folder, left))).not.toEqual([]);
+
+    const others = ['connect-drizzle-run-', 'connect-drizzle-run-notes', 'something-else'];
+    for (const name of others) await mkdir(join(folder, name));
+    await writeFile(join(folder, 'something-else', 'file'), 'text');
+    // The folder of a run that is under way.
+    const running = `connect-drizzle-run-${process.pid}-abcdef`;
+    await mkdir(join(folder, running));
+
+    const next = await startRun();
+    expect(await readdir(folder)).not.toContain(left);
+    expect(processesIn(join(folder, left))).toEqual([]);
+    await next.stop();
+    expect((await readdir(folder)).sort()).toEqual([...others, running].sort());
+  },
+);
