@@ -1230,7 +1230,7 @@ describe('a connection that hangs', () => {
     });
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
     try {
-      await store.get('sid');
+      await eventually(() => store.get('sid'));
     } finally {
       vi.useRealTimers();
     }

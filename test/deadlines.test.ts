@@ -71,7 +71,7 @@ describe('a call that gives up before it was sent', () => {
   });
 
   test('is never sent if one that came before it still waits', async () => {
-    const store = await database.store({ timeout: 4 }, database.pool({ max: 2 }));
+    const store = await database.store({ timeout: 10 }, database.pool({ max: 2 }));
     for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
     await database.query(`
       create function hold() returns trigger language plpgsql as $$ begin
@@ -88,7 +88,7 @@ describe('a call that gives up before it was sent', () => {
     const first = store.touch('a', earlier);
     await row.waiting(1);
     const impatient = store.touch('a', later);
-    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await new Promise((resolve) => setTimeout(resolve, 5000));
     // They come after the second touch, but its turn comes only when the first has ended.
     const read = store.get('other');
     const patient = store.touch('b', later);
@@ -226,10 +226,9 @@ describe('calls on a network that swallows everything', () => {
 test('a statement that cannot be cancelled, because pg can create no client, still loses its connection', async () => {
   const pool = database.pool({ max: 1 });
   const store = await database.store({ timeout: 1 }, pool);
-  await store.ready();
+  await eventually(() => store.ready());
   const table = await holding(database, 'lock table sessions in access exclusive mode');
-  const late = store.get('a');
-  await table.waiting(1);
+  const [late] = await untilSent(table.waiting(1), () => [store.get('a')]);
   // As if a certificate file had gone.
   Reflect.set(pool, 'Client', function refuse() {
     throw new Error('ENOENT: no such file or directory');
@@ -321,7 +320,7 @@ test('a row that is sent again keeps its place before calls that came later', as
 });
 
 test("the connection of a batch outlives an impatient caller's deadline", async () => {
-  const store = await database.store({ timeout: 4 }, database.pool({ max: 2 }));
+  const store = await database.store({ timeout: 10 }, database.pool({ max: 2 }));
   const locks = { before: 1, impatient: 2, patient: 2 };
   for (const [sid, lock] of Object.entries(locks)) await store.set(sid, sessionWith({ lock }));
   await database.query(`
@@ -343,7 +342,7 @@ test("the connection of a batch outlives an impatient caller's deadline", async 
   await first.waiting(1);
   const impatient = touch('impatient');
   // Half of its time passes before it is sent, together with one that has all of it.
-  await new Promise((resolve) => setTimeout(resolve, 2000));
+  await new Promise((resolve) => setTimeout(resolve, 5000));
   const patient = touch('patient');
   await first.release();
   await before;

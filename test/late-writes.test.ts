@@ -227,8 +227,9 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     const here = openStore(connect(database.url));
     await there.set('sid', sessionWith({ n: 1 }));
     const read = await eventually(() => here.get('sid'));
-    const late = here.set('sid', Object.assign(read ?? sessionWith(), { held: true }));
-    await lock.waiting(1);
+    const [late] = await kept(lock.waiting(1), () => [
+      here.set('sid', Object.assign(read ?? sessionWith(), { held: true })),
+    ]);
     await expect(late).rejects.toMatchObject({ sent: true });
     // The lock is still held, and a log-out need not wait for it.
     await until(async () => (await count(`wait_event_type = 'Lock'`)) === 0);
@@ -246,8 +247,9 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     const here = openStore(connect(proxy.url));
     await there.set('sid', sessionWith({ n: 1 }));
     const read = await eventually(() => here.get('sid'));
-    const late = here.set('sid', Object.assign(read ?? sessionWith(), { held: true }));
-    await lock.waiting(1);
+    const [late] = await kept(lock.waiting(1), () => [
+      here.set('sid', Object.assign(read ?? sessionWith(), { held: true })),
+    ]);
     // New connections are accepted, and nothing comes back.
     proxy.swallow();
     await expect(late).rejects.toMatchObject({ sent: true });
@@ -281,9 +283,11 @@ test('a log-out in this process holds although the insert before it could not be
   pool.on('connect', (client) => Object.assign(client, { port: 1 }));
   const here = openStore(pool);
   await eventually(() => here.get('warm'));
-  const late = here.set('sid', newSession(here, 'sid'));
   const isHeld = () => count(`wait_event = 'PgSleep'`);
-  await until(async () => (await isHeld()) === 1);
+  const [late] = await kept(
+    until(async () => (await isHeld()) === 1),
+    () => [here.set('sid', newSession(here, 'sid'))],
+  );
   await expect(late).rejects.toMatchObject({ sent: true });
   await eventually(() => here.destroy('sid'));
   // The insert is still running.
@@ -301,7 +305,9 @@ test('log-outs of sessions that do not exist leave no tombstones after an insert
     `alter table sessions add constraint small check (length(data::text) < 500)`,
   );
   const tooLong = newSession(here, 'refused', { text: 'x'.repeat(500) });
-  await expect(here.set('refused', tooLong)).rejects.toMatchObject({ cause: { code: '23514' } });
+  await expect(eventually(() => here.set('refused', tooLong))).rejects.toMatchObject({
+    cause: { code: '23514' },
+  });
   const app = await pool.connect();
   app.on('error', () => {});
   const unsent = here.set('unsent', newSession(here, 'unsent'));

@@ -16,6 +16,7 @@ import postgres from 'postgres';
 import { afterEach, expect, test, vi } from 'vitest';
 import { channelOf } from '../src/sync/channel.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
+import { eventually } from './support/eventually.js';
 import { serve } from './support/http.js';
 import { holdingTable } from './support/obstacles.js';
 import { freePort } from './support/postgres.js';
@@ -388,7 +389,7 @@ async function opener(
       ...more,
     });
     undo.push(() => store.close());
-    await store.ready();
+    await eventually(() => store.ready());
     return store;
   };
 }

@@ -168,7 +168,7 @@ describe('pruneSessions()', () => {
     await fill(12_000, 100);
     using query = vi.spyOn(pg.Client.prototype, 'query');
     const held = await holdDeletes();
-    const store = storeWith({ timeout: 5 });
+    const store = storeWith({ timeout: 60 });
     const pruned = store.pruneSessions();
     await held.arrived();
     // A delete is under way, and whoever reads or writes does not notice.

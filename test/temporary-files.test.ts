@@ -18,11 +18,9 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 /** Starts a run whose temporary folder is in `folder`, and resolves when it has servers, files and a waiting test. */
 async function startRun() {
   const vitest = join(root, 'node_modules/vitest/vitest.mjs');
-  const run = launch(
-    process.execPath,
-    [vitest, 'run', '--root', 'test/support/interrupted'],
-    { env: { TMPDIR: folder, TEST_DATABASE_URL: '' } },
-  );
+  const run = launch(process.execPath, [vitest, 'run', '--root', 'test/support/interrupted'], {
+    env: { TMPDIR: folder, TEST_DATABASE_URL: '' },
+  });
   await run.until(/It waits now/);
   return run;
 }

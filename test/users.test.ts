@@ -19,6 +19,7 @@ import session, { type SessionData } from 'express-session';
 import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
+import { eventually } from './support/eventually.js';
 import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
 import { gatedPool } from './support/gated-pool.js';
@@ -65,7 +66,7 @@ async function open(
     ...options,
   });
   stores.push(store);
-  await store.ready();
+  await eventually(() => store.ready());
   return store;
 }
 
@@ -586,12 +587,15 @@ describe('revoke() and revokeUser()', () => {
       end $$;
       create trigger linger before delete on sessions for each statement execute function linger();
     `);
-    await expect(store.clear()).rejects.toThrow(StoreTimeoutError);
-    const left = (await database.query('select from sessions')).length;
+    let left: number;
+    // On a busy machine, the time may be over before the first statement is done.
+    do {
+      await expect(store.clear()).rejects.toThrow(StoreTimeoutError);
+      left = (await database.query('select from sessions')).length;
+    } while (left === 5001);
     expect(left).toBeGreaterThan(0);
-    expect(left).toBeLessThan(5001);
     await database.query('drop function linger cascade');
-    await store.clear();
+    await eventually(() => store.clear());
     expect(await database.query('select from sessions')).toHaveLength(0);
   });
 
@@ -625,11 +629,13 @@ describe('revoke() and revokeUser()', () => {
 
   test('give up where another transaction holds a session for longer than the timeout', async () => {
     const store = await open({ timeout: 0.3 });
-    await store.set('sid', sessionWith({ user: 7 }));
+    const patient = await open();
+    await patient.set('sid', sessionWith({ user: 7 }));
     await using obstacle = await holding(database, 'select from sessions for update');
     await expect(store.revokeUser(7)).rejects.toThrow(StoreTimeoutError);
     await obstacle.release();
-    expect(await store.revokeUser(7)).toBe(1);
+    await eventually(() => store.revokeUser(7));
+    expect(await patient.get('sid')).toBeUndefined();
   });
 
   test('refuse an exception that is no sid', async () => {

@@ -47,7 +47,8 @@ describe.each(clients)('a connection of %s whose server cannot be used', (_, sou
       const store = storeOn(source(url));
       const moveAway = () =>
         database.query(`insert into old_server
-          select pid from pg_stat_activity where application_name = 'moving'`);
+          select pid from pg_stat_activity
+          where datname = current_database() and application_name = 'moving'`);
       const codeOf = (call: Promise<unknown>) => call.catch(causeCode);
       await store.set('a', sessionWith({ n: 1 }));
       for (const call of [

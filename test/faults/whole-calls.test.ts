@@ -1,5 +1,6 @@
 import { type DrizzleStore, StoreTimeoutError } from 'connect-drizzle';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { eventually } from '../support/eventually.js';
 import { holding } from '../support/obstacles.js';
 import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { sessionWith } from '../support/sessions.js';
@@ -23,8 +24,8 @@ describe('the timeout of a call that sends several statements is that of the who
    */
   async function orderOf(call: (store: DrizzleStore) => Promise<unknown>): Promise<string[]> {
     const store = await database.store({ timeout: 2, userId, maxSessionsPerUser: 1 });
-    await store.set('held', sessionWith({ user: 'u' }));
-    await store.set('slow', sessionWith({ user: 'other' }));
+    await eventually(() => store.set('held', sessionWith({ user: 'u' })));
+    await eventually(() => store.set('slow', sessionWith({ user: 'other' })));
     await database.query(`
       create function linger() returns trigger language plpgsql as $$ begin
         if new.data ->> 'slow' is not null then perform pg_sleep(1); end if;
@@ -65,7 +66,7 @@ describe('a session that others change again and again', () => {
   /** A table in which each change is followed by another one's. */
   async function contended() {
     const store = await database.store({ timeout: 1 });
-    await store.set('a', sessionWith({ n: 0 }));
+    await eventually(() => store.set('a', sessionWith({ n: 0 })));
     const other = await database.store();
     return { store, other };
   }
@@ -73,13 +74,16 @@ describe('a session that others change again and again', () => {
   test('keeps an update waiting no longer than timeout', async () => {
     const { store, other } = await contended();
     let tries = 0;
-    const updated = store.update('a', async (session) => {
-      tries += 1;
-      await other.set('a', sessionWith({ n: tries }));
-      Object.assign(session, { mine: true });
-    });
-    await expect(updated).rejects.toThrow(StoreTimeoutError);
-    expect(tries).toBeGreaterThan(1);
+    // On a busy machine, the time may be over after the first try.
+    while (tries <= 1) {
+      tries = 0;
+      const updated = store.update('a', async (session) => {
+        tries += 1;
+        await other.set('a', sessionWith({ n: tries }));
+        Object.assign(session, { mine: true });
+      });
+      await expect(updated).rejects.toThrow(StoreTimeoutError);
+    }
     const before = tries;
     await other.get('a');
     expect(tries).toBe(before);

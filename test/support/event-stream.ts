@@ -23,7 +23,7 @@ function eventFrom(block: string): StreamEvent {
   };
 }
 
-const limitMs = 10_000;
+const limitMs = 60_000;
 
 /** Reads until an event is found; fails where the stream ends without, or it does not come soon. */
 export async function nextEvent(

@@ -4,8 +4,8 @@ import { fileURLToPath } from 'node:url';
 import { Browser } from './http.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const startLimitMs = 45_000;
-const stopLimitMs = 20_000;
+const startLimitMs = 120_000;
+const stopLimitMs = 60_000;
 
 /** An example app in a process of its own. */
 export interface Example {

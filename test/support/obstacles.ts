@@ -65,7 +65,7 @@ export async function waitingForLocks(database: TestDatabase, count: number): Pr
 }
 
 /** Asks again and again; each answer takes a round trip, so there is no pause. */
-export async function until(isSo: () => Promise<boolean>, limitMs = 20_000): Promise<void> {
+export async function until(isSo: () => Promise<boolean>, limitMs = 60_000): Promise<void> {
   const startedAt = Date.now();
   while (!(await isSo())) {
     if (Date.now() - startedAt > limitMs)
