@@ -13,6 +13,7 @@ import { DrizzleStore, idOf } from 'connect-drizzle';
 import pg from 'pg';
 import { makeServerReachable, startPostgres } from '../support/postgres.js';
 import { startProxy } from '../support/proxy.js';
+import { useRunFolder } from '../support/run-folder.js';
 import { endStranded, FAULTS, type Victims } from './faults.js';
 import { Ledger, type Row } from './ledger.js';
 import { startProcesses } from './processes.js';
@@ -31,6 +32,7 @@ if (!(minutes > 0) || !Number.isInteger(seed)) {
   console.error('usage: npm run test:chaos -- --minutes N [--seed N] [--verbose]');
   process.exit(2);
 }
+useRunFolder();
 const random = randomFrom(seed);
 
 const TIMEOUT_SECONDS = 2;

