@@ -10,6 +10,7 @@ const testFiles = (names: string[]) => names.map((name) => `test/${name}.test.ts
 /** What checks the package and its environment: other bundlers, test runners, runtimes, peers, and high availability. */
 const packaging = testFiles([
   'package',
+  'snippets',
   'types',
   'peers',
   'runtimes',

@@ -12,6 +12,7 @@ import {
   packPackage,
   type ScratchApp,
 } from './support/package.js';
+import { pages } from './support/snippets.js';
 import { startWebSocketProxy } from './support/websocket-proxy.js';
 
 // The package as its users get it.
@@ -70,11 +71,10 @@ async function anchorsOf(page: string): Promise<string[]> {
 }
 
 test('every link of the README and the docs leads to a file and a heading of the repository', async () => {
-  const docs = (await readdir(join(root, 'docs'))).filter((name) => name.endsWith('.md'));
-  const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'test/faults/README.md'];
+  const others = ['CHANGELOG.md', 'CONTRIBUTING.md', 'test/faults/README.md', 'examples/README.md'];
   const broken: string[] = [];
   let links = 0;
-  for (const page of [...pages, ...docs.map((name) => `docs/${name}`)]) {
+  for (const page of [...others, ...(await pages())]) {
     for (const link of await linksOf(page)) {
       links++;
       const [path = '', anchor] = link.replace(/^https:.*?\/(blob|tree)\/main\//, '/').split('#');

@@ -57,12 +57,12 @@ async function collectGarbage(): Promise<void> {
 
 const silent = { errorLog: () => {}, createTableIfMissing: true };
 
-/** The code of the README, word for word. */
-async function readmeSnippet(containing: string): Promise<string> {
-  const text = await readFile(new URL('../README.md', import.meta.url), 'utf8');
+/** The code of a page, word for word. */
+async function snippetIn(page: string, containing: string): Promise<string> {
+  const text = await readFile(new URL(`../${page}`, import.meta.url), 'utf8');
   const snippets = [...text.matchAll(/```[jt]s\n(.*?)```/gs)].map(([, code = '']) => code);
   const found = snippets.find((code) => code.includes(containing));
-  if (found === undefined) throw new Error(`The README has no snippet with ${containing}`);
+  if (found === undefined) throw new Error(`${page} has no snippet with ${containing}`);
   return found;
 }
 
@@ -77,7 +77,7 @@ Server.prototype.listen = function () {
 };
 `;
 
-/** What a reader of the README adds to the snippet that makes a store on a pool. */
+/** What a reader adds to the snippet that creates a store on a pool. */
 const appAround = `
 import express from 'express';
 import session from 'express-session';
@@ -90,14 +90,14 @@ app.get('/', (req, res) => {
 app.listen(3000);
 `;
 
-describe('the README’s snippet', () => {
-  const snippets: [what: string, containing: string, more: string][] = [
-    ['a pool of the app', 'drizzle({ client: new Pool(', appAround],
-    ['a URL', 'new DrizzleStore(process.env.DATABASE_URL', ''],
+describe('the documentation’s snippet', () => {
+  const snippets: [what: string, page: string, containing: string, more: string][] = [
+    ['a pool of the app', 'docs/table.md', 'drizzle({ client: new Pool(', appAround],
+    ['a URL', 'README.md', 'new DrizzleStore(process.env.DATABASE_URL', ''],
   ];
 
-  async function start(containing: string, more: string, url: string) {
-    const text = `${onFreePort}${await readmeSnippet(containing)}${more}`;
+  async function start(page: string, containing: string, more: string, url: string) {
+    const text = `${onFreePort}${await snippetIn(page, containing)}${more}`;
     const app = startProgram(text, { DATABASE_URL: url, SESSION_SECRET: 'a long random text' });
     return { ...app, browser: new Browser((await app.until(/http:\S+/)) ?? '') };
   }
@@ -105,10 +105,10 @@ describe('the README’s snippet', () => {
 
   test.each(snippets)(
     'serves the next request after the server has ended its idle connections: %s',
-    async (_what, containing, more) => {
+    async (_what, page, containing, more) => {
       const url = new URL(database.url);
       url.searchParams.set('application_name', 'app');
-      const app = await start(containing, more, url.href);
+      const app = await start(page, containing, more, url.href);
       expect(await views(app.browser)).toEqual({ views: 1 });
       expect(await terminate()).toBeGreaterThan(0);
       await app.until(/An idle connection of the session store failed/);
@@ -119,9 +119,9 @@ describe('the README’s snippet', () => {
 
   test.each(snippets)(
     'serves the next request after the server was restarted: %s',
-    async (_what, containing, more) => {
+    async (_what, page, containing, more) => {
       await using server = await startPostgres();
-      const app = await start(containing, more, server.url);
+      const app = await start(page, containing, more, server.url);
       expect(await views(app.browser)).toEqual({ views: 1 });
       await server.shutdown();
       await app.until(/An idle connection of the session store failed/);

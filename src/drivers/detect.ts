@@ -70,7 +70,7 @@ export interface PostgresJsSource {
   readonly release?: never;
 }
 
-/** What a store can be opened on: see the table of sources in the README. */
+/** What a store can be opened on: see docs/sources.md. */
 export type Source = DrizzleSource | ClientSource | string;
 
 /** @internal Settings for a pool that the store itself opens. */

@@ -1,0 +1,5 @@
+/** What the snippets of the documentation may use without an import: see snippet-runner.js. */
+declare const DrizzleStore: typeof import('connect-drizzle').DrizzleStore;
+declare const store: import('connect-drizzle').DrizzleStore;
+declare const pool: import('pg').Pool;
+declare const app: import('express').Express;

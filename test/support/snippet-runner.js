@@ -1,0 +1,67 @@
+// Runs the snippets of one page, one after the other: node snippet-runner.js. The environment: SNIPPETS, a JSON list of
+// { place, file, method, path }; DATABASE_URL. Prints a line of JSON for each: { place, error?, status?, body? }.
+import { Server } from 'node:http';
+import { DrizzleStore } from 'connect-drizzle';
+import express from 'express';
+import session from 'express-session';
+import pg from 'pg';
+
+/** Servers that a snippet has started. Each listens on a free port, whatever its code says. */
+const servers = new Set();
+const { listen } = Server.prototype;
+Server.prototype.listen = function (...args) {
+  servers.add(this);
+  return listen.call(this, 0, '127.0.0.1', ...args.filter((arg) => typeof arg === 'function'));
+};
+
+/** @param {Server} server */
+async function request(server, { method, path }) {
+  if (!server.listening) await new Promise((resolve) => server.once('listening', resolve));
+  const response = await fetch(`http://127.0.0.1:${server.address().port}${path}`, {
+    method,
+    redirect: 'manual',
+    signal: AbortSignal.timeout(30_000),
+  });
+  const body = await response.text();
+  if (response.status >= 500 || response.status === 404) {
+    throw new Error(`${method} ${path}: ${response.status} ${body.slice(0, 500)}`);
+  }
+  return { status: response.status, body };
+}
+
+async function run({ place, file, method, path }) {
+  const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 10 });
+  const store = new DrizzleStore(pool, {
+    createTableIfMissing: true,
+    userId: (data) => data.userId,
+    errorLog() {},
+  });
+  await store.ready();
+  const app = express();
+  app.use(session({ store, secret: 'a secret', resave: false, saveUninitialized: false }));
+  Object.assign(globalThis, { DrizzleStore, store, pool, app });
+  globalThis.old = async function* () {
+    yield ['the sid of another store', { cookie: { originalMaxAge: 60_000 } }];
+  };
+  servers.clear();
+  let answer = {};
+  await import(file);
+  for (const server of servers) {
+    answer = await request(server, { method, path });
+    server.close();
+  }
+  return { place, ...answer };
+}
+
+process.on('unhandledRejection', (error) => {
+  console.log(JSON.stringify({ place: 'unhandled', error: String(error) }));
+});
+for (const snippet of JSON.parse(process.env.SNIPPETS)) {
+  const result = await run(snippet).catch((error) => ({
+    place: snippet.place,
+    error: String(error?.stack ?? error),
+  }));
+  // A line of its own, whatever the snippet has printed.
+  process.stdout.write(`\n@${JSON.stringify(result)}\n`);
+}
+process.exit(0);

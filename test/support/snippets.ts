@@ -1,0 +1,84 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const languages = ['ts', 'js', 'sh', 'sql'] as const;
+
+/** A block of code in README.md or in a page of the documentation. */
+export interface Snippet {
+  /** Page and line, as in `docs/table.md:12`. */
+  readonly place: string;
+  /** Where its file is, below a folder of its page: the name in its first line, or its line. */
+  readonly file: string;
+  readonly language: (typeof languages)[number];
+  readonly code: string;
+  readonly plan: Plan;
+}
+
+/**
+ * What the tests do with a snippet. The comment `<!-- snippet: … -->` before it says:
+ *
+ * - nothing: ts, js and sql are run; sh needs `run` or `not run`
+ * - `run`
+ * - `request POST /login`: run, and this request is sent to the server that it starts (otherwise `GET /`)
+ * - `not run, REASON`: compiled only
+ * - `neither, REASON`
+ */
+export type Plan =
+  | { readonly kind: 'run'; readonly method: string; readonly path: string }
+  | { readonly kind: 'compile' | 'neither'; readonly reason: string };
+
+/** Returns the pages whose snippets are tested. */
+export async function pages(): Promise<string[]> {
+  const files = await readdir(join(root, 'docs'), { recursive: true });
+  const docs = files.filter(
+    (file) => file.endsWith('.md') && !/(^|[/\\])(node_modules|reference|\.vitepress)[/\\]/.test(file),
+  );
+  return ['README.md', ...docs.sort().map((file) => `docs/${file.replaceAll('\\', '/')}`)];
+}
+
+/** Returns the snippets of a page. */
+export async function snippetsOf(page: string): Promise<Snippet[]> {
+  const text = await readFile(join(root, page), 'utf8');
+  const pattern =
+    /(?:<!-- snippet: (?<note>[^>]+) -->\s*)?^(?<indent>[ \t]*)```(?<language>\w+)\n(?<code>.*?)^[ \t]*```$/gms;
+  const snippets: Snippet[] = [];
+  for (const { groups, index, 0: block } of text.matchAll(pattern)) {
+    const language = languages.find((each) => each === groups?.language);
+    if (groups === undefined || language === undefined) continue;
+    const fence = index + block.indexOf('```');
+    const line = text.slice(0, fence).split('\n').length;
+    const place = `${page}:${line}`;
+    const code = (groups.code ?? '').replaceAll(new RegExp(`^${groups.indent}`, 'gm'), '');
+    const [, named] = /^\/\/ ([\w./-]+\.(?:d\.ts|[cm]?[jt]s))\b/.exec(code) ?? [];
+    const name = named?.replace(/\.d\.ts$/, '-types.ts') ?? `line-${line}.${language}`;
+    const file = `${page.replace(/^docs\//, '').replace(/\.md$/, '')}/${name}`;
+    snippets.push({ place, file, language, code, plan: planOf(groups.note, language, code, place) });
+  }
+  return snippets;
+}
+
+function planOf(
+  note: string | undefined,
+  language: Snippet['language'],
+  code: string,
+  place: string,
+): Plan {
+  const [, without, reason] = /^(not run|neither), (.+)$/s.exec(note ?? '') ?? [];
+  if (reason !== undefined) return { kind: without === 'neither' ? 'neither' : 'compile', reason };
+  const [, method = 'GET', path = '/'] = /^request ([A-Z]+) (\S+)$/.exec(note ?? '') ?? [];
+  if (note !== undefined && note !== 'run' && !note.startsWith('request ')) {
+    throw new Error(`${place}: what does "${note}" mean?`);
+  }
+  if (/^declare module|^import [^;]+;\s*declare module/.test(code.replace(/^\/\/.*\n/, ''))) {
+    return { kind: 'compile', reason: 'it declares types' };
+  }
+  if (language === 'sh' && note !== 'run') {
+    if (/^(npm (install|ci|init)|npx drizzle-kit|bun|git clone|mkdir)\b/.test(code)) {
+      return { kind: 'compile', reason: 'it downloads packages or needs an app' };
+    }
+    throw new Error(`${place}: say that it is run, or why not`);
+  }
+  return { kind: 'run', method, path };
+}
