@@ -14,7 +14,7 @@ import { pages, type Snippet, snippetsOf } from './support/snippets.js';
 
 const execute = promisify(execFile);
 const root = fileURLToPath(new URL('../', import.meta.url));
-const runner = join(root, 'test/support/snippet-runner.js');
+const runner = join(root, 'test/apps/docs/runner.js');
 const files = await pages();
 const all = (await Promise.all(files.map(snippetsOf))).flat();
 
@@ -81,7 +81,7 @@ async function compile(extension: 'ts' | 'js', options: object, more: string[] =
 }
 
 test('the TypeScript snippets compile under the strict settings of the repository', async () => {
-  expect(await compile('ts', {}, [join(root, 'test/support/snippet-globals.d.ts')])).toBe('');
+  expect(await compile('ts', {}, [join(root, 'test/apps/docs/globals.d.ts')])).toBe('');
 });
 
 test('the JavaScript snippets use functions and options that exist', async () => {
@@ -99,7 +99,7 @@ test('the JavaScript snippets use functions and options that exist', async () =>
   const output = await compile(
     'js',
     { allowJs: true, checkJs: true, strict: false, noUncheckedIndexedAccess: false },
-    ['any.d.ts', join(root, 'test/support/snippet-globals.d.ts')],
+    ['any.d.ts', join(root, 'test/apps/docs/globals.d.ts')],
   );
   expect(output).toBe('');
 });

@@ -1,4 +1,4 @@
-// Runs the snippets of one page, one after the other: node snippet-runner.js. The environment: SNIPPETS, a JSON list of
+// Runs the snippets of one page, one after the other: node runner.js. The environment: SNIPPETS, a JSON list of
 // { place, file, method, path }; DATABASE_URL. Prints a line of JSON for each: { place, error?, status?, body? }.
 import { Server } from 'node:http';
 import { DrizzleStore } from 'connect-drizzle';

@@ -1,4 +1,4 @@
-/** What the snippets of the documentation may use without an import: see snippet-runner.js. */
+/** What the snippets of the documentation may use without an import: see runner.js. */
 declare const DrizzleStore: typeof import('connect-drizzle').DrizzleStore;
 declare const store: import('connect-drizzle').DrizzleStore;
 declare const pool: import('pg').Pool;
