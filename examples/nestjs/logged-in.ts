@@ -6,7 +6,7 @@ import {
 } from '@nestjs/common';
 import type { Request } from 'express';
 
-/** Lets in whoever is logged in; anybody else gets 403. */
+/** Admits users who are logged in; everybody else gets 403. */
 @Injectable()
 export class LoggedIn implements CanActivate {
   canActivate(context: ExecutionContext): boolean {
@@ -14,7 +14,7 @@ export class LoggedIn implements CanActivate {
   }
 }
 
-/** The name of whoever is logged in. */
+/** The name of the user who is logged in. */
 export const Member = createParamDecorator((_data: unknown, context: ExecutionContext) =>
   memberOf(context),
 );

@@ -8,9 +8,9 @@
  * An API to try with curl and a cookie jar (-c jar -b jar):
  *
  *     POST   /login {"name":"ada"}   a new session for ada
- *     GET    /me                     who is logged in, and how often they asked
- *     GET    /sessions               where they are logged in
- *     DELETE /sessions/:id           logs one of these out
+ *     GET    /me                     who is logged in, and how often they requested this
+ *     GET    /sessions               the user's sessions
+ *     DELETE /sessions/:id           ends one of them
  *     POST   /logout
  */
 import 'reflect-metadata';

@@ -18,9 +18,9 @@ import { LoggedIn, Member } from './logged-in.js';
 
 declare module 'express-session' {
   interface SessionData {
-    /** The name of whoever is logged in. */
+    /** The name of the user who is logged in. */
     member: string;
-    /** How often they asked who they are. */
+    /** How often the user has requested `/me`. */
     asked: number;
   }
 }
@@ -29,7 +29,7 @@ declare module 'express-session' {
 export class SessionController {
   constructor(@Inject(DrizzleStore) private readonly store: DrizzleStore) {}
 
-  /** An app of yours asks for a password here. */
+  /** A real app checks a password here. */
   @Post('login')
   @HttpCode(204)
   async logIn(@Req() request: Request, @Body('name') name: unknown): Promise<void> {
@@ -64,7 +64,7 @@ export class SessionController {
     for await (const session of this.store.sessions({ userId: name })) {
       if (session.id === id && (await this.store.revoke(id)) > 0) return;
     }
-    // Nobody else's session either: an id is no secret.
+    // Another user's session is not found either: ids are not secret.
     throw new NotFoundException('No such session of yours.');
   }
 

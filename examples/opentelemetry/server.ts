@@ -5,8 +5,8 @@
  *     npx tsx examples/opentelemetry/server.ts postgres://user:password@host/name
  *
  * Open http://localhost:3000 a few times: each request is a span with the store's own below it. The
- * metrics follow every ten seconds, and when the server stops. An app of yours exports to a collector
- * instead, and takes `observe` from telemetry.ts as it is.
+ * metrics follow every ten seconds, and when the server stops. A real app exports to a collector
+ * instead; copy `observe` from telemetry.ts as it is.
  */
 import { context, metrics, SpanKind, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';

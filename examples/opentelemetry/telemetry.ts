@@ -12,7 +12,7 @@ import type { DrizzleStore } from 'connect-drizzle';
 
 const operations = ['get', 'set', 'touch', 'destroy', 'update', 'prune', 'statement'] as const;
 
-/** What the store publishes with each event. Neither a sid nor anything of a session is in it. */
+/** What the store publishes with each event: no sid, and nothing of a session's content. */
 interface Context {
   operation: string;
   id?: string;
@@ -31,7 +31,7 @@ interface Running {
  *
  * A span is a child of the span that was active when the store was called, such as the request's. So is the
  * statement of a lone call. The statement of several calls is a child of the store's own span, `connect-drizzle …`,
- * which has a trace of its own with links to the callers' spans.
+ * which has a separate trace with links to the callers' spans.
  */
 export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () => void {
   const duration = meter.createHistogram('connect_drizzle.operation.duration', {
@@ -79,7 +79,7 @@ export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () =
 
   const subscribers = {
     start: begin,
-    // Only what threw ends here; the rest is waiting for its promise.
+    // Only an operation that threw ends here; the others end with their promise.
     end: (context: Context) => 'error' in context && finish(context),
     asyncStart: () => {},
     asyncEnd: finish,
@@ -95,7 +95,7 @@ export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () =
   };
 }
 
-/** What the store counts by itself, read when the metrics are collected. */
+/** Reports the store's own counts when the metrics are collected. */
 function observeStats(store: DrizzleStore, meter: Meter): () => void {
   const counters = (
     [
@@ -128,7 +128,7 @@ function nameOf({ operation, statement }: Context): string {
   return statement ?? operation;
 }
 
-/** The stable code of the store's errors. A message may say more than telemetry should hold. */
+/** The stable code of the store's errors. A message may contain more than telemetry should. */
 function codeOf(error: unknown): string {
   if (error instanceof Error) return 'code' in error ? String(error.code) : error.name;
   return 'unknown';

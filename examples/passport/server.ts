@@ -1,6 +1,6 @@
 /**
- * Passport with its local strategy. Its log-in regenerates the session, its log-out ends it; the
- * store adds "log out everywhere".
+ * Passport with its local strategy. Passport regenerates the session at log-in and log-out; the store
+ * adds "log out everywhere".
  *
  *     npx tsx examples/passport/server.ts                                   in memory
  *     npx tsx examples/passport/server.ts postgres://user:password@host/name
@@ -16,7 +16,7 @@ import { Strategy } from 'passport-local';
 
 declare module 'express-session' {
   interface SessionData {
-    /** Where Passport keeps what `serializeUser` gave. */
+    /** Where Passport keeps what `serializeUser` returned. */
     passport: { user?: string };
   }
 }
@@ -90,7 +90,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 }
 
 function hash(password: string): Buffer {
-  // An app with a database has a salt for each user.
+  // A real app has a salt for each user.
   return scryptSync(password, 'one salt is enough for one user', 32);
 }
 
