@@ -65,14 +65,14 @@ async function contents(): Promise<Map<string, Record<string, unknown> | null>> 
 }
 
 describe('a call and its lane', () => {
-  test('a call that finds a lane free is sent at once and alone', async () => {
+  test('a call is sent at once and alone if a lane is free', async () => {
     const store = await openStore();
     for (const n of [1, 2, 3]) await store.set('sid', sessionWith({ n }));
     for (const _ of [1, 2, 3]) await store.get('sid');
     expect(log.rows()).toEqual([1, 1, 1, 1, 1, 1]);
   });
 
-  test('calls that find the lanes idle wait for no timer', async () => {
+  test('calls wait for no timer if a lane is free', async () => {
     const store = await openStore();
     await store.set('sid', sessionWith({ n: 1 }));
     vi.useFakeTimers({ toFake: ['setTimeout', 'setImmediate', 'setInterval'] });
@@ -123,7 +123,7 @@ describe('a call and its lane', () => {
     await Promise.all(held);
   });
 
-  test('calls of one turn of the event loop leave together', async () => {
+  test('calls of one turn of the event loop share a statement', async () => {
     const store = await openStore();
     await insertSessions(['first', 'second', 'third']);
     const found: Promise<unknown>[] = [];
@@ -140,7 +140,7 @@ describe('a call and its lane', () => {
     expect(log.rows()).toEqual([3]);
   });
 
-  test('calls that come while the lanes are busy leave together, in one statement', async () => {
+  test('calls that arrive while the lanes are busy share a statement', async () => {
     const store = await openStore({}, oneLane());
     const sids = times(201, (n) => `sid ${n}`);
     await insertSessions(sids);
@@ -155,7 +155,7 @@ describe('a call and its lane', () => {
     expect(store.stats()).toMatchObject({ statements: 2, rows: 201, largestBatch: 200 });
   });
 
-  test('the oldest call leaves first, and with it all that wait for the same statement', async () => {
+  test('the oldest call is sent first, together with all that wait for the same statement', async () => {
     const store = await openStore({}, oneLane());
     await insertSessions(['a', 'b', 'c', 'd', 'first']);
     const table = await holdingTable(database);
@@ -328,7 +328,7 @@ describe('the lanes and the pool', () => {
     },
   );
 
-  test('500 session calls that hang leave the app the better part of a shared pool of 5', async () => {
+  test('500 hanging session calls leave the app more than half of a shared pool of 5', async () => {
     const pool = database.pool({ max: 5 });
     const store = await openStore(
       { userId: (of) => Reflect.get(of, 'user'), maxSessionsPerUser: 3 },
@@ -415,7 +415,7 @@ describe('the lanes and the pool', () => {
 });
 
 describe('async contexts', () => {
-  test('each of 200 concurrent callers goes on in its own AsyncLocalStorage', async () => {
+  test('each of 200 concurrent callers continues in its own AsyncLocalStorage', async () => {
     const store = await openStore();
     const user = new AsyncLocalStorage<number>();
     const seen: string[] = [];
@@ -504,7 +504,7 @@ describe('touchAfter', () => {
     return sent;
   }
 
-  test('spares what moves an expiry by less, while more than half of the lifetime is left', async () => {
+  test('skips touches that move the expiry by less, in the first half of the lifetime', async () => {
     const store = await openStore({ touchAfter: 600 });
     expect(await sentFor(store, 60, 69)).toEqual([]);
     expect(await sentFor(store, 60, 69, 'set')).toEqual([]);
@@ -549,13 +549,13 @@ describe('touchAfter', () => {
     },
   );
 
-  test('writes what ends earlier', async () => {
+  test('a shorter expiry is always written', async () => {
     const store = await openStore({ touchAfter: 86_400 });
     expect(await sentFor(store, 60, 50)).toEqual(['save']);
   });
 });
 
-test('a row whose expiry is no date of JavaScript’s fails nobody', async () => {
+test('a row whose expiry is out of JavaScript’s range fails no call', async () => {
   const store = await openStore();
   const ends = ['infinity', '-infinity', '290000-01-01', '1900-01-01'];
   const sids = [...ends, 'another'];
@@ -579,7 +579,7 @@ test('a row whose expiry is no date of JavaScript’s fails nobody', async () =>
 });
 
 describe('the order of calls of one id', () => {
-  test('each call sees what the calls before it did, whether or not anybody waited for them', async () => {
+  test('each call sees the effects of earlier calls, awaited or not', async () => {
     const store = await openStore();
     const answers = await Promise.all([
       store.get('sid'),
@@ -612,7 +612,7 @@ describe('the order of calls of one id', () => {
     expect(endOf(answers[5] ?? undefined)).toBe(Date.parse('2100-01-01'));
   });
 
-  test('a read waits for a write of its id that is under way, and for no other', async () => {
+  test('a read waits for a write of its id in flight, and for no other', async () => {
     const store = await openStore();
     await insertSessions(['other']);
     await holdMarked(database);
@@ -878,7 +878,7 @@ describe('rows that others hold', () => {
         },
       );
 
-      test('two stores that write the same 200 rows in opposite orders do not stand in each other’s way', async () => {
+      test('two stores that write the same 200 rows in opposite orders do not deadlock', async () => {
         const sids = times(200, (n) => `sid ${n}`);
         const [one, other] = [await openStore({}, hasty()), await openStore({}, hasty())];
         await insertSessions(sids);
@@ -897,7 +897,7 @@ describe('rows that others hold', () => {
         expect((await contents()).size).toBe(200);
       });
 
-      test('two stores that insert the same 200 rows in opposite orders do not stand in each other’s way', async () => {
+      test('two stores that insert the same 200 rows in opposite orders do not deadlock', async () => {
         const [one, other] = [await openStore({}, hasty()), await openStore({}, hasty())];
         for (let round = 0; round < 12; round += 1) {
           const sids = times(200, (n) => `sid ${n} of ${round}`);
@@ -912,7 +912,7 @@ describe('rows that others hold', () => {
     });
   }
 
-  test('a row that the app is inserting delays the callers of its id, and nobody else', async () => {
+  test('a row that the app is inserting delays only the calls of its id', async () => {
     const store = await openStore();
     const row = await holding(database, {
       text: `insert into sessions (id, data, expires_at) values ($1, '{}', now() + interval '1 day')`,
@@ -1118,7 +1118,7 @@ describe('refusals', () => {
 });
 
 describe('joined texts', () => {
-  test('whatever characters sessions hold, none runs into its neighbour', async () => {
+  test('no characters in a session affect its neighbours', async () => {
     const store = await openStore({ userId: (of) => Reflect.get(of, 'user') }, oneLane());
     const awkward = [
       '\u001f',
@@ -1188,7 +1188,7 @@ describe('joined texts', () => {
 });
 
 describe('a connection that hangs', () => {
-  test('gives its callers an error within the timeout, and the lane back', async () => {
+  test('fails its callers within the timeout, and frees the lane', async () => {
     await using proxy = await startProxy(database.url);
     await openStore();
     const store = await openStore(
@@ -1288,7 +1288,7 @@ describe('a connection that hangs', () => {
 });
 
 describe('plans', () => {
-  test('those that were made while the table was empty do not read all of it when it is large', async () => {
+  test('plans made while the table was empty do not scan it when it is large', async () => {
     const pool = database.pool({ max: 1, options: '-c plan_cache_mode=force_generic_plan' });
     const store = await openStore(
       { userId: (of) => Reflect.get(of, 'user'), maxSessionsPerUser: 5 },

@@ -66,12 +66,12 @@ function contract() {
   });
 
   describe('by its callbacks', () => {
-    test('gives back what was set', async () => {
+    test('returns what was set', async () => {
       await calls.set('sid', sessionWith({ visits: 1, cart: { apples: [1, 2] } }));
       expect(contentOf(await calls.get('sid'))).toEqual({ visits: 1, cart: { apples: [1, 2] } });
     });
 
-    test('has no session of a sid that it was never given, and no error', async () => {
+    test('returns no session, and no error, for an unknown sid', async () => {
       expect(await calls.get('unknown')).toBeUndefined();
       expect(await calls.load('unknown')).toBeUndefined();
       await calls.touch('unknown', sessionWith());
@@ -95,13 +95,13 @@ function contract() {
       expect((await calls.get('sid'))?.cookie).toEqual(written);
     });
 
-    test('replaces the whole of a session that it is given anew', async () => {
+    test('replaces the whole session when it is set again', async () => {
       await calls.set('sid', sessionWith({ one: 1, both: 1 }));
       await calls.set('sid', sessionWith({ two: 2, both: 2 }));
       expect(contentOf(await calls.get('sid'))).toEqual({ two: 2, both: 2 });
     });
 
-    test('takes a session as it is at the call', async () => {
+    test('saves a session as it is at the call', async () => {
       const data = { list: [1] };
       const given = sessionWith({ data });
       // The second call waits for the first one.
@@ -112,7 +112,7 @@ function contract() {
       expect(contentOf(await calls.get('sid'))).toEqual({ data: { list: [1] } });
     });
 
-    test('gives every caller an object of its own', async () => {
+    test('returns a new object to every caller', async () => {
       await calls.set('sid', sessionWith({ list: [1] }));
       const [one, other] = await Promise.all([calls.get('sid'), calls.get('sid')]);
       expect(one).toEqual(other);
@@ -122,7 +122,7 @@ function contract() {
       expect(contentOf(await calls.get('sid'))).toEqual({ list: [1] });
     });
 
-    test('lets calls that nobody waited for take effect in their order', async () => {
+    test('calls that nobody awaits take effect in order', async () => {
       const saves = ['a', 'b', 'c'].map((name) => calls.set('sid', sessionWith({ name })));
       const seen = calls.get('sid');
       const ended = calls.destroy('sid');
@@ -260,7 +260,7 @@ function contract() {
       expect((await calls.get('sid'))?.cookie.expires).toBeNull();
     });
 
-    test('gives back what JSON makes of a session', async () => {
+    test('returns a session as JSON would', async () => {
       const data = {
         date: new Date(NOON),
         none: undefined,
@@ -279,7 +279,7 @@ function contract() {
       expect(contentOf(await calls.get('sid'))).toEqual(JSON.parse(JSON.stringify(data)));
     });
 
-    test('tells sids apart that look alike, and takes any text for one', async () => {
+    test('distinguishes similar sids, and accepts any string', async () => {
       const sids = [
         '__proto__',
         'constructor',
@@ -373,7 +373,7 @@ function overHttp() {
       expect(await bodies(visitor, '/')).toEqual([{ list: [1, 2], user: { name: 'Ada' } }]);
     });
 
-    test('makes another session by regenerate, and ends the old one', async () => {
+    test('regenerate creates another session and ends the old one', async () => {
       const { browser } = await openSite({
         '/': (request) => count(request),
         '/regenerate': async (request) => {
@@ -651,7 +651,7 @@ function overHttp() {
       expect(contentOf(await calls.get('the copy'))).toEqual({ visits: 1 });
     });
 
-    test('starts anew with a cookie whose session has gone', async () => {
+    test('starts a new session for a cookie whose session is gone', async () => {
       const { browser } = await openSite({ '/': (request) => count(request) });
       const visitor = browser();
       await bodies(visitor, '/', '/');
@@ -669,7 +669,7 @@ function beyondMemoryStore(drizzleStore: () => DrizzleStore) {
       store = drizzleStore();
     });
 
-    test('gives promises where there are no callbacks', async () => {
+    test('returns promises if there is no callback', async () => {
       await store.ready();
       expect(await store.set('sid', sessionWith({ name: 'Ada' }))).toBeUndefined();
       expect(await store.touch('sid', sessionWith())).toBeUndefined();
@@ -683,7 +683,7 @@ function beyondMemoryStore(drizzleStore: () => DrizzleStore) {
       expect(await store.pruneSessions()).toBe(0);
     });
 
-    test('takes callbacks for what MemoryStore has not', async () => {
+    test('accepts callbacks for its own methods, too', async () => {
       await store.set('sid', sessionWith());
       await store.set('expired', sessionUntil(new Date(Date.now() - 1)));
       expect(await promised((done) => store.ids(done))).toEqual([idOf('sid')]);

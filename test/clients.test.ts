@@ -165,7 +165,7 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     );
   });
 
-  test('keeps what a session holds from request to request, and two browsers apart', async () => {
+  test('keeps a session from request to request, and two browsers apart', async () => {
     const one = at.browser();
     const other = at.browser();
     for (const visits of [1, 2, 3]) expect(seen(await one.get('/visit'))).toEqual({ visits });
@@ -177,14 +177,14 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     ]);
   });
 
-  test('neither stores a session in which nothing was put nor sends its cookie', async () => {
+  test('neither stores an empty session nor sends its cookie', async () => {
     const browser = at.browser();
     expect(seen(await browser.get('/look'))).toEqual({});
     expect(browser.cookies.size).toBe(0);
     expect(await liveIds()).toEqual([]);
   });
 
-  test('gives a log-in a new sid, and ends the session of the old one', async () => {
+  test('a log-in gets a new sid, and the old session ends', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const before = browser.copy();
@@ -203,7 +203,7 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     expect(await liveIds()).toEqual([]);
   });
 
-  test('lets no request that was under way bring a logged-out session back', async () => {
+  test('no request in flight brings a logged-out session back', async () => {
     const browser = at.browser();
     await browser.post('/login');
     const tab = browser.copy();
@@ -225,7 +225,7 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     expect(await expiryOf(id)).toBeGreaterThan(before);
   });
 
-  test('takes a sid that it never gave for nobody, even when it is signed', async () => {
+  test('treats a sid that it never created as unknown, even if it is signed', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const sid = sidOf(browser, 'connect.sid');
@@ -284,7 +284,7 @@ describe('passport', () => {
 
   const right = { username: 'ada', password: 'right' };
 
-  test('regenerates the session at log-in: the sid from before is nobody', async () => {
+  test('regenerates the session at log-in: the old sid is unknown', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const before = browser.copy();
@@ -294,14 +294,14 @@ describe('passport', () => {
     expect(seen(await before.get('/look'))).toEqual({});
   });
 
-  test('takes what the session held along where it is told to', async () => {
+  test("keeps the session's content at log-in if told to", async () => {
     const browser = at.browser();
     await browser.get('/visit');
     await browser.post('/login/keeping', right);
     expect(seen(await browser.get('/visit'))).toEqual({ visits: 2, member: 'ada' });
   });
 
-  test('leaves the session as it is where the password is wrong', async () => {
+  test('does not change the session if the password is wrong', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const answer = await browser.post('/login', { username: 'ada', password: 'wrong' });
@@ -362,7 +362,7 @@ describe('@fastify/session', () => {
 
   afterEach(() => close());
 
-  test('keeps what a session holds from request to request, and two browsers apart', async () => {
+  test('keeps a session from request to request, and two browsers apart', async () => {
     const one = at.browser();
     const other = at.browser();
     for (const visits of [1, 2, 3]) expect(seen(await one.get('/visit'))).toEqual({ visits });
@@ -370,7 +370,7 @@ describe('@fastify/session', () => {
     expect(seen(await one.get('/look'))).toEqual({ visits: 3 });
   });
 
-  test('gives a log-in a new sid, and ends the session of the old one', async () => {
+  test('a log-in gets a new sid, and the old session ends', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const before = browser.copy();
@@ -394,7 +394,7 @@ describe('@fastify/session', () => {
     expect(await liveIds()).toEqual([]);
   });
 
-  test('writes the last of two requests over the first: its sessions are copies', async () => {
+  test('of two requests, the last one wins, because its sessions are copies', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const late = browser.copy().get('/slow');

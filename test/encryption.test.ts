@@ -93,7 +93,7 @@ function unreadable(sid: string, reason: string): string {
 }
 
 describe('an encrypted session', () => {
-  test('is read back to the letter, and nothing of it can be read in the table', async () => {
+  test('is read back unchanged, and nothing of it is readable in the table', async () => {
     const store = await open([current], { userId: () => 'ada' });
     const content = {
       secret: 'top-secret',
@@ -113,7 +113,7 @@ describe('an encrypted session', () => {
     expect(await database.query('select user_id from sessions')).toEqual([{ user_id: 'ada' }]);
   });
 
-  test('is AES-256-GCM under a key of its own, made of the key and its id', async () => {
+  test('uses AES-256-GCM with a key derived from the key and the id', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ page: 1 }));
     const [nonce, body] = (await storedParts('sid'))
@@ -364,7 +364,7 @@ describe('encryption with the rest', () => {
     expect(logged).toEqual([]);
   });
 
-  test('takes a serializer of the app’s own', async () => {
+  test('works with a custom serializer', async () => {
     const serializer = {
       stringify: (data: object) =>
         JSON.stringify(data, (_, value) => (value instanceof Map ? { map: [...value] } : value)),
@@ -420,7 +420,7 @@ describe('a key', () => {
     expect(logged).toEqual([]);
   });
 
-  test('is taken as it is when the store is made', async () => {
+  test('is copied when the store is created', async () => {
     const mutable = Buffer.from(bytes);
     const store = await open([mutable]);
     mutable.fill(0);

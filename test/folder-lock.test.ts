@@ -209,7 +209,7 @@ describe('a lock', () => {
     expect(await realFolder(anew)).toBe(join(dirname(folder), 'not', 'yet'));
   });
 
-  test('says why it cannot be had where a file is in the way or nothing can be written', async () => {
+  test('says why it fails: a file is in the way, or the folder is read-only', async () => {
     await writeFile(folder, 'a file, not a folder');
     const inTheWay = `The folder ${folder} cannot be used: a file is in the way`;
     await expect(lockFolder(folder)).rejects.toThrow(inTheWay);
@@ -299,7 +299,7 @@ describe('of several openers of a folder whose owner died,', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  test('nobody deletes a socket that somebody listens on', async () => {
+  test('a socket that somebody listens on is never deleted', async () => {
     await mkdir(claims, { recursive: true });
     const server = createServer();
     const path = join(claims, `${lowest}.new`);

@@ -68,7 +68,7 @@ function freshStore(options: object = {}): DrizzleStore {
   return construct(pool, { ...own, ...options });
 }
 
-test('a driver that is missing is named, or the package that it needs', () => {
+test('the error of a missing driver names its package', () => {
   const missing = (message: string) =>
     loadError('pg', Object.assign(new Error(message), { code: 'MODULE_NOT_FOUND' }));
   const needs = (name: string) => new DriverMissingError(name);
@@ -83,7 +83,7 @@ test('a driver that is missing is named, or the package that it needs', () => {
   expect(loadError('pg', other)).toBe(other);
 });
 
-describe('a source that cannot be meant', () => {
+describe('an invalid source', () => {
   const taken =
     'The source of a session store must be a Drizzle database (node-postgres, postgres-js or PGlite), ' +
     "a pg.Pool, a PGlite, a postgres-js sql, a 'postgres://…' URL, a folder ('./data'), or nothing or " +
@@ -213,7 +213,7 @@ describe('a source that cannot be meant', () => {
     expect(inspect(error)).not.toContain('secret');
   });
 
-  test('is refused by name: a call without `new`, as of the factory of connect-pg-simple', () => {
+  test('a call without `new`, as with connect-pg-simple, is explained', () => {
     const error = refusal(() => Reflect.apply(DrizzleStore, undefined, [session]));
     expect(error).toBeInstanceOf(InvalidArgumentError);
     expect(error.message).toBe(
@@ -221,7 +221,7 @@ describe('a source that cannot be meant', () => {
     );
   });
 
-  test('does not keep the class from being extended or recognised', async () => {
+  test('the class can be extended, and `instanceof` works', async () => {
     class Own extends DrizzleStore {}
     await using own = new Own();
     expect(own).toBeInstanceOf(DrizzleStore);
@@ -231,14 +231,14 @@ describe('a source that cannot be meant', () => {
     expect(DrizzleStore.name).toBe('DrizzleStore');
   });
 
-  test('is refused by name: a client that was checked out of a pool', async () => {
+  test('a client that was checked out of a pool is refused by name', async () => {
     const client = await pool.connect();
     expect(refusal(() => construct(client)).message).toBe(taken + aClient);
     expect(refusal(() => construct(drizzleNodePostgres({ client }))).message).toBe(taken + aClient);
     client.release();
   });
 
-  test('is refused by name: a transaction of any driver', async () => {
+  test('a transaction of any driver is refused by name', async () => {
     const refusals: string[] = [];
     const tryIt = async (source: unknown) => {
       refusals.push(refusal(() => construct(source)).message);
@@ -250,7 +250,7 @@ describe('a source that cannot be meant', () => {
     expect(refusals).toEqual([taken + aTransaction, taken + aTransaction]);
   });
 
-  test('is refused by name: a transaction or a reserved connection of postgres-js', async () => {
+  test('a transaction or a reserved connection of postgres-js is refused by name', async () => {
     const refused = 'a transaction or a reserved connection of postgres-js; pass sql itself';
     const sql = postgres(database.url, { max: 1 });
     await sql.begin(async (transaction) => {
@@ -263,7 +263,7 @@ describe('a source that cannot be meant', () => {
   });
 });
 
-describe('an option that cannot be meant', () => {
+describe('an invalid option', () => {
   const known =
     'the options are table, tableName, schemaName, createTableIfMissing, ttl, disableTouch, touchAfter, ' +
     'pruneSessionInterval, errorLog, serializer, signal, lanes, timeout, preparedStatements, sync, cache, ' +
@@ -617,7 +617,7 @@ describe('an option that cannot be meant', () => {
     }
   });
 
-  test('is not one whose value is undefined', async () => {
+  test('undefined counts as not given', async () => {
     const names = known.slice('the options are '.length).split(', ');
     const options = Object.fromEntries(names.map((name) => [name, undefined]));
     const errorLog = vi.spyOn(console, 'error').mockImplementation(() => {});
@@ -676,7 +676,7 @@ describe('a session that cannot be serialized', () => {
     ],
   ];
 
-  test.each(wrong)('fails its own call alone: %s', async (_what, value, reason) => {
+  test.each(wrong)('fails only its own call: %s', async (_what, value, reason) => {
     await using store = freshStore();
     const all = await Promise.allSettled([
       store.set('good 1', sessionWith({ name: 'one' })),
@@ -697,7 +697,7 @@ describe('a session that cannot be serialized', () => {
     expect(await store.get('bad')).toBeUndefined();
   });
 
-  test('leaves what was stored before', async () => {
+  test('does not change what was stored before', async () => {
     await using store = freshStore();
     await store.set('sid', sessionWith({ name: 'kept' }));
     const loaded = await store.get('sid');
@@ -723,7 +723,7 @@ describe('a session that cannot be serialized', () => {
     }
   });
 
-  test('comes from a serializer that throws or gives no text', async () => {
+  test('is also reported if a serializer throws or returns no string', async () => {
     const serializer = { stringify: () => 5, parse: JSON.parse };
     await using store = freshStore({ serializer });
     await expect(store.set('sid', sessionWith())).rejects.toThrow(NotSerializableError);
@@ -779,7 +779,7 @@ describe('a sid', () => {
     expect(await store.length()).toBe(1);
   });
 
-  test('that is a number is its text in update() and revokeUser(), too', async () => {
+  test('a number is converted to a string in update() and revokeUser(), too', async () => {
     await using store = freshStore({ userId: () => 'ada' });
     const five = 5 as unknown as string;
     await store.set('5', sessionWith());
@@ -791,7 +791,7 @@ describe('a sid', () => {
     expect(await store.ids()).toEqual([idOf('5')]);
   });
 
-  test('of any length and any characters names a session of its own', async () => {
+  test('may have any length and any characters', async () => {
     await using store = freshStore();
     const sids = ['a', '\0', '\0\0', "'", "';drop table sessions;--", '"', '\\', '$1', ',', '{}'];
     sids.push(
@@ -812,7 +812,7 @@ describe('a sid', () => {
     expect(await store.length()).toBe(0);
   });
 
-  test('is neither in the table nor in any error', async () => {
+  test('appears neither in the table nor in any error', async () => {
     await using store = freshStore();
     const sid = 'a very secret sid';
     await store.set(sid, sessionWith());
@@ -860,7 +860,7 @@ describe('the data of a session', () => {
     ['empty keys and values', () => ({ '': '', ' ': {}, list: [], none: null })],
   ];
 
-  test.each(hostile)('comes back to the letter: %s', async (what, make) => {
+  test.each(hostile)('is returned unchanged: %s', async (what, make) => {
     const data = make();
     const expected = JSON.stringify(data);
     await Promise.all([
@@ -881,7 +881,7 @@ describe('the data of a session', () => {
     expect(Reflect.get({}, 'admin')).toBeUndefined();
   });
 
-  test('has dates as JSON has them', async () => {
+  test('dates become strings, as in JSON', async () => {
     const dates = { now: new Date(), early: new Date(-8.64e15), invalid: new Date(Number.NaN) };
     await store.set('dates', sessionWith({ dates }));
     expect(contentOf(await store.get('dates'))).toEqual({
@@ -889,7 +889,7 @@ describe('the data of a session', () => {
     });
   });
 
-  test('fails its own call alone where the server cannot take it', () =>
+  test('fails only its own call if the server refuses it', () =>
     withDatabase(
       async (small) => {
         const source = small.pool();
@@ -922,7 +922,7 @@ describe.each([
   { encoding: 'LATIN1', takes: 'grüße', refuses: '日本' },
   { encoding: 'SQL_ASCII', takes: '日本 😀', refuses: undefined },
 ])('a database in $encoding', ({ encoding, takes, refuses }) => {
-  test('keeps every character that it has, and refuses the others to their caller alone', async () => {
+  test('characters that the encoding lacks fail only their own call', async () => {
     await using elsewhere = await freshDatabase({ encoding });
     await using store = construct(elsewhere.pool(), {
       createTableIfMissing: true,
@@ -1013,7 +1013,7 @@ describe("a cookie's expiry", () => {
     expect(await store.get(what)).toEqual(data);
   });
 
-  test('fails its own call alone where ttl gives no seconds', async () => {
+  test('an invalid result of `ttl` fails only its own call', async () => {
     const ttl = (data: object) => Reflect.get(data, 'lifetime');
     await using own = freshStore({ ttl });
     const came = [
@@ -1042,7 +1042,7 @@ describe("a cookie's expiry", () => {
     expect(await own.length()).toBe(1);
   });
 
-  test('is left to the app where ttl throws', async () => {
+  test('an error that `ttl` throws reaches the caller', async () => {
     const failure = new Error("the app's own");
     await using own = freshStore({
       ttl: () => {
@@ -1096,7 +1096,7 @@ describe('a missing table', () => {
     }
   });
 
-  test('may be made while the store is up', async () => {
+  test('may be created while the store is open', async () => {
     await using store = freshStore({ createTableIfMissing: false });
     await expect(store.set('sid', sessionWith())).rejects.toThrow(TableMissingError);
     await store.migrate();
@@ -1109,7 +1109,7 @@ describe('an error of the database', () => {
   const secret = 'the secret of a session';
 
   const refusing = ['node-postgres', 'postgres-js', 'PGlite'] as const;
-  test.each(refusing)('holds nothing of a session: %s', async (driver) => {
+  test.each(refusing)('contains nothing of a session: %s', async (driver) => {
     const logged: unknown[][] = [];
     const pglite = driver === 'PGlite' ? await PGlite.create() : undefined;
     const sql = postgres(database.url, { max: 2, onnotice: () => {} });

@@ -477,7 +477,7 @@ test.each(modes)(
   60_000,
 );
 
-test('a stolen table gives no session, not even to who knows how to sign cookies', async () => {
+test('a stolen table contains no usable session, even for someone who can sign cookies', async () => {
   const secret = 'the secret of the app';
   await using database = await freshDatabase();
   const store = new DrizzleStore(database.pool(), {

@@ -98,7 +98,7 @@ describe('a store that was closed', () => {
     }
   });
 
-  test('may be closed again, by a promise or a callback', async () => {
+  test('may be closed again, with a promise or a callback', async () => {
     const store = new DrizzleStore(urlNamed('closed-again'), silent);
     await store.ready();
     const closing = [store.close(), store.close(), promised((done) => store.close(done))];
@@ -106,7 +106,7 @@ describe('a store that was closed', () => {
     await store.close();
   });
 
-  test('was never opened where it was never used', async () => {
+  test('was never opened if it was never used', async () => {
     const pool = database.pool();
     const store = new DrizzleStore(pool, silent);
     await store.close();
@@ -114,7 +114,7 @@ describe('a store that was closed', () => {
     await expect(store.get('sid')).rejects.toThrow(StoreClosedError);
   });
 
-  test('lets its process go on without its own connections', async () => {
+  test('keeps no connection open', async () => {
     const store = new DrizzleStore(urlNamed('closes-its-pool'), silent);
     await store.ready();
     expect(await connectionsTo('closes-its-pool')).toBe(1);
@@ -122,7 +122,7 @@ describe('a store that was closed', () => {
     await expect.poll(() => connectionsTo('closes-its-pool')).toBe(0);
   });
 
-  test("leaves the app's pool, database and client open", async () => {
+  test("does not close the app's pool, database or client", async () => {
     const pool = database.pool();
     const client = postgres(database.url, { max: 1 });
     const pglite = await PGlite.create();
@@ -140,7 +140,7 @@ describe('a store that was closed', () => {
   });
 });
 
-test('a store that is just open takes no call before those that have waited for it', async () => {
+test('calls that waited for the store to open run before later ones', async () => {
   await using first = new DrizzleStore(database.pool(), silent);
   await first.ready();
   const pool = database.pool();
@@ -154,7 +154,7 @@ test('a store that is just open takes no call before those that have waited for 
 });
 
 describe('close', () => {
-  test('waits for the calls that are under way, and for no others', async () => {
+  test('waits for the calls in flight, and for no others', async () => {
     await using proxy = await startProxy(database.url);
     const store = new DrizzleStore(proxy.url, silent);
     await store.ready();
@@ -175,7 +175,7 @@ describe('close', () => {
     expect(await another.get('under way')).toBeUndefined();
   });
 
-  test('answers after every callback has, where nothing else has to be closed', async () => {
+  test('resolves after every callback was called', async () => {
     const store = new DrizzleStore(database.pool(), silent);
     await store.ready();
     const events: string[] = [];
@@ -202,7 +202,7 @@ describe('close', () => {
     await expect.poll(() => connectionsTo('just-opening')).toBe(0);
   });
 
-  test('ends while nothing answers, and leaves no connection', async () => {
+  test('resolves if the server does not respond, and leaves no connection', async () => {
     await using proxy = await startProxy(database.url);
     const store = new DrizzleStore(proxy.url, { ...silent, timeout: 0.2 });
     await eventually(() => store.ready());
@@ -225,7 +225,7 @@ describe('close', () => {
     await expect.poll(() => proxy.clients).toBe(0);
   });
 
-  test('ends while the database cannot be opened', async () => {
+  test('resolves if the database cannot be opened', async () => {
     await using proxy = await startProxy(database.url);
     proxy.swallow();
     for (const source of [proxy.url, database.pool({ connectionString: proxy.url })]) {
@@ -238,7 +238,7 @@ describe('close', () => {
     proxy.cut();
   });
 
-  test('is what await using and a signal do, too', async () => {
+  test('is also called by `await using` and by a signal', async () => {
     let used: DrizzleStore;
     {
       await using store = new DrizzleStore(urlNamed('await-using'), silent);
@@ -258,7 +258,7 @@ describe('close', () => {
     await expect.poll(() => connectionsTo('by-a-signal')).toBe(0);
   });
 
-  test('has been done where the signal was aborted before', async () => {
+  test('a store whose signal was already aborted is closed', async () => {
     const pool = database.pool();
     const store = new DrizzleStore(pool, { ...silent, sync: true, signal: AbortSignal.abort() });
     await expect(store.ready()).rejects.toThrow(StoreClosedError);
@@ -266,7 +266,7 @@ describe('close', () => {
     expect(pool.totalCount).toBe(0);
   });
 
-  test('is what one signal does to many stores, with one listener and without a warning', async () => {
+  test('one signal closes many stores, with one listener and without a warning', async () => {
     const warnings: string[] = [];
     const warn = ({ name, message }: Error) => warnings.push(`${name}: ${message}`);
     process.on('warning', warn);
@@ -286,7 +286,7 @@ describe('close', () => {
     expect(warnings).toEqual([]);
   });
 
-  test('lets go of the signal', async () => {
+  test('removes its listener from the signal', async () => {
     const { signal } = new AbortController();
     for (let made = 0; made < 3; made += 1) {
       await using store = new DrizzleStore(database.pool(), { ...silent, signal });
@@ -297,7 +297,7 @@ describe('close', () => {
   });
 });
 
-describe('a database that comes and goes', () => {
+describe('a database that is away for a while', () => {
   test.each([false, true])(
     'may come up after the store did (createTableIfMissing: %s)',
     async (create) => {
@@ -316,7 +316,7 @@ describe('a database that comes and goes', () => {
     },
   );
 
-  test('may be gone for a while', async () => {
+  test('calls work again when it returns', async () => {
     await using proxy = await startProxy(database.url);
     await using store = new DrizzleStore(proxy.url, silent);
     await store.set('for a while', sessionWith({ name: 'kept' }));
@@ -330,7 +330,7 @@ describe('a database that comes and goes', () => {
       .toEqual({ name: 'kept' });
   });
 
-  test('gives the call an error whose answer is lost, and nobody a false success', async () => {
+  test('a call whose answer is lost fails; no call succeeds falsely', async () => {
     await using proxy = await startProxy(database.url);
     await using store = new DrizzleStore(proxy.url, silent);
     await store.ready();
@@ -347,7 +347,7 @@ describe('a database that comes and goes', () => {
     expect(await store.get('lost 2')).toBeUndefined();
   });
 
-  test('costs no more than a line in the log where idle connections of its own pool are lost', async () => {
+  test("losing idle connections of the store's own pool is only logged", async () => {
     const logged: unknown[][] = [];
     const errorLog = (...args: unknown[]) => logged.push(args);
     const name = 'terminated';
@@ -391,7 +391,7 @@ describe('a database that comes and goes', () => {
     },
   );
 
-  test('keeps no call waiting for longer while another process makes the table', async () => {
+  test('a call waits no longer than `timeout` while another process creates the table', async () => {
     const migrating = await database.pool().connect();
     await migrating.query(
       `select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`,
@@ -405,7 +405,7 @@ describe('a database that comes and goes', () => {
   });
 });
 
-test('a store whose making of the table has hung tries again', async () => {
+test('a store tries again if creating the table has hung', async () => {
   await using fresh = await freshDatabase();
   await using proxy = await startProxy(fresh.url);
   const pool = fresh.pool({ connectionString: proxy.url });
@@ -417,7 +417,7 @@ test('a store whose making of the table has hung tries again', async () => {
   await expect.poll(() => store.get('sid').catch(String)).toBeUndefined();
 });
 
-test('a connection that breaks while the table is made is an error of the call, and not of the process', async () => {
+test('a connection that breaks while the table is created fails the call, not the process', async () => {
   await using fresh = await freshDatabase();
   const migrating = await fresh.pool({ max: 1 }).connect();
   await migrating.query(`select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`);
@@ -502,7 +502,7 @@ describe('errorLog', () => {
   /** The only database it knows is not there. */
   const nowhere = 'postgres://localhost:1/nowhere';
 
-  test('is console.error where there is none', async () => {
+  test('is console.error by default', async () => {
     const console_ = vi.spyOn(console, 'error').mockImplementation(() => {});
     await using store = new DrizzleStore(nowhere);
     await expect(store.get('sid')).rejects.toThrow(ConnectionError);
@@ -514,7 +514,7 @@ describe('errorLog', () => {
       );
   });
 
-  test('gets the failure of a promise, and of no callback', async () => {
+  test('gets the failures of promises, not of callbacks', async () => {
     const errorLog = vi.fn();
     await using store = new DrizzleStore(nowhere, { errorLog });
     await expect(callbacksOf(store).get('sid')).rejects.toThrow(ConnectionError);
@@ -545,7 +545,7 @@ describe('errorLog', () => {
     },
   );
 
-  test('may throw, and nothing comes of it', async () => {
+  test('may throw without an effect', async () => {
     const errorLog = vi.fn(() => {
       throw new Error("the log's own");
     });
@@ -554,7 +554,7 @@ describe('errorLog', () => {
     expect(errorLog).toHaveBeenCalled();
   });
 
-  test('blames no database for what an app has passed', async () => {
+  test('an invalid argument is not reported as a database error', async () => {
     const errorLog = vi.fn();
     await using store = new DrizzleStore(nowhere, { errorLog });
     const error = await store.revokeUser('ada').catch((reason: unknown) => reason);
@@ -565,7 +565,7 @@ describe('errorLog', () => {
     );
   });
 
-  test('holds neither the password nor the place of the database', async () => {
+  test('contains neither the password nor the address of the database', async () => {
     const errorLog = vi.fn();
     await using store = new DrizzleStore('postgres://me:secret@localhost:1/nowhere', { errorLog });
     const error = await store.get('sid').catch((reason: unknown) => reason);
@@ -594,7 +594,7 @@ describe('a callback', () => {
     expect(seen).toEqual(names);
   });
 
-  test('may be null, which is none', async () => {
+  test('may be null', async () => {
     await using store = new DrizzleStore(database.pool(), silent);
     const none = null as unknown as undefined;
     store.set('null', sessionWith(), none as unknown as () => void);
@@ -614,7 +614,7 @@ describe.concurrent('a process', () => {
     runProgram(imports + text, { TEST_URL: database.url, ...env });
   const memoryWarning = 'this store is in memory; its sessions end with the process';
 
-  test('ends by itself, and soon, with any store in it', async () => {
+  test('exits by itself, soon, with any kind of store', async () => {
     const { code, output } = await run(
       `const stores = [
          new DrizzleStore(url),
@@ -636,7 +636,7 @@ describe.concurrent('a process', () => {
     expect(code).toBe(0);
   });
 
-  test('ends by itself with a store in memory that is up, and is warned of it in production', async () => {
+  test('exits by itself with an open in-memory store, which warns in production', async () => {
     const { code, output } = await run(
       `new DrizzleStore(url); new DrizzleStore('./never-used');
        const store = new DrizzleStore(); await store.set('sid', { cookie });
@@ -648,7 +648,7 @@ describe.concurrent('a process', () => {
     expect(code).toBe(0);
   });
 
-  test('does not end over calls that nobody awaits, and all that fail', async () => {
+  test('does not crash if calls fail that nobody awaits', async () => {
     const { code, output } = await run(
       `const store = new DrizzleStore(url, { tableName: 'nowhere', userId: () => 1 });
        store.destroy('sid'); store.get('sid'); store.set('sid', { cookie }); store.touch('sid', { cookie });
@@ -665,7 +665,7 @@ describe.concurrent('a process', () => {
     expect(code).toBe(0);
   });
 
-  test('learns of what a callback throws', async () => {
+  test('gets what a callback throws', async () => {
     const { code, output } = await run(
       `const store = new DrizzleStore(url);
        process.on('uncaughtException', (error, origin) => console.log(origin, error.message));
@@ -680,7 +680,7 @@ describe.concurrent('a process', () => {
     expect(code).toBe(0);
   });
 
-  test('does not end over idle connections that the pool of a URL loses', async () => {
+  test('does not crash if the pool of a URL loses idle connections', async () => {
     const { code, output } = await run(
       `const own = new URL(url);
        own.searchParams.set('application_name', 'to be ended');

@@ -153,7 +153,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     expect(await made.node(['use-store.js', db.url])).toBe('works\n');
   });
 
-  test('createTableIfMissing makes the table under the names that were given', async () => {
+  test('createTableIfMissing creates the table under the given names', async () => {
     await using db = await freshDatabase();
     await using made = await app(drizzle, db);
     const options = { createTableIfMissing: true, tableName: 'web "sessions"', schemaName: 'Auth' };
@@ -170,7 +170,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     expect(indexes).toHaveLength(3);
   });
 
-  test('two stores with tables of their own in one database have both', async () => {
+  test('two stores can have separate tables in one database', async () => {
     await using db = await freshDatabase();
     await using made = await app(drizzle, db);
     for (const tableName of ['one', 'two']) {
@@ -262,7 +262,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
   );
 });
 
-test('every way in makes the same table', async () => {
+test('every way creates the same table', async () => {
   const described: Record<string, unknown> = {};
   for (const drizzle of versions) {
     await using exported = await freshDatabase();

@@ -43,7 +43,7 @@ describe('the statement of a lone call', () => {
 });
 
 describe('the statement of a batch', () => {
-  test('is a trace of its own, with links to its callers’ spans', () => {
+  test('is a separate trace, with links to its callers’ spans', () => {
     const batch = only(seen.batch, BATCH);
     const requests = ['a', 'b', 'c'].map((name) => only(seen.batch, new RegExp(`^GET /${name}$`)));
     expect(batch).toMatchObject({
@@ -64,7 +64,7 @@ describe('the statement of a batch', () => {
     });
   });
 
-  test('makes no span if no caller has one, or none is sampled', () => {
+  test('creates no span if no caller has one, or none is sampled', () => {
     for (const spans of [seen.outside, seen.ignored]) {
       expect(only(spans, STATEMENT)).toMatchObject({ parent: null, links: [] });
       expect(spans.filter(({ name }) => BATCH.test(name))).toEqual([]);

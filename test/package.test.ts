@@ -205,7 +205,7 @@ describe('installed by npm into an empty app', () => {
     expect(await app.node(['app.cjs', db.url])).toBe('views 1 function object\n');
   });
 
-  test('it brings one dependency along', async () => {
+  test('it has one dependency', async () => {
     const own: { dependencies: object } = JSON.parse(
       await readFile(join(app.folder, 'node_modules/connect-drizzle/package.json'), 'utf8'),
     );
@@ -505,7 +505,7 @@ test('the types of the schema need nothing of Node', async () => {
   );
 });
 
-describe('what it loads', () => {
+describe('what an import loads', () => {
   /** Where each script came from that Node compiled while the app ran. */
   async function loadedBy(app: ScratchApp, code: string, ...args: string[]): Promise<string[]> {
     await app.write('loads.mjs', code);

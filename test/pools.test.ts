@@ -110,7 +110,7 @@ describe.each(Object.entries(pools))('a store on %s', (_, open) => {
     expect(await store.length()).toBe(49);
   });
 
-  test('hears of other processes, and is heard by them', async () => {
+  test('receives the events of other processes, and sends its own', async () => {
     const store = storeOn(pool.source);
     const other = storeOn(database.url);
     await Promise.all([store.ready(), other.ready()]);

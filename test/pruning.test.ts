@@ -118,7 +118,7 @@ async function holdDeletes() {
 }
 
 describe('pruneSessions()', () => {
-  test('deletes what has expired and gives its number', async () => {
+  test('deletes expired sessions and returns their number', async () => {
     const store = storeWith();
     await store.set('live', sessionWith());
     await store.set('expired', sessionUntil(new Date(Date.now() - 1)));
@@ -131,7 +131,7 @@ describe('pruneSessions()', () => {
     expect(store.stats().pruned).toBe(2);
   });
 
-  test('is exact within the hour', async () => {
+  test('deletes no session before its expiry, even within the same hour', async () => {
     await database.query(
       `insert into sessions (id, data, expires_at)
        select n::text, '{}'::json, now() + n * interval '7 minutes' from generate_series(-20, 20) n`,
@@ -140,7 +140,7 @@ describe('pruneSessions()', () => {
     expect(await count()).toBe(20);
   });
 
-  test('leaves a tombstone for the hour in which a late request could run into it', async () => {
+  test('keeps a tombstone for an hour', async () => {
     const store = storeWith();
     for (const sid of ['fresh', 'old']) {
       await store.set(sid, sessionWith());
@@ -154,7 +154,7 @@ describe('pruneSessions()', () => {
     expect(await ids()).toEqual([idOf('fresh')]);
   });
 
-  test("goes by the database's clock, whatever the process believes", async () => {
+  test("uses the database's clock, not the process's", async () => {
     const store = storeWith();
     await store.set('live', sessionWith());
     vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 365 * 86_400_000 });
@@ -185,7 +185,7 @@ describe('pruneSessions()', () => {
     expect(deletes.length).toBeGreaterThanOrEqual(4);
   });
 
-  test('waits for no row that the app holds, and takes it the next time', async () => {
+  test('skips rows that the app has locked, and deletes them the next time', async () => {
     await fill(10, 0);
     const app = await pool.connect();
     await app.query('begin');
@@ -198,7 +198,7 @@ describe('pruneSessions()', () => {
     expect(await store.pruneSessions()).toBe(2);
   });
 
-  test('shares the work where many processes prune at once', async () => {
+  test('shares the work if many processes prune at once', async () => {
     await fill(30_000, 10);
     const counts = await Promise.all(
       [1, 2, 3, 4].map(() => storeWith({}, database.pool({ max: 2 })).pruneSessions()),
@@ -246,8 +246,8 @@ describe('pruneSessions()', () => {
   });
 });
 
-describe('pruning by itself', () => {
-  test('goes on as long as the store is open', async () => {
+describe('automatic pruning', () => {
+  test('runs for as long as the store is open', async () => {
     const store = storeWith({ pruneSessionInterval: OFTEN });
     for (let round = 1; round <= 3; round += 1) {
       await fill(5, 0);
@@ -262,7 +262,7 @@ describe('pruning by itself', () => {
     expect(await count()).toBe(5);
   });
 
-  test('waits a quarter of an hour, more or less, and keeps no process alive', async () => {
+  test('waits about a quarter of an hour by default, and keeps no process alive', async () => {
     const random = vi.spyOn(Math, 'random');
     for (const value of [0, 0.5, 0.999]) {
       random.mockReturnValue(value);
@@ -272,7 +272,7 @@ describe('pruning by itself', () => {
     expect(waits.map(({ ref }) => ref)).toEqual([false, false, false]);
   });
 
-  test('waits as long as it is told, each time anew', async () => {
+  test('waits for the interval, with a new jitter each time', async () => {
     const random = vi.spyOn(Math, 'random').mockReturnValueOnce(0.25).mockReturnValueOnce(0.75);
     random.mockReturnValue(0.5);
     const run = nextRun();
@@ -282,7 +282,7 @@ describe('pruning by itself', () => {
     expect(waits.slice(0, 3).map(({ ms }) => ms)).toEqual([7.5, 12.5, 10]);
   });
 
-  test('is left to the app where it is false', async () => {
+  test('is off with `pruneSessionInterval: false`', async () => {
     const store = storeWith({ pruneSessionInterval: false });
     await fill(1, 0);
     await store.set('sid', sessionWith());
@@ -306,7 +306,7 @@ describe('pruning by itself', () => {
     await eventually(() => expect(store.stats().pruned).toBe(7));
   });
 
-  test('carries on where the log itself fails', async () => {
+  test('carries on if `errorLog` itself throws', async () => {
     const errorLog = vi.fn(() => {
       throw new Error("the log's own");
     });
@@ -337,7 +337,7 @@ describe('pruning by itself', () => {
     },
   );
 
-  test('stops while it waits', async () => {
+  test('stops at once while it waits', async () => {
     const store = storeWith({ pruneSessionInterval: 86_400 });
     expect(waits).toHaveLength(1);
     await store.close();

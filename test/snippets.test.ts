@@ -195,7 +195,9 @@ test('the SQL snippets run', async () => {
 test('the dashboard and the alerts use metrics that the guide exports', async () => {
   const [, exported = ''] =
     [...answers].find(([place]) => place.startsWith('docs/guides/metrics.md')) ?? [];
-  const names = new Set(Array.from(exported.matchAll(/^(connect_drizzle_\w+)/gm), ([name]) => name));
+  const names = new Set(
+    Array.from(exported.matchAll(/^(connect_drizzle_\w+)/gm), ([name]) => name),
+  );
   for (const file of ['connect-drizzle.json', 'alerts.yml']) {
     const text = await readFile(join(root, 'docs/grafana', file), 'utf8');
     const used = new Set(Array.from(text.matchAll(/connect_drizzle_\w+/g), ([name]) => name));

@@ -146,7 +146,7 @@ describe.each(everySource)('On %s', (_, open) => {
     ]);
   });
 
-  test('what changes nothing that is stored is not announced', async () => {
+  test('a save that changes nothing is not announced', async () => {
     const [one, other] = await twoOn(await open());
     await one.set('sid', sessionWith({ visits: 1 }));
     await caughtUp(other, one);
@@ -177,7 +177,7 @@ describe.each(everySource)('On %s', (_, open) => {
     expect(logged).toEqual([]);
   });
 
-  test('after close it says down and hears nothing more', async () => {
+  test('after close() it is down and receives no events', async () => {
     const source = await open();
     const [one, other] = await twoOn(source);
     const heard = hear(other);
@@ -195,7 +195,7 @@ describe.each(everySource)('On %s', (_, open) => {
 });
 
 describe.each(everyDriver)('With %s', (_, source) => {
-  test('it listens on a connection of its own, which close ends', async () => {
+  test('it listens on a separate connection, which close() ends', async () => {
     const store = storeOn(source(database.url));
     await up(store);
     expect(await listeners()).toHaveLength(1);
@@ -203,7 +203,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     await until(async () => (await listeners()).length === 0);
   });
 
-  test('a listener that is lost says so at once, and comes back', async () => {
+  test('a lost listener is reported at once, and reconnects', async () => {
     const [one, other] = await twoOn(() => source(database.url), { sync: { heartbeat: 600 } });
     const heard = hear(other);
     const down = Promise.all([untilSync(one, 'down'), untilSync(other, 'down')]);
@@ -217,7 +217,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     expect(about(heard, 'sid')).toEqual([{ name: 'change', id: idOf('sid'), local: false }]);
   });
 
-  test('a listener that is half open is given up after its heartbeat, and comes back', async () => {
+  test('a half-open listener is given up after a heartbeat, and reconnects', async () => {
     await using proxy = await startProxy(database.url);
     const store = storeOn(source(database.url), {
       sync: { connectionString: proxy.url, heartbeat: 0.6 },
@@ -285,7 +285,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     expect(String(await hello)).toContain('localhost');
   });
 
-  test('it may listen elsewhere than its pool', async () => {
+  test('it may listen on another server than its pool', async () => {
     const url = new URL(database.url);
     url.searchParams.set('application_name', 'elsewhere');
     const store = storeOn(source(database.url), { sync: { connectionString: url.href } });
@@ -412,7 +412,7 @@ describe('With several hosts on postgres-js', () => {
   });
 });
 
-describe('What ends sessions otherwise than by their sids is announced', () => {
+describe('Every other way to end sessions is announced', () => {
   const byUser: DrizzleStoreOptions = {
     userId: (session) => Reflect.get(session, 'user'),
     maxSessionsPerUser: 2,

@@ -181,7 +181,7 @@ describe("another package's table", () => {
     );
   });
 
-  test('is refused if nobody recognises it', async () => {
+  test('is refused even if its owner is unknown', async () => {
     await database.query('create table sessions (id serial primary key, note text)');
     await database.query(`insert into sessions (note) values ('kept')`);
     const store = open({ createTableIfMissing: true });
@@ -357,7 +357,7 @@ describe('a table that is replaced while the store is open', () => {
   );
 });
 
-describe('a table that is not there', () => {
+describe('a missing table', () => {
   test('may be created while the store is open, and is checked then', async () => {
     const store = open();
     for (const _ of [1, 2]) await expect(store.get('sid')).rejects.toThrow(TableMissingError);

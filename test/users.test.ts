@@ -116,7 +116,7 @@ function eventsOf(store: DrizzleStore, event: 'change' | 'destroy'): SessionEven
   return events;
 }
 
-describe('whose a session is', () => {
+describe('the owner of a session', () => {
   test('is written with every set, by a log-in and by a log-out, in the same statement', async () => {
     const store = await open();
     await store.set('sid', sessionWith());
@@ -242,7 +242,7 @@ describe('whose a session is', () => {
     });
   });
 
-  test('may be any other text, and finds its own sessions and nobody else’s', async () => {
+  test('may be any other string, and finds only its own sessions', async () => {
     const store = await open();
     const users = [
       "'; drop table sessions; --",
@@ -312,7 +312,7 @@ describe('whose a session is', () => {
 });
 
 describe('sessions()', () => {
-  test('shows nobody everybody’s sessions for want of a user', async () => {
+  test('does not list everybody’s sessions if the user is undefined', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ user: 'ada' }));
     const visitor: { user?: string } = {};
@@ -322,7 +322,7 @@ describe('sessions()', () => {
     expect(await idsOf(store.sessions({ limit: 10 }))).toEqual([idOf('sid')]);
   });
 
-  test('gives what an app shows of a session', async () => {
+  test('returns what an app shows of a session', async () => {
     const store = await open();
     const before = Date.now();
     await store.set('sid', sessionWith({ user: 7, browser: 'Firefox' }, 60));
@@ -346,7 +346,7 @@ describe('sessions()', () => {
     expect(touched?.expiresAt.getTime()).toBeGreaterThan(found?.expiresAt.getTime() ?? 0);
   });
 
-  test('gives no expired and no revoked one, and those of one user only', async () => {
+  test('omits expired and revoked sessions, and those of other users', async () => {
     const store = await open();
     await store.set('live', sessionWith({ user: 7 }));
     await store.set('expired', sessionWith({ user: 7 }, -1));
@@ -404,7 +404,7 @@ describe('sessions()', () => {
     expect(statements).toBe(3);
   });
 
-  test('gives each session once that is there all the time, whatever comes and goes meanwhile', async () => {
+  test('returns each session exactly once, whatever comes and goes meanwhile', async () => {
     const store = await open();
     await fill(1000, 'ada', 'ada');
     const walked: string[] = [];
@@ -449,7 +449,7 @@ describe('sessions()', () => {
 });
 
 describe('revoke() and revokeUser()', () => {
-  test('end one session by its id, and say so', async () => {
+  test('end one session by its id, and return 1', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ user: 'ada', secret: 'x' }));
     await store.set('other', sessionWith({ user: 'ada' }));
@@ -518,7 +518,7 @@ describe('revoke() and revokeUser()', () => {
     expect(await idsOf(store.sessions({ userId: 'ada' }))).toEqual([idOf('ada-1234')]);
   });
 
-  test('keep a request that is under way from writing the session back', async () => {
+  test('keep a request in flight from writing the session back', async () => {
     const store = await open();
     const other = await open({ touchAfter: 0 });
     await store.set('one', sessionWith({ user: 7 }));
@@ -693,7 +693,7 @@ describe('maxLifetime', () => {
     return row?.ms ?? Number.NaN;
   }
 
-  test('is an end that neither a touch nor a set moves, and that the cookie read back follows', async () => {
+  test('is not extended by a touch or a set, and the cookie that is read back follows it', async () => {
     const store = await open({ maxLifetime: hour });
     await store.set('sid', sessionWith({}, 2 * hour));
     const end = (await age('sid', 50 * 60)) + hour * 1000;
@@ -738,7 +738,7 @@ describe('maxLifetime', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('applies at once where it is lowered, to whatever asks', async () => {
+  test('applies at once when it is lowered', async () => {
     const generous = await open();
     for (const sid of ['old', 'young']) {
       await generous.set(sid, sessionWith({ user: 7 }, 24 * hour));
@@ -760,7 +760,7 @@ describe('maxLifetime', () => {
     expect(await store.get('old')).toBeUndefined();
   });
 
-  test('goes on from the log-in where that makes a new session', async () => {
+  test('counts from the log-in if that creates a new session', async () => {
     const store = await open({ maxLifetime: hour });
     const app = express();
     app.use(
@@ -793,7 +793,7 @@ describe('maxLifetime', () => {
 });
 
 describe('maxSessionsPerUser', () => {
-  test('keeps the newest, whoever they were seen by', async () => {
+  test('keeps the newest sessions', async () => {
     const store = await open({ maxSessionsPerUser: 3, touchAfter: 0 });
     const sids = ['one', 'two', 'three', 'four', 'five'];
     const events = eventsOf(store, 'destroy');
@@ -808,7 +808,7 @@ describe('maxSessionsPerUser', () => {
     expect(rows).toEqual([{ data: null }, { data: null }, { data: null }]);
   });
 
-  test('concerns nobody else: another user, sessions of nobody, expired ones', async () => {
+  test('does not affect other users, anonymous sessions or expired ones', async () => {
     const store = await open({ maxSessionsPerUser: 1 });
     await store.set('bob', sessionWith({ user: 8 }));
     await store.set('nobody', sessionWith());
@@ -910,7 +910,7 @@ describe('maxSessionsPerUser', () => {
   });
 });
 
-describe('a table of the app’s own', () => {
+describe('an app’s own table', () => {
   const people = pgTable('people', { id: serial('id').primaryKey() });
 
   /** As drizzle-kit would make it of the schemas below. */

@@ -33,7 +33,8 @@ export type Plan =
 export async function pages(): Promise<string[]> {
   const files = await readdir(join(root, 'docs'), { recursive: true });
   const docs = files.filter(
-    (file) => file.endsWith('.md') && !/(^|[/\\])(node_modules|reference|\.vitepress)[/\\]/.test(file),
+    (file) =>
+      file.endsWith('.md') && !/(^|[/\\])(node_modules|reference|\.vitepress)[/\\]/.test(file),
   );
   return ['README.md', ...docs.sort().map((file) => `docs/${file.replaceAll('\\', '/')}`)];
 }
@@ -54,7 +55,13 @@ export async function snippetsOf(page: string): Promise<Snippet[]> {
     const [, named] = /^\/\/ ([\w./-]+\.(?:d\.ts|[cm]?[jt]s))\b/.exec(code) ?? [];
     const name = named?.replace(/\.d\.ts$/, '-types.ts') ?? `line-${line}.${language}`;
     const file = `${page.replace(/^docs\//, '').replace(/\.md$/, '')}/${name}`;
-    snippets.push({ place, file, language, code, plan: planOf(groups.note, language, code, place) });
+    snippets.push({
+      place,
+      file,
+      language,
+      code,
+      plan: planOf(groups.note, language, code, place),
+    });
   }
   return snippets;
 }
