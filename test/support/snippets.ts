@@ -19,7 +19,7 @@ export interface Snippet {
 /**
  * What the tests do with a snippet. The comment `<!-- snippet: … -->` before it says:
  *
- * - nothing: ts, js and sql are run; sh needs `run` or `not run`
+ * - nothing: ts, js and sql are run, sh is parsed
  * - `run`
  * - `request POST /login`: run, and this request is sent to the server that it starts (otherwise `GET /`)
  * - `not run, REASON`: compiled only
@@ -82,10 +82,10 @@ function planOf(
     return { kind: 'compile', reason: 'it declares types' };
   }
   if (language === 'sh' && note !== 'run') {
-    if (/^(npm (install|ci|init)|npx drizzle-kit|bun|git clone|mkdir)\b/.test(code)) {
-      return { kind: 'compile', reason: 'it downloads packages or needs an app' };
-    }
-    throw new Error(`${place}: say that it is run, or why not`);
+    return {
+      kind: 'compile',
+      reason: 'it downloads packages, or needs what only your machine has',
+    };
   }
   return { kind: 'run', method, path };
 }
