@@ -26,17 +26,17 @@ export interface Snippet {
  * - `neither, REASON`
  */
 export type Plan =
-  | { readonly kind: 'run'; readonly method: string; readonly path: string }
+  | { readonly kind: 'run'; readonly request: { method: string; path: string } | undefined }
   | { readonly kind: 'compile' | 'neither'; readonly reason: string };
 
 /** Returns the pages whose snippets are tested. */
 export async function pages(): Promise<string[]> {
-  const files = await readdir(join(root, 'docs'), { recursive: true });
-  const docs = files.filter(
-    (file) =>
-      file.endsWith('.md') && !/(^|[/\\])(node_modules|reference|\.vitepress)[/\\]/.test(file),
-  );
-  return ['README.md', ...docs.sort().map((file) => `docs/${file.replaceAll('\\', '/')}`)];
+  const inFolder = async (folder: string) =>
+    (await readdir(join(root, folder)))
+      .filter((file) => file.endsWith('.md'))
+      .sort()
+      .map((file) => `${folder}/${file}`);
+  return ['README.md', ...(await inFolder('docs')), ...(await inFolder('docs/guides'))];
 }
 
 /** Returns the snippets of a page. */
@@ -74,8 +74,9 @@ function planOf(
 ): Plan {
   const [, without, reason] = /^(not run|neither), (.+)$/s.exec(note ?? '') ?? [];
   if (reason !== undefined) return { kind: without === 'neither' ? 'neither' : 'compile', reason };
-  const [, method = 'GET', path = '/'] = /^request ([A-Z]+) (\S+)$/.exec(note ?? '') ?? [];
-  if (note !== undefined && note !== 'run' && !note.startsWith('request ')) {
+  const [, method, path] = /^request ([A-Z]+) (\S+)$/.exec(note ?? '') ?? [];
+  const request = method && path ? { method, path } : undefined;
+  if (note !== undefined && note !== 'run' && request === undefined) {
     throw new Error(`${place}: what does "${note}" mean?`);
   }
   if (/^declare module|^import [^;]+;\s*declare module/.test(code.replace(/^\/\/.*\n/, ''))) {
@@ -87,5 +88,5 @@ function planOf(
       reason: 'it downloads packages, or needs what only your machine has',
     };
   }
-  return { kind: 'run', method, path };
+  return { kind: 'run', request };
 }

@@ -1,5 +1,5 @@
 // Runs the snippets of one page, one after the other: node runner.js. The environment: SNIPPETS, a JSON list of
-// { place, file, method, path }; DATABASE_URL. Prints a line of JSON for each: { place, error?, status?, body? }.
+// { place, file, request?: { method, path } }; DATABASE_URL. Prints a line of JSON for each: { place, error?, status?, body? }.
 import { Server } from 'node:http';
 import { DrizzleStore } from 'connect-drizzle';
 import express from 'express';
@@ -11,11 +11,19 @@ const servers = new Set();
 const { listen } = Server.prototype;
 Server.prototype.listen = function (...args) {
   servers.add(this);
-  return listen.call(this, 0, '127.0.0.1', ...args.filter((arg) => typeof arg === 'function'));
+  const callbacks = args.filter((arg) => typeof arg === 'function');
+  // Without a host, `address()` is known at once.
+  return args[0] === 0
+    ? listen.call(this, 0, ...callbacks)
+    : listen.call(this, 0, '127.0.0.1', ...callbacks);
 };
 
-/** @param {Server} server */
-async function request(server, { method, path }) {
+/**
+ * Sends the request that a snippet asks for, or `GET /`, which need not be there.
+ *
+ * @param {Server} server
+ */
+async function request(server, path = '/', method = 'GET', isExpected = false) {
   if (!server.listening) await new Promise((resolve) => server.once('listening', resolve));
   const response = await fetch(`http://127.0.0.1:${server.address().port}${path}`, {
     method,
@@ -23,13 +31,13 @@ async function request(server, { method, path }) {
     signal: AbortSignal.timeout(30_000),
   });
   const body = await response.text();
-  if (response.status >= 500 || response.status === 404) {
+  if (response.status >= 500 || (isExpected && response.status === 404)) {
     throw new Error(`${method} ${path}: ${response.status} ${body.slice(0, 500)}`);
   }
   return { status: response.status, body };
 }
 
-async function run({ place, file, method, path }) {
+async function run({ place, file, request: expected }) {
   const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 10 });
   const store = new DrizzleStore(pool, {
     createTableIfMissing: true,
@@ -47,7 +55,9 @@ async function run({ place, file, method, path }) {
   let answer = {};
   await import(file);
   for (const server of servers) {
-    answer = await request(server, { method, path });
+    answer = await (expected === undefined
+      ? request(server)
+      : request(server, expected.path, expected.method, true));
     server.close();
   }
   return { place, ...answer };
