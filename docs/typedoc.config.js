@@ -11,6 +11,7 @@ export default {
   tsconfig: '../tsconfig.build.json',
   plugin: ['typedoc-plugin-markdown'],
   out: 'reference',
+  entryFileName: 'index',
   readme: 'none',
   name: 'connect-drizzle',
   excludeInternal: true,
