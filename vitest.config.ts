@@ -37,6 +37,7 @@ const onceOnly = testFiles([
   'faults/*',
   'compression',
   'cli/*',
+  'admin/*',
   'temporary-files',
 ]);
 
@@ -46,6 +47,7 @@ function project(name: string, include: string[], exclude: string[] = []) {
       // The examples and the type augmentation of the tests name the package as its users do.
       alias: [
         { find: /^connect-drizzle$/, replacement: source('./src/index.ts') },
+        { find: /^connect-drizzle\/admin$/, replacement: source('./src/admin/index.ts') },
         { find: /^connect-drizzle\/schema$/, replacement: source('./src/schema.ts') },
       ],
     },

@@ -17,7 +17,7 @@ const RELATIVE_IMPORT = /(['"])(\.{1,2}\/[^'"]+)\.js\1/g;
 const importPackage = resolve(src, 'drivers/support/import-package');
 const replacements = new Map([[`${importPackage}.js`, `${importPackage}.cts`]]);
 
-/** Both entries are to share one schema: what imports it requires the other entry. */
+/** All entries are to share one schema: what imports it requires that entry. */
 const otherEntries = new Map([[resolve(src, 'schema.js'), './schema.cjs']]);
 
 const resolveModules = {
@@ -36,7 +36,7 @@ const resolveModules = {
 
 await build({
   absWorkingDir: root,
-  entryPoints: { index: 'src/index.ts', schema: 'src/schema.ts' },
+  entryPoints: { index: 'src/index.ts', schema: 'src/schema.ts', admin: 'src/admin/index.ts' },
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },
   bundle: true,
@@ -53,7 +53,7 @@ await build({
   logLevel: 'warning',
 });
 
-const declarations = reachableFrom(['index.d.ts', 'schema.d.ts']);
+const declarations = reachableFrom(['index.d.ts', 'schema.d.ts', 'admin/index.d.ts']);
 for (const path of readdirSync(dist, { recursive: true })) {
   const file = resolve(dist, path);
   // No app can see what its entries do not lead to.

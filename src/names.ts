@@ -26,11 +26,14 @@ export type ColumnNames = Readonly<typeof COLUMN_NAMES>;
 /** Postgres cuts longer identifiers off without an error (NAMEDATALEN - 1). */
 export const MAX_IDENTIFIER_BYTES = 63;
 
+/** The columns that an index begins with. */
+export type IndexedColumn = 'user_id' | 'expires_hour' | 'created_at';
+
 /**
  * Returns the name of an index of the session table, such as `sessions_user_id_index`. A name that is too
  * long for Postgres is shortened; a hash keeps the indexes of similarly named tables apart.
  */
-export function indexName(tableName: string, column: 'user_id' | 'expires_hour'): string {
+export function indexName(tableName: string, column: IndexedColumn): string {
   const name = `${tableName}_${column}_index`;
   if (utf8(name).length <= MAX_IDENTIFIER_BYTES) return name;
   const hash = fnv1a(utf8(tableName)).toString(16).padStart(8, '0');

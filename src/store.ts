@@ -7,6 +7,7 @@ import type { Request } from 'express';
 import type { Session, SessionData } from 'express-session';
 import { nameIn, openerFor, type Source } from './drivers/detect.js';
 import { InvalidSidError, invalidValue } from './errors.js';
+import { grantAccess } from './lifecycle/access.js';
 import { afterWrites, type Callback, Replies, type Run } from './lifecycle/replies.js';
 import { Runtime } from './lifecycle/runtime.js';
 import { type StoreStats, statsOf } from './lifecycle/stats.js';
@@ -20,7 +21,6 @@ import { idOfAny, isId } from './session/id.js';
 import {
   allIds,
   allSessions,
-  type List,
   type ListOptions,
   listSessions,
   type StoredSession,
@@ -62,11 +62,12 @@ export class DrizzleStore extends TypedStore {
     const settings = settingsFrom(args[1] === undefined ? {} : args[1]);
     const { tableName, schemaName, table = sessionTable({ tableName, schemaName }) } = settings;
     const codec = new Codec(settings.serializer, settings.encryptionKeys);
+    const view = viewOf(table, nameIn(opener.drizzle), settings.userId !== undefined);
     this.#settings = settings;
     this.#runtime = new Runtime({
       opener,
       settings,
-      table: viewOf(table, nameIn(opener.drizzle), settings.userId !== undefined),
+      table: view,
       sealing: codec,
       onForeign: (event, id) => this.#announce(event, id, false),
       onState: (state) => nextTick(() => this.emit('sync', state)),
@@ -76,6 +77,7 @@ export class DrizzleStore extends TypedStore {
     const own = (event: 'change' | 'destroy', id: string) => this.#announce(event, id, true);
     const log = (message: string) => this.#runtime.log(message);
     this.#sessions = createSessions(codec, settings, own, log);
+    grantAccess(this, view, settings, this.#runtime, this.#sessions);
   }
 
   /**
@@ -211,11 +213,7 @@ export class DrizzleStore extends TypedStore {
    *   a visitor who is not logged in must not see everybody's sessions
    */
   sessions(options: ListOptions = {}): AsyncGenerator<StoredSession, void, undefined> {
-    const list: List = (page) =>
-      this.#replies.perform(
-        afterWrites(({ statements }, deadline) => statements.list(deadline, page)),
-      );
-    return listSessions(list, this.#sessions.loader, this.#settings, options);
+    return listSessions(this.#replies.list, this.#sessions.loader, this.#settings, options);
   }
 
   /** Returns the ids of all live sessions. `destroy` and `revoke` accept them. */

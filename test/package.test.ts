@@ -28,7 +28,7 @@ test('the tarball holds what a user needs and nothing else', () => {
     /^LICENSE$/,
     /^package\.json$/,
     /^dist\/[\w-]+(\/[\w-]+){0,2}\.(js|d\.c?ts)(\.map)?$/,
-    /^dist\/(index|schema)\.cjs(\.map)?$/,
+    /^dist\/(index|schema|admin)\.cjs(\.map)?$/,
     // What the maps lead to.
     /^src\/[\w-]+(\/[\w-]+){0,2}\.c?ts$/,
     /^drizzle\/\d+_\w+\.sql$/,
@@ -330,7 +330,7 @@ describe('its program', () => {
 describe('its CommonJS build', () => {
   test('has no import(), which fails under Jest', async () => {
     await using app = await linkedApp(packed, '0.45');
-    for (const name of ['index', 'schema']) {
+    for (const name of ['index', 'schema', 'admin']) {
       const file = join(app.folder, `node_modules/connect-drizzle/dist/${name}.cjs`);
       expect(await readFile(file, 'utf8')).not.toMatch(/\bimport\s*\(/);
     }
@@ -343,13 +343,16 @@ describe('its CommonJS build', () => {
       `import assert from 'node:assert/strict';
        import { createRequire } from 'node:module';
        import * as esm from 'connect-drizzle';
+       import * as esmAdmin from 'connect-drizzle/admin';
        import * as esmSchema from 'connect-drizzle/schema';
        const require = createRequire(import.meta.url);
        const cjs = require('connect-drizzle');
+       const cjsAdmin = require('connect-drizzle/admin');
        const cjsSchema = require('connect-drizzle/schema');
        assert.notEqual(cjs.DrizzleStore, esm.DrizzleStore);
        assert.deepEqual(Object.keys(cjs).sort(), Object.keys(esm).sort());
        assert.deepEqual(Object.keys(cjsSchema).sort(), Object.keys(esmSchema).sort());
+       assert.deepEqual(Object.keys(cjsAdmin), Object.keys(esmAdmin));
        for (const [name, value] of Object.entries(esm)) {
          if (typeof value === 'function') assert.equal(cjs[name].name, value.name);
        }
@@ -364,8 +367,10 @@ const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.m
 
 describe('its types', () => {
   const source = `
+    import express from 'express';
     import session from 'express-session';
     import { DrizzleStore, idOf, type SessionTable, sessions } from 'connect-drizzle';
+    import { sessionAdmin } from 'connect-drizzle/admin';
     import { sessionTable } from 'connect-drizzle/schema';
 
     declare module 'express-session' {
@@ -378,6 +383,15 @@ describe('its types', () => {
       userId: (data) => data.views,
     });
     export const middleware = session({ store, secret: 'secret' });
+    export const admin = sessionAdmin({
+      store,
+      authorize: async (request) => request.session.views > 1,
+      describe: ({ views }) => ({ Views: views }),
+      audit: ({ action, userId, request }) => console.log(action, userId, request.ip),
+    });
+    express().use('/admin/sessions', admin);
+    // @ts-expect-error authorize is required
+    export const open = () => sessionAdmin({ store });
     export const table: SessionTable = sessionTable({ tableName: 'web_sessions' });
     export const id: string = idOf('a sid');
 

@@ -5,6 +5,7 @@
  */
 import type { Deadline } from '../batching/deadlines.js';
 import type { StoredRow } from '../queries/wire.js';
+import type { List } from '../session/listing.js';
 import { clearTimeout, monotonicMs, nextTick, setTimeout } from '../util/clock.js';
 import { tracing } from '../util/tracing.js';
 import type { Opened, Runtime } from './runtime.js';
@@ -65,6 +66,10 @@ export class Replies {
   perform<T>(run: (opened: Opened, deadline: Deadline) => Promise<T>): Promise<T> {
     return this.#runtime.perform(() => run, identity<T>, rethrow);
   }
+
+  /** Reads a page of a listing. */
+  readonly list: List = (page) =>
+    this.perform(afterWrites(({ statements }, deadline) => statements.list(deadline, page)));
 
   /**
    * Returns a promise that the caller may not await: `errorLog` gets its rejection, which is then never an unhandled one

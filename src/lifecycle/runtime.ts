@@ -124,6 +124,11 @@ export class Runtime {
     return this.#closed !== undefined;
   }
 
+  /** Aborted when the store is closed. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
+  }
+
   /**
    * Runs a call. `prepare` runs at once and reads the arguments; the function that it returns runs when the
    * source is open, and gives up at the deadline. `onResult` and `onError` turn the outcome into the result.

@@ -1,0 +1,80 @@
+/**
+ * The options of the admin page.
+ *
+ * @module
+ */
+import type { Request, Response } from 'express';
+import type { SessionData } from 'express-session';
+import { InvalidArgumentError, invalidValue } from '../errors.js';
+import { accessTo, type StoreAccess } from '../lifecycle/access.js';
+import type { StoreStats } from '../lifecycle/stats.js';
+import { OptionReader } from '../option-reader.js';
+import type { SessionEvent } from '../session/events.js';
+import { isRecord } from '../util/guards.js';
+
+/** What the page uses of a `DrizzleStore`. */
+export interface AdminStore {
+  revoke(id: string): Promise<number>;
+  stats(): StoreStats;
+  on(event: 'change' | 'destroy', listener: (event: SessionEvent) => void): unknown;
+  off(event: 'change' | 'destroy', listener: (event: SessionEvent) => void): unknown;
+}
+
+/** A value that the page shows of a session. Empty ones are left out. */
+export type Described = string | number | boolean | Date | null | undefined;
+
+/** Something an admin is about to do. */
+export interface AuditEvent {
+  readonly action: 'reveal' | 'revoke' | 'revokeUser' | 'exportUser' | 'eraseUser';
+  /** The session: of `reveal` and `revoke`; of `revokeUser`, the one that is kept. */
+  readonly id: string | undefined;
+  /** The user, or the owner of the session. */
+  readonly userId: string | null;
+  /** The request of the admin. */
+  readonly request: Request;
+}
+
+export interface SessionAdminOptions {
+  /** The `DrizzleStore` whose sessions are shown. */
+  readonly store: AdminStore;
+  /**
+   * Decides who may see and use the page, for every single request. Only `true`, or a promise of it, admits; anything else
+   * is answered with 403. If it throws or rejects, the error goes to `next`.
+   */
+  readonly authorize: (request: Request, response: Response) => boolean | Promise<boolean>;
+  /**
+   * Returns what the page shows of a session's content, such as `{ Browser: session.agent, Address: session.ip }`. Without
+   * it, no content is read until somebody reveals it.
+   */
+  readonly describe?: ((session: SessionData) => Readonly<Record<string, Described>>) | undefined;
+  /** Called before a reveal, a revoke, an export or an erasure. If it throws or rejects, nothing is done. */
+  readonly audit?: ((event: AuditEvent) => void | Promise<void>) | undefined;
+}
+
+/** The validated options. */
+export interface AdminSettings extends SessionAdminOptions {
+  readonly access: StoreAccess;
+}
+
+/** @throws {InvalidArgumentError} */
+export function adminSettings(options: SessionAdminOptions): AdminSettings {
+  const given: unknown = options;
+  if (!isRecord(given)) throw invalidValue('options', 'an object', given);
+  const read = new OptionReader(options, '');
+  read.only(['store', 'authorize', 'describe', 'audit']);
+  const { store, authorize, describe, audit } = options;
+  const access = accessTo(store);
+  if (access === undefined) throw invalidValue('store', 'a DrizzleStore', store);
+  if (authorize === undefined) {
+    throw new InvalidArgumentError(
+      'authorize is required: a function that returns true for a request that may see and end sessions',
+    );
+  }
+  return {
+    store,
+    access,
+    authorize: read.function('authorize', authorize) ?? authorize,
+    describe: read.function('describe', describe),
+    audit: read.function('audit', audit),
+  };
+}

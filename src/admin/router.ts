@@ -1,0 +1,136 @@
+/**
+ * Handles the requests of the page.
+ *
+ * @module
+ */
+import type { NextFunction, Request, Response } from 'express';
+import { HttpError, isSameOrigin, requireAuthorization, setHeaders } from './guard.js';
+import { errorPage, type Root } from './layout.js';
+import { type AdminSettings, adminSettings, type SessionAdminOptions } from './options.js';
+import { targetOf, wantsJson, withSlash } from './request.js';
+import { type Reply, type Route, routesOf } from './routes.js';
+
+/** Middleware for Express 4 and 5, and for what calls middleware like them. */
+export type SessionAdminHandler = (
+  request: Request,
+  response: Response,
+  next: NextFunction,
+) => void;
+
+/**
+ * Creates the admin page: `app.use('/admin/sessions', sessionAdmin({ store, authorize }))`. It may be mounted at any path.
+ * Each page is JSON for a client that accepts `application/json`. Errors that are not the client's go to `next`.
+ *
+ * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`) for invalid options
+ */
+export function sessionAdmin(options: SessionAdminOptions): SessionAdminHandler {
+  const settings = adminSettings(options);
+  const routes = routesOf(settings);
+  return (request, response, next) => {
+    handle(settings, routes, request, response).catch(next);
+  };
+}
+
+async function handle(
+  { authorize }: AdminSettings,
+  routes: readonly Route[],
+  request: Request,
+  response: Response,
+): Promise<void> {
+  setHeaders(response);
+  let root: Root = './';
+  try {
+    if (!isRead(request) && !isSameOrigin(request)) {
+      throw new HttpError(403, 'This form does not come from this page.');
+    }
+    await requireAuthorization(authorize, request, response);
+    // The app may have answered by itself, or the client may have gone meanwhile.
+    if (response.headersSent || response.destroyed) return;
+    const { path, query } = targetOf(request);
+    const slash = path === '/' && isRead(request) ? withSlash(request) : undefined;
+    if (slash !== undefined) {
+      redirect(response, 308, slash);
+      return;
+    }
+    root = rootOf(path);
+    const { route, match } = find(routes, request, response, path);
+    const reply = await route.handle({ request, response, query, match, root: route.root });
+    if (reply !== undefined) send(request, response, reply);
+  } catch (error) {
+    if (!(error instanceof HttpError)) throw error;
+    // `authorize` may have redirected to a log-in page.
+    if (!response.headersSent) sendError(request, response, root, error);
+  }
+}
+
+function isRead({ method }: Request): boolean {
+  return method === 'GET' || method === 'HEAD';
+}
+
+/** @throws {HttpError} 404 or 405 */
+function find(
+  routes: readonly Route[],
+  request: Request,
+  response: Response,
+  path: string,
+): { route: Route; match: string } {
+  const found = routes.filter(({ pattern }) => pattern.test(path));
+  if (found.length === 0) throw new HttpError(404, 'There is nothing at this address.');
+  const method = isRead(request) ? 'GET' : request.method;
+  const route = found.find((each) => each.method === method);
+  if (route === undefined) {
+    const allowed = found.flatMap((each) => (each.method === 'GET' ? ['GET', 'HEAD'] : ['POST']));
+    response.setHeader('Allow', allowed.join(', '));
+    throw new HttpError(405, 'This address does not accept the request. Go back and try again.');
+  }
+  return { route, match: route.pattern.exec(path)?.[1] ?? '' };
+}
+
+/** How to get from a path to the place where the page is mounted. */
+function rootOf(path: string): Root {
+  const depth = path.split('/').length - 2;
+  if (depth <= 0) return './';
+  return depth === 1 ? '../' : '../../';
+}
+
+function send(request: Request, response: Response, reply: NonNullable<Reply>): void {
+  const isJson = wantsJson(request);
+  if ('location' in reply && !(isJson && reply.json)) redirect(response, 303, reply.location);
+  else if ('page' in reply && !isJson) sendHtml(response, String(reply.page));
+  else sendJson(response, reply.json ?? {});
+}
+
+function sendError(request: Request, response: Response, root: Root, error: HttpError): void {
+  response.statusCode = error.status;
+  // What is left of a body that is too large is not read.
+  if (error.status === 413) response.setHeader('Connection', 'close');
+  if (wantsJson(request)) sendJson(response, { error: error.message });
+  else
+    sendHtml(
+      response,
+      String(errorPage(root, TITLES[error.status] ?? 'Not possible', error.message)),
+    );
+}
+
+const TITLES: Readonly<Record<number, string>> = {
+  403: 'Not allowed',
+  404: 'Not found',
+  405: 'Not possible here',
+};
+
+function sendHtml(response: Response, text: string): void {
+  response.setHeader('Content-Type', 'text/html; charset=utf-8');
+  response.end(text);
+}
+
+function sendJson(response: Response, value: object): void {
+  response.setHeader('Content-Type', 'application/json; charset=utf-8');
+  response.end(JSON.stringify(value));
+}
+
+/** The target is relative: only the browser knows the address that a proxy has. */
+function redirect(response: Response, status: 303 | 308, location: string): void {
+  response.statusCode = status;
+  response.setHeader('Location', location);
+  response.end();
+}
