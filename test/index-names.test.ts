@@ -1,6 +1,6 @@
-import { getTableConfig } from 'drizzle-orm/pg-core';
+import { getTableConfig, pgTable } from 'drizzle-orm/pg-core';
 import { expect, test } from 'vitest';
-import { sessionTable } from '../src/schema.js';
+import { sessionColumns, sessionIndexes, sessionTable } from '../src/schema.js';
 
 /** The names that a session table gives its indexes. */
 function indexNames(tableName: string): (string | undefined)[] {
@@ -11,6 +11,24 @@ test('indexes are named after their table and column', () => {
   expect(indexNames('sessions')).toEqual(['sessions_user_id_index', 'sessions_expires_hour_index']);
   const longest = 's'.repeat(44);
   expect(indexNames(longest)[1]).toBe(`${longest}_expires_hour_index`);
+});
+
+test('the index for the admin page is optional', () => {
+  const names = (config: ReturnType<typeof getTableConfig>) =>
+    config.indexes.map((index) => index.config.name);
+  const own = ['web_user_id_index', 'web_expires_hour_index', 'web_created_at_index'];
+  for (const schemaName of [undefined, 'auth']) {
+    const table = sessionTable({ tableName: 'web', schemaName, createdAtIndex: true });
+    expect(names(getTableConfig(table))).toEqual(own);
+  }
+  const table = pgTable('web', sessionColumns(), (t) =>
+    sessionIndexes(t, { createdAtIndex: true }),
+  );
+  const columns = getTableConfig(table).indexes.at(-1)?.config.columns;
+  expect(columns?.map((column) => ('name' in column ? column.name : ''))).toEqual([
+    'created_at',
+    'id',
+  ]);
 });
 
 test('the names that a longer table name leads to stay the same from release to release', () => {

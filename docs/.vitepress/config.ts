@@ -76,6 +76,7 @@ export default defineConfig({
         items: [
           page('Troubleshooting', 'troubleshooting'),
           page('Command line', 'operations'),
+          page('Admin page', 'admin'),
           page('High availability', 'high-availability'),
           page('Migrating', 'migrating'),
           page('Upgrading', 'upgrading'),
