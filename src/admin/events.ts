@@ -29,7 +29,8 @@ interface Stream {
   readonly openedMs: number;
   /** Whether the server of the app still accepts connections. */
   readonly isServing: () => boolean;
-  sent: string;
+  /** Whether there is something to say. */
+  isStale: boolean;
   changed: number;
   ended: number;
 }
@@ -62,14 +63,13 @@ export class EventStreams {
       sessionId,
       openedMs: monotonicMs(),
       isServing: () => property(server, 'listening') !== false,
-      sent: '',
+      isStale: false,
       changed: 0,
       ended: 0,
     };
     this.#streams.add(stream);
     response.once('close', () => this.#forget(stream));
-    response.write(`retry: ${RETRY_MS}\n`);
-    send(stream);
+    response.write(`retry: ${RETRY_MS}\n\n`);
     this.#stop ??= this.#start();
   }
 
@@ -77,11 +77,15 @@ export class EventStreams {
   #start(): () => void {
     const { store, access } = this.#settings;
     const onChange = () => {
-      for (const stream of this.#streams) stream.changed += 1;
+      for (const stream of this.#streams) {
+        stream.changed += 1;
+        stream.isStale = true;
+      }
     };
     const onDestroy = ({ id }: SessionEvent) => {
       for (const stream of this.#streams) {
         stream.ended += 1;
+        stream.isStale = true;
         // The admin has logged out, or was logged out.
         if (stream.sessionId === id) this.#end(stream);
       }
@@ -125,9 +129,8 @@ export class EventStreams {
 
 /** Sends the counts if they have changed. */
 function send(stream: Stream): void {
-  const { changed, ended } = stream;
-  const data = JSON.stringify({ changed, ended });
-  if (data === stream.sent) return;
-  stream.sent = data;
-  stream.response.write(`event: counts\ndata: ${data}\n\n`);
+  if (!stream.isStale) return;
+  const { changed, ended, response } = stream;
+  stream.isStale = false;
+  response.write(`event: counts\ndata: ${JSON.stringify({ changed, ended })}\n\n`);
 }

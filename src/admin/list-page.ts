@@ -50,7 +50,7 @@ ${totals && !totals.hasIndex && totals.live > INDEX_FROM && indexHint}`,
 function tiles(totals: Totals): Html {
   const tile = (name: string, value: number) =>
     html`<div><dt>${name}</dt><dd>${numberText(value, totals.isEstimate)}</dd></div>`;
-  return html`<dl class="tiles">${tile('Live', totals.live)}${tile('Expired, not deleted yet', totals.expired)}${tile('Ended in the last hour', totals.revoked)}</dl>`;
+  return html`<dl class="tiles">${tile('Live', totals.live)}${tile('Expired, not deleted yet', totals.expired)}${tile('Ended, not deleted yet', totals.revoked)}</dl>`;
 }
 
 function search({ user, hasUsers }: ListView): Html {

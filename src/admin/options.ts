@@ -51,12 +51,12 @@ export interface SessionAdminOptions {
   readonly audit?: ((event: AuditEvent) => void | Promise<void>) | undefined;
 }
 
-/** The validated options. */
+/** @internal The validated options. */
 export interface AdminSettings extends SessionAdminOptions {
   readonly access: StoreAccess;
 }
 
-/** @throws {InvalidArgumentError} */
+/** @internal @throws {InvalidArgumentError} */
 export function adminSettings(options: SessionAdminOptions): AdminSettings {
   const given: unknown = options;
   if (!isRecord(given)) throw invalidValue('options', 'an object', given);

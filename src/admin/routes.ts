@@ -146,7 +146,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
 
   async function revokeUser(context: Context): Promise<Reply> {
     const field = await fieldsIn(context);
-    const userId = userIn(field('user'));
+    const userId = sessions.owner(field('user') ?? '');
     const keep = field('keep');
     if (keep !== undefined && !isId(keep)) throw new HttpError(400, 'keep must be a session id.');
     await audit(context, { action: 'revokeUser', id: keep, userId });
@@ -156,7 +156,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
 
   async function eraseUser(context: Context): Promise<Reply> {
     const field = await fieldsIn(context);
-    const userId = userIn(field('user'));
+    const userId = sessions.owner(field('user') ?? '');
     await audit(context, { action: 'eraseUser', id: undefined, userId });
     // Ending a session deletes its content and its user, in expired ones as well.
     const ended = await sessions.revokeUser(userId);
@@ -165,7 +165,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
 
   async function exportUser(context: Context): Promise<Reply> {
     const field = await fieldsIn(context);
-    const userId = userIn(field('user'));
+    const userId = sessions.owner(field('user') ?? '');
     await audit(context, { action: 'exportUser', id: undefined, userId });
     await sendExport(context.response, userId, sessions.ofUser(userId));
     return undefined;
@@ -225,11 +225,6 @@ export function sessionJson(session: ShownSession, currentId: string | undefined
 async function fieldsIn({ request, query }: Context) {
   const field = await fieldsOf(request);
   return (name: string) => field(name) ?? query.get(name) ?? undefined;
-}
-
-function userIn(user: string | undefined): string {
-  if (user === undefined || user === '') throw new HttpError(400, 'user is missing.');
-  return user;
 }
 
 function afterUser({ root }: Context, user: string, outcome: string): string {

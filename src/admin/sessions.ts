@@ -50,13 +50,29 @@ export class AdminSessions {
     return this.#settings.access.settings.userId !== undefined;
   }
 
+  /**
+   * Returns a user's id as the table stores it.
+   *
+   * @throws {HttpError} 400 if it can be none, or if the store has no users
+   */
+  owner(user: string): string {
+    try {
+      return userIdToFind(this.#settings.access.settings, user);
+    } catch (error) {
+      if (!(error instanceof InvalidArgumentError || error instanceof InvalidUserIdError)) {
+        throw error;
+      }
+      throw new HttpError(400, `${error.message}.`);
+    }
+  }
+
   /** Returns a page of live sessions, newest log-in first. */
   async page(
     user: string | undefined,
     before: Place | undefined,
     limit: number,
   ): Promise<SessionPage> {
-    const owner = user === undefined ? undefined : this.#owner(user);
+    const owner = user === undefined ? undefined : this.owner(user);
     // One more than is shown tells whether there are more.
     const found = await noneIfMistyped([], () =>
       this.#statements.run((calls, deadline) => calls.newest(deadline, owner, before, limit + 1)),
@@ -81,7 +97,7 @@ export class AdminSessions {
 
   /** Yields all that is stored of a user, expired sessions too, page by page. */
   async *ofUser(user: string): AsyncGenerator<readonly ExportedSession[], void, undefined> {
-    const owner = this.#owner(user);
+    const owner = this.owner(user);
     for (let after = ''; ; ) {
       const rows: readonly UserRow[] = await noneIfMistyped([], () =>
         this.#statements.run((calls, deadline) =>
@@ -103,24 +119,12 @@ export class AdminSessions {
   /** Ends a user's sessions, except the one with the id `keep`. Returns the number of live sessions ended. */
   async revokeUser(user: string, keep?: string): Promise<number> {
     const { access } = this.#settings;
-    const owner = this.#owner(user);
+    const owner = this.owner(user);
     return noneIfMistyped(0, () =>
       access.perform((opened, deadline) =>
         access.sessions.revoker.endUser(owner, keep, opened, deadline),
       ),
     );
-  }
-
-  /** Returns a user's id as the table stores it. */
-  #owner(user: string): string {
-    try {
-      return userIdToFind(this.#settings.access.settings, user);
-    } catch (error) {
-      if (!(error instanceof InvalidArgumentError || error instanceof InvalidUserIdError)) {
-        throw error;
-      }
-      throw new HttpError(400, `${error.message}.`);
-    }
   }
 
   async #shown(facts: SessionFacts): Promise<ShownSession> {

@@ -24,7 +24,7 @@ export function statsPage({ totals, stats }: StatsView): Html {
   <dl class="facts">
     ${fact('Live', numberText(totals.live, isEstimate))}
     ${fact('Expired, not deleted yet', numberText(totals.expired, isEstimate))}
-    ${fact('Ended in the last hour', numberText(totals.revoked, isEstimate))}
+    ${fact('Ended, not deleted yet', numberText(totals.revoked, isEstimate))}
     ${fact('Size with indexes', sizeText(totals.bytes))}
     ${fact('Index on (created_at, id)', totals.hasIndex ? 'Yes' : 'No')}
   </dl>

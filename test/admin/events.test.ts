@@ -32,6 +32,8 @@ async function listen(
   return {
     response,
     counts,
+    /** Resolves when the stream is open. */
+    opened: () => nextEvent(events, () => true),
     /** Resolves when the server has ended the stream. */
     ended: async () => {
       for await (const _ of events);
@@ -44,7 +46,7 @@ test('a stream counts what changes and ends', async () => {
   const stream = await listen(admin);
   expect(stream.response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
   expect(stream.response.headers.get('cache-control')).toBe('no-store, no-transform');
-  await stream.counts(({ changed, ended }) => changed === 0 && ended === 0);
+  await stream.opened();
   await admin.add('a sid');
   await admin.add('another');
   await stream.counts(({ changed }) => changed === 2);
@@ -104,7 +106,7 @@ test('a stream that nobody is admitted to is 403', async () => {
 test('close() of the store ends open streams, and later ones at once', async () => {
   const admin = await adminSite();
   const streams = [await listen(admin), await listen(admin)];
-  for (const { counts } of streams) await counts(() => true);
+  for (const { opened } of streams) await opened();
   const closing = admin.store.close();
   for (const { ended } of streams) await ended();
   await closing;
@@ -116,7 +118,7 @@ test('close() of the store ends open streams, and later ones at once', async () 
 test('close() of the server ends open streams, too', async () => {
   const admin = await adminSite();
   const stream = await listen(admin);
-  await stream.counts(() => true);
+  await stream.opened();
   const closed = new Promise((resolve) => admin.site.server.close(resolve));
   await stream.ended();
   admin.site.server.closeIdleConnections();
@@ -145,7 +147,7 @@ test.each([
   await admin.add('sid of another');
   const stream = await listen(admin, { ...asAdmin, 'x-sid': 'sid of the admin' });
   const others = await listen(admin, { ...asAdmin, 'x-sid': 'sid of a second admin' });
-  await stream.counts(() => true);
+  await stream.opened();
   await other.destroy('sid of another');
   await stream.counts(({ ended }) => ended === 1);
   await other.destroy('sid of the admin');

@@ -8,6 +8,9 @@ const news = document.querySelector('#news');
 // A list is read again at most once in this time.
 const REFRESH_MS = 3000;
 
+// When to try again to open a stream that was refused.
+const AGAIN_MS = 5000;
+
 showTimes();
 setInterval(showTimes, 10_000);
 
@@ -43,7 +46,7 @@ function listen() {
   });
   events.addEventListener('error', () => {
     say('off', 'Not live');
-    // The server refused the stream: perhaps because the admin has logged out.
+    // The server refused the stream. Otherwise the browser opens it again by itself.
     if (events.readyState === EventSource.CLOSED) checkAccess();
   });
 }
@@ -53,9 +56,17 @@ function say(state, text) {
   live.querySelector('#live-text').textContent = text;
 }
 
+/** Closes the page if the admin has logged out; else, a proxy may have refused the stream. */
 async function checkAccess() {
   const response = await fetch(root, { method: 'HEAD', redirect: 'manual' }).catch(() => undefined);
-  if (response && !response.ok && !isLeaving) close();
+  if (isLeaving) return;
+  if (response && isDenied(response)) close();
+  else setTimeout(listen, AGAIN_MS);
+}
+
+/** An app may redirect to its log-in instead. */
+function isDenied({ status, type }) {
+  return status === 401 || status === 403 || type === 'opaqueredirect';
 }
 
 /** Nothing of what the admin saw stays on the page. */
@@ -84,7 +95,7 @@ async function refresh() {
     const response = await fetch(location.href, { headers: { Accept: 'text/html' } });
     if (response.ok && !isLeaving) {
       show(new DOMParser().parseFromString(await response.text(), 'text/html'));
-    } else if (response.status === 401 || response.status === 403) close();
+    } else if (isDenied(response)) close();
   } catch {
     // The stream says that the server is away.
   }
