@@ -235,7 +235,7 @@ test('exports all that is stored of a user, expired sessions too, byte for byte'
   expect(text).toContain(`"data":${data}`);
   const { user, sessions }: { user: string; sessions: ListedSession[] } = JSON.parse(text);
   expect(user).toBe('Ada');
-  expect(sessions.map(({ id }) => id).sort()).toEqual(ids.sort());
+  expect(sessions.map(({ id }) => id).sort()).toEqual([...ids].sort());
   expect(sessions.find(({ id }) => id === ids[0])?.state).toBe('expired');
 });
 
