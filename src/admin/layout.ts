@@ -71,6 +71,12 @@ export function time(ms: number): Html {
   return html`<time datetime="${iso}">${iso.slice(0, 16).replace('T', ' ')} UTC</time>`;
 }
 
+/** The same, with the time itself once the script has replaced it. */
+export function exactTime(ms: number): Html {
+  const iso = new Date(ms).toISOString();
+  return html`${time(ms)} <span class="exact" hidden>${iso.slice(0, 19).replace('T', ' ')} UTC</span>`;
+}
+
 export function notice(text: string): Html {
   return html`<p class="notice" role="status">${text}</p>`;
 }

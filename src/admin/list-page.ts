@@ -50,7 +50,7 @@ ${totals && !totals.hasIndex && totals.live > INDEX_FROM && indexHint}`,
 function tiles(totals: Totals): Html {
   const tile = (name: string, value: number) =>
     html`<div><dt>${name}</dt><dd>${numberText(value, totals.isEstimate)}</dd></div>`;
-  return html`<dl class="tiles">${tile('Live', totals.live)}${tile('Expired, not deleted yet', totals.expired)}${tile('Ended, not deleted yet', totals.revoked)}</dl>`;
+  return html`<dl class="tiles">${tile('Live', totals.live)}${tile('Expired', totals.expired)}${tile('Ended', totals.revoked)}</dl>`;
 }
 
 function search({ user, hasUsers }: ListView): Html {
@@ -126,14 +126,15 @@ function item(session: ShownSession, { currentId, hasUsers, user }: ListView): H
 </li>`;
 }
 
-export function described({ described: items, isReadable }: ShownSession): Html {
-  if (!isReadable)
-    return html`<p class="described">The content of this session cannot be read.</p>`;
-  if (items.length === 0) return html``;
+function described({ described: items, isReadable }: ShownSession): Html | false {
+  if (!isReadable) return unreadable;
+  if (items.length === 0) return false;
   return html`<dl class="described">${items.map(
     ([label, text]) => html`<div><dt><bdi>${label}</bdi></dt><dd><bdi>${text}</bdi></dd></div>`,
   )}</dl>`;
 }
+
+export const unreadable = html`<p class="described">The content of this session cannot be read.</p>`;
 
 function pager({ isFirst, cursor, user }: ListView): Html | false {
   const filter = user === undefined ? '' : `user=${encodeURIComponent(user)}`;

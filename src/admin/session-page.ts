@@ -4,8 +4,8 @@
  * @module
  */
 import { type Html, html } from './html.js';
-import { notice, page, type Root, sizeText, time } from './layout.js';
-import { described } from './list-page.js';
+import { exactTime, notice, page, type Root, sizeText } from './layout.js';
+import { unreadable } from './list-page.js';
 import type { ShownSession } from './sessions.js';
 
 export interface SessionPageView {
@@ -42,13 +42,14 @@ ${view.notice && notice(view.notice)}
       ${fact('State', html`<span class="badge ${state}">${STATES[state]}</span>${isCurrent && html` <span class="badge">Your session</span>`}`)}
       ${view.hasUsers && fact('User', user === undefined ? 'Nobody: anonymous' : html`<a href="${root}?user=${user}"><bdi>${userId}</bdi></a>`)}
       ${fact('Id', html`<code>${id}</code>`)}
-      ${fact('Logged in', time(session.createdAt))}
-      ${fact('Last seen', time(session.lastSeenAt))}
-      ${session.revokedAt !== null && fact('Ended', time(session.revokedAt))}
-      ${fact(state === 'revoked' ? 'Kept until' : 'Expires', time(session.expiresAt))}
+      ${fact('Logged in', exactTime(session.createdAt))}
+      ${fact('Last seen', exactTime(session.lastSeenAt))}
+      ${session.revokedAt !== null && fact('Ended', exactTime(session.revokedAt))}
+      ${fact(state === 'revoked' ? 'Kept until' : 'Expires', exactTime(session.expiresAt))}
       ${session.bytes !== null && fact('Size', sizeText(session.bytes))}
+      ${session.described.map(([label, text]) => fact(html`<bdi>${label}</bdi>`, html`<bdi>${text}</bdi>`))}
     </dl>
-    ${described(session)}
+    ${!session.isReadable && unreadable}
   </div>
 </section>
 ${state === 'revoked' ? ended : actions(href, root, id, user)}
@@ -56,7 +57,7 @@ ${content !== undefined && contentSection(content)}`,
   );
 }
 
-function fact(name: string, value: Html | string): Html {
+function fact(name: Html | string, value: Html | string): Html {
   return html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
 }
 
@@ -89,7 +90,7 @@ function contentSection(content: string | null): Html {
   ${
     text === undefined
       ? html`<p>The content of this session cannot be read.</p>`
-      : html`<pre class="content" tabindex="0" role="region" aria-labelledby="content-title"><code><bdi>${text.slice(0, MAX_CONTENT)}</bdi></code></pre>
+      : html`<pre class="content" tabindex="0" role="region" aria-label="Stored text"><code><bdi>${text.slice(0, MAX_CONTENT)}</bdi></code></pre>
   ${text.length > MAX_CONTENT && html`<p class="lead">The first ${MAX_CONTENT.toLocaleString('en-US')} of ${text.length.toLocaleString('en-US')} characters.</p>`}`
   }
 </section>`;

@@ -31,7 +31,7 @@ export function statsPage({ totals, stats }: StatsView): Html {
 </section>
 <section class="card" aria-labelledby="expiries-title">
   <h2 id="expiries-title">When live sessions expire</h2>
-  <p class="lead">If nobody uses them. Each visit moves the expiry of a session.</p>
+  <p class="lead">If nobody uses them: a visit may move the expiry of a session.${totals.expiries.length > 0 && legend(totals)}</p>
   ${totals.expiries.length === 0 ? html`<p class="empty">There are no live sessions.</p>` : chart(totals)}
 </section>
 <section class="card" aria-labelledby="store-title">
@@ -96,6 +96,16 @@ function chart({ expiries, isEstimate }: Totals): Html {
       html`<tr><td>${dateText(bar.from)}</td><td>${bar.until === null ? 'later' : dateText(bar.until)}</td><td>${numberText(bar.sessions, isEstimate)}</td></tr>`,
   )}</tbody>
 </table></details>`;
+}
+
+/** What the bars stand for. */
+function legend({ expiries, isEstimate }: Totals): string {
+  const [first] = expiries;
+  const hours = ((first?.until ?? 0) - (first?.from ?? 0)) / 3_600_000;
+  const width = hours % 24 === 0 ? `${hours / 24} days` : `${hours} hours`;
+  const most = numberText(Math.max(...expiries.map(({ sessions }) => sessions)), isEstimate);
+  const unit = width.startsWith('1 ') ? width.slice(2, -1) : width;
+  return ` Each bar is ${unit === width ? width : `one ${unit}`}; the highest has ${most}.`;
 }
 
 function rangeEnd({ from, until }: Expiries): string {

@@ -9,7 +9,6 @@ import { type AdminSite, adminSite, asAdmin, MOUNT } from '../support/admin.js';
 import { eventsOf, nextEvent } from '../support/event-stream.js';
 import { database, ends, useDatabase } from '../support/fault-database.js';
 import { serve } from '../support/http.js';
-import { until } from '../support/obstacles.js';
 import { sessionWith } from '../support/sessions.js';
 
 // Streams of events that open pages listen to.
@@ -142,7 +141,7 @@ test.each([
   });
   const { store } = admin;
   const other = sync ? await database.store({ sync: true }) : store;
-  if (sync) await until(async () => store.stats().sync === 'up');
+  if (sync) await expect.poll(() => store.stats().sync).toBe('up');
   await admin.add('sid of the admin');
   await admin.add('sid of another');
   const stream = await listen(admin, { ...asAdmin, 'x-sid': 'sid of the admin' });
@@ -165,7 +164,7 @@ test('a client that goes leaves nothing behind', async () => {
   await answered;
   expect(admin.store.listenerCount('destroy')).toBe(1);
   request.destroy();
-  await until(async () => admin.store.listenerCount('destroy') === 0);
+  await expect.poll(() => admin.store.listenerCount('destroy')).toBe(0);
 });
 
 test('many streams cause no warning', async () => {

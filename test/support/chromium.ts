@@ -23,8 +23,8 @@ export function findChromium(): string | undefined {
   return folders.find((path) => existsSync(path));
 }
 
-export function launchChromium(executablePath: string): Promise<Browser> {
+export function launchChromium(executablePath: string, args: string[] = []): Promise<Browser> {
   // Its sandbox refuses to run as root, as a container's user often is.
-  const args = userInfo().uid === 0 ? ['--no-sandbox'] : [];
-  return chromium.launch({ executablePath, args });
+  const sandbox = userInfo().uid === 0 ? ['--no-sandbox'] : [];
+  return chromium.launch({ executablePath, args: [...sandbox, ...args] });
 }

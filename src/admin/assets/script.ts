@@ -144,6 +144,7 @@ function showTimes() {
     element.title = date.toLocaleString();
     element.textContent = fromNow((date.getTime() - Date.now()) / 1000);
   }
+  for (const element of document.querySelectorAll('.exact')) element.hidden = false;
 }
 
 function fromNow(seconds) {

@@ -18,6 +18,7 @@ export const STYLE = `:root {
 
 *, *::before, *::after { box-sizing: border-box; }
 [hidden] { display: none !important; }
+.exact { margin-left: 0.5rem; color: var(--muted); font-size: 0.875rem; }
 
 body {
   max-width: 66rem; min-height: 100dvh; margin: 0 auto; padding: 0 1.25rem 2rem;
@@ -100,6 +101,9 @@ dl.described { display: flex; flex-wrap: wrap; gap: 0 0.875rem; margin-top: 0.12
 .described dd { color: var(--ink); }
 .times { display: grid; color: var(--muted); font-size: 0.875rem; line-height: 1.45; }
 .buttons { display: flex; gap: 0.5rem; }
+.buttons button, .buttons .button { min-height: 2.5rem; padding: 0.375rem 0.875rem; font-size: 0.9375rem; }
+.buttons .danger { border-color: var(--line); font-weight: 550; }
+.buttons .danger:hover { border-color: var(--danger); }
 .pager { display: flex; gap: 0.5rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 
 .facts { margin-top: 0.75rem; }
@@ -108,7 +112,6 @@ dl.described { display: flex; flex-wrap: wrap; gap: 0 0.875rem; margin-top: 0.12
 }
 .facts dt { color: var(--muted); }
 .facts dd { font-variant-numeric: tabular-nums; }
-.facts + .described { padding-top: 0.75rem; border-top: 1px solid var(--line); }
 .content {
   max-height: 32rem; margin-top: 0.75rem; padding: 1rem; overflow: auto; border: 1px solid var(--line);
   border-radius: 10px; background: var(--paper); white-space: pre-wrap; tab-size: 2;
@@ -123,6 +126,7 @@ dl.described { display: flex; flex-wrap: wrap; gap: 0 0.875rem; margin-top: 0.12
 }
 .numbers { margin-top: 0.75rem; }
 summary { width: fit-content; cursor: pointer; }
+.confirm summary { display: inline-flex; }
 table { width: 100%; margin-top: 0.75rem; border-collapse: collapse; font-size: 0.9375rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.375rem 0.75rem 0.375rem 0; border-top: 1px solid var(--line); text-align: left; }
 th { color: var(--muted); font-weight: 550; }
@@ -131,7 +135,7 @@ th:last-child, td:last-child { padding-right: 0; text-align: right; }
 /* Forms */
 
 button, .button {
-  display: inline-block; min-height: 2.75rem; padding: 0.5625rem 1.125rem; border: 1px solid transparent; border-radius: 10px;
+  display: inline-flex; align-items: center; justify-content: center; min-height: 2.75rem; padding: 0.5rem 1.125rem; border: 1px solid transparent; border-radius: 10px;
   background: var(--accent); color: var(--on-accent); font: inherit; font-weight: 600; line-height: 1.5;
   text-decoration: none; cursor: pointer;
 }
@@ -143,7 +147,7 @@ button:hover, .button:hover { background: var(--accent-strong); color: var(--on-
 .danger.solid { border-color: transparent; background: var(--danger); color: var(--on-danger); }
 .danger.solid:hover { background: var(--danger-strong); color: var(--on-danger); }
 
-.search { display: grid; gap: 0.3125rem; }
+.search { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0.3125rem; }
 .search label { font-weight: 600; }
 .row { display: flex; gap: 0.5rem; }
 input {
@@ -162,7 +166,8 @@ input {
 @media (max-width: 46rem) {
   .session { grid-template-columns: minmax(0, 1fr); align-items: start; }
   .buttons { display: grid; grid-template-columns: 1fr 1fr; margin-top: 0.25rem; }
-  .buttons form, .buttons button, .buttons .button { width: 100%; text-align: center; }
+  .buttons form, .buttons button, .buttons .button { width: 100%; }
+  .buttons button, .buttons .button { min-height: 2.75rem; }
 }
 
 @media (max-width: 34rem) {
@@ -172,8 +177,7 @@ input {
   .tiles dd { font-size: 1.25rem; }
   .tiles dt { font-size: 0.8125rem; }
   .facts div { grid-template-columns: minmax(0, 1fr); }
-  .actions > *, .actions button, .actions .button { width: 100%; text-align: center; }
-  .confirm p { text-align: left; }
+  .actions > *, .actions button, .actions .button { width: 100%; }
 }
 
 @keyframes arrive { from { background: var(--accent-soft); box-shadow: 0 0 0 0.5rem var(--accent-soft); } }
