@@ -363,6 +363,36 @@ describe('its CommonJS build', () => {
   });
 });
 
+test.each([
+  ['an ES module', 'app.mjs', 'import', []],
+  ['a CommonJS module', 'app.cjs', 'require', []],
+  ['the CommonJS build', 'app.cjs', 'require', ['--no-experimental-require-module']],
+])('%s has the admin page', async (_, file, kind, flags) => {
+  await using db = await freshDatabase();
+  await using app = await linkedApp(packed, '0.45', { links: ['express'] });
+  const load = (names: string, from: string) =>
+    kind === 'import' ? `import ${names} from '${from}';` : `const ${names} = require('${from}');`;
+  await app.write(
+    file,
+    `${load('{ DrizzleStore }', 'connect-drizzle')}
+     ${load('{ sessionAdmin }', 'connect-drizzle/admin')}
+     ${load('express', 'express')}
+     const store = new DrizzleStore(process.argv[2], { createTableIfMissing: true });
+     const server = express().use('/admin', sessionAdmin({ store, authorize: () => true })).listen(0, async () => {
+       await store.set('a sid', { cookie: { originalMaxAge: null } });
+       const { port } = server.address();
+       const headers = { accept: 'application/json' };
+       const answer = await fetch('http://127.0.0.1:' + port + '/admin/', { headers });
+       const { sessions } = await answer.json();
+       console.log(answer.status, sessions.length);
+       server.close();
+       server.closeAllConnections();
+       await store.close();
+     });`,
+  );
+  expect(await app.node([...flags, file, db.url])).toBe('200 1\n');
+});
+
 const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
 
 describe('its types', () => {
@@ -385,7 +415,7 @@ describe('its types', () => {
     export const middleware = session({ store, secret: 'secret' });
     export const admin = sessionAdmin({
       store,
-      authorize: async (request) => request.session.views > 1,
+      authorize: async (request) => request.session.views === 7,
       describe: ({ views }) => ({ Views: views }),
       audit: ({ action, userId, request }) => console.log(action, userId, request.ip),
     });
