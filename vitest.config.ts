@@ -67,7 +67,7 @@ function project(name: string, include: string[], exclude: string[] = []) {
 export default defineConfig({
   test: {
     globalSetup: ['test/support/global-setup.ts'],
-    maxWorkers: 2,
+    maxWorkers: 4,
     projects: [
       // Runs once more for each version of Postgres, Node and Drizzle.
       project('core', ['test/**/*.test.ts'], [...packaging, ...onceOnly]),

@@ -51,7 +51,7 @@ test('an app may use events of its own', async () => {
 });
 
 test('events reach once() of node:events, and express-session takes the store', async () => {
-  await using store = new DrizzleStore();
+  await using store = new DrizzleStore('memory://', { timeout: 300 });
   session({ store, secret: 'secret', resave: false, saveUninitialized: false });
   expect(store.listenerCount('connect')).toBe(1);
   const changed = once(store, 'change');

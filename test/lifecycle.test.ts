@@ -639,7 +639,7 @@ describe.concurrent('a process', () => {
   test('exits by itself with an open in-memory store, which warns in production', async () => {
     const { code, output } = await run(
       `new DrizzleStore(url); new DrizzleStore('./never-used');
-       const store = new DrizzleStore(); await store.set('sid', { cookie });
+       const store = new DrizzleStore('memory://', { timeout: 300 }); await store.set('sid', { cookie });
        console.log('done');`,
       { NODE_ENV: 'production' },
     );

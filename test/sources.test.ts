@@ -16,6 +16,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { lockFolder } from '../src/drivers/support/folder-lock.js';
 import { createInFolder } from '../src/drivers/support/pglite-folder.js';
 import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
+import { eventually } from './support/eventually.js';
 import { runProgram, startProgram } from './support/program.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
 
@@ -30,6 +31,7 @@ afterEach(() => database.drop());
 
 /** Goes through the statements of a store. */
 async function exercise(store: DrizzleStore): Promise<void> {
+  await eventually(() => store.ready());
   await store.set('one', sessionWith({ name: 'one' }));
   await store.set('two', sessionWith({ name: 'two' }));
   await store.set('expired', sessionUntil(new Date(Date.now() - 1)));
@@ -311,7 +313,7 @@ describe('a folder', () => {
     const folder = join(home, 'made', 'anew');
     const other = startProgram(
       `import { DrizzleStore } from 'connect-drizzle';
-       const store = new DrizzleStore(process.env.FOLDER);
+       const store = new DrizzleStore(process.env.FOLDER, { timeout: 300 });
        await store.set('sid', { cookie: { originalMaxAge: null }, name: 'kept' });
        console.log('it is', process.pid);
        setInterval(() => {}, 1000);`,
@@ -333,7 +335,7 @@ describe('a folder', () => {
     // What it has acknowledged is there after its end, however that comes about.
     await other.stop('SIGKILL');
     expect(await readdir(folder)).toContain('connect-drizzle.lock');
-    await using store = new DrizzleStore('link');
+    await using store = new DrizzleStore('link', { timeout: 300 });
     cwd.mockRestore();
     expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
     await store.close();
@@ -366,7 +368,7 @@ describe('a folder', () => {
     const { output } = await runProgram(
       `import { Worker } from 'node:worker_threads';
        import { DrizzleStore } from 'connect-drizzle';
-       const store = new DrizzleStore(process.env.FOLDER);
+       const store = new DrizzleStore(process.env.FOLDER, { timeout: 300 });
        await store.ready();
        const text = "import('tsx/esm/api').then(({ register }) => register()).then(() => import('./src/index.ts'))" +
          ".then(({ DrizzleStore }) => " +

@@ -542,7 +542,7 @@ test('user ids of another SQL type, and columns of an app’s own table, work', 
 test('a folder is managed like a server', async () => {
   const url = join(folder, 'embedded');
   const run = (...args: string[]) => runHere([...args, '--url', url]);
-  const store = new DrizzleStore(url, { pruneSessionInterval: false });
+  const store = new DrizzleStore(url, { pruneSessionInterval: false, timeout: 300 });
   await store.set('sid', sessionWith());
   failed(await run('list'), 1, /in use by process/);
   await store.close();

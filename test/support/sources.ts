@@ -9,6 +9,7 @@ import { drizzle as drizzlePglite } from 'drizzle-orm/pglite';
 import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
 import postgres from 'postgres';
 import { freshDatabase } from './database.js';
+import { eventually } from './eventually.js';
 import { neonPool } from './neon.js';
 
 /** A kind of source, open, with a store on it. */
@@ -69,7 +70,8 @@ async function onPglite(make: (client: PGlite) => Source): Promise<OpenSource> {
 
 async function on(source: Source, end: End): Promise<OpenSource> {
   const store = new DrizzleStore(source, { createTableIfMissing: true });
-  await store.ready();
+  // PGlite takes seconds to start, more on a busy machine.
+  await eventually(() => store.ready());
   return {
     store,
     async close() {
