@@ -5,9 +5,13 @@ const modules = Object.values(exports).filter((entry) => typeof entry === 'objec
 
 /** @type {Partial<import('typedoc').TypeDocOptions>} */
 export default {
-  entryPoints: modules.map((entry) =>
-    entry.import.default.replace('./dist/', '../src/').replace(/\.js$/, '.ts'),
-  ),
+  entryPoints: [
+    ...modules.map((entry) =>
+      entry.import.default.replace('./dist/', '../src/').replace(/\.js$/, '.ts'),
+    ),
+    // index.ts exports the class as a constant, without its methods.
+    '../src/store.ts',
+  ],
   tsconfig: '../tsconfig.build.json',
   plugin: ['typedoc-plugin-markdown'],
   out: 'reference',
@@ -25,5 +29,7 @@ export default {
   useCodeBlocks: true,
   parametersFormat: 'table',
   interfacePropertiesFormat: 'table',
-  treatWarningsAsErrors: false,
+  // Dead links of its pages fail the build of the site.
+  logLevel: 'Error',
+  validation: false,
 };

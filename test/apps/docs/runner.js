@@ -1,4 +1,4 @@
-// Runs the snippets of one page, one after the other: node runner.js. The environment: SNIPPETS, a JSON list of
+// Runs snippets, one after the other: node runner.js. The environment: SNIPPETS, a JSON list of
 // { place, file, request?: { method, path } }; DATABASE_URL. Prints a line of JSON for each: { place, error?, status?, body? }.
 import { Server } from 'node:http';
 import { DrizzleStore } from 'connect-drizzle';
@@ -8,7 +8,7 @@ import pg from 'pg';
 
 /** Servers that a snippet has started. Each listens on a free port, whatever its code says. */
 const servers = new Set();
-const { listen } = Server.prototype;
+const { listen, close } = Server.prototype;
 Server.prototype.listen = function (...args) {
   servers.add(this);
   const callbacks = args.filter((arg) => typeof arg === 'function');
@@ -16,6 +16,11 @@ Server.prototype.listen = function (...args) {
   return args[0] === 0
     ? listen.call(this, 0, ...callbacks)
     : listen.call(this, 0, '127.0.0.1', ...callbacks);
+};
+
+Server.prototype.close = function (...args) {
+  servers.delete(this);
+  return close.apply(this, args);
 };
 
 /**
@@ -37,6 +42,15 @@ async function request(server, path = '/', method = 'GET', isExpected = false) {
   return { status: response.status, body };
 }
 
+/** What a server last failed with: a snippet may not look at it. */
+let lastFailure = '';
+const { fetch } = globalThis;
+globalThis.fetch = async (...args) => {
+  const response = await fetch(...args);
+  if (response.status >= 500) lastFailure = await response.clone().text();
+  return response;
+};
+
 async function run({ place, file, request: expected }) {
   const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 10 });
   const store = new DrizzleStore(pool, {
@@ -47,7 +61,8 @@ async function run({ place, file, request: expected }) {
   await store.ready();
   const app = express();
   app.use(session({ store, secret: 'a secret', resave: false, saveUninitialized: false }));
-  Object.assign(globalThis, { DrizzleStore, store, pool, app });
+  const req = { sessionID: 'a sid', path: '/' };
+  Object.assign(globalThis, { DrizzleStore, store, pool, app, req });
   globalThis.old = async function* () {
     yield ['the sid of another store', { cookie: { originalMaxAge: 60_000 } }];
   };
@@ -64,12 +79,14 @@ async function run({ place, file, request: expected }) {
 }
 
 process.on('unhandledRejection', (error) => {
-  console.log(JSON.stringify({ place: 'unhandled', error: String(error) }));
+  process.stdout.write(`\n@${JSON.stringify({ place: 'unhandled', error: String(error) })}\n`);
 });
+// Keeps the process alive while a snippet waits for what does not.
+setInterval(() => {}, 60_000);
 for (const snippet of JSON.parse(process.env.SNIPPETS)) {
   const result = await run(snippet).catch((error) => ({
     place: snippet.place,
-    error: String(error?.stack ?? error),
+    error: `${error?.stack ?? error} ${lastFailure}`,
   }));
   // A line of its own, whatever the snippet has printed.
   process.stdout.write(`\n@${JSON.stringify(result)}\n`);
