@@ -7,7 +7,7 @@ import { InvalidArgumentError } from './errors.js';
 import { DrizzleStore as Store } from './store.js';
 import { withCallError } from './util/call-error.js';
 
-export type { Source } from './drivers/detect.js';
+export type { ConnectionlessSource, Source } from './drivers/sources.js';
 export {
   ConflictError,
   ConnectionError,
@@ -31,6 +31,7 @@ export {
 export type { StoreStats } from './lifecycle/stats.js';
 export type {
   CacheOptions,
+  ConnectionlessOptions,
   DrizzleStoreOptions,
   EncryptionKey,
   Serializer,

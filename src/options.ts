@@ -102,6 +102,13 @@ export interface DrizzleStoreOptions {
   readonly whenUnavailable?: 'error' | 'skip' | undefined;
 }
 
+/** The options of a store on a source without connections, such as neon-http and pg-proxy. */
+export interface ConnectionlessOptions extends DrizzleStoreOptions {
+  readonly sync?: false | undefined;
+  readonly cache?: false | undefined;
+  readonly createTableIfMissing?: false | undefined;
+}
+
 /** The validated options, with their defaults. Durations are in seconds. */
 export interface Settings {
   readonly table: AppTable | undefined;

@@ -5,13 +5,14 @@
  */
 import type { Request } from 'express';
 import type { Session, SessionData } from 'express-session';
-import { nameIn, openerFor, type Source } from './drivers/detect.js';
+import { nameIn, openerFor } from './drivers/detect.js';
+import type { StoreArguments } from './drivers/sources.js';
 import { InvalidSidError, invalidValue } from './errors.js';
 import { grantAccess } from './lifecycle/access.js';
 import { afterWrites, type Callback, Replies, type Run } from './lifecycle/replies.js';
 import { Runtime } from './lifecycle/runtime.js';
 import { type StoreStats, statsOf } from './lifecycle/stats.js';
-import { type DrizzleStoreOptions, type Settings, settingsFrom, type UserId } from './options.js';
+import { type Settings, settingsFrom, type UserId } from './options.js';
 import { viewOf } from './queries/view.js';
 import type { StoredRow } from './queries/wire.js';
 import { sessionTable } from './schema.js';
@@ -51,11 +52,10 @@ export class DrizzleStore extends TypedStore {
 
   /**
    * Checks its arguments. Opens the source at the first call, or at once with `sync`.
-   * @param source a Drizzle database, a pool, a PGlite or postgres-js client, a URL, a folder, or nothing for an
-   *   in-memory store
+   * @param source a Drizzle database, its client, a URL, a folder, or nothing for an in-memory store
    * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`), a `TypeError` naming the value it got and the values it accepts
    */
-  constructor(...args: [] | [source: Source, options?: DrizzleStoreOptions]) {
+  constructor(...args: StoreArguments) {
     super();
     // An explicit `undefined` is rejected: it probably is an unset variable.
     const opener = openerFor(args.length === 0 ? 'memory://' : args[0]);

@@ -50,6 +50,7 @@ const outcome = {
   updated: 55,
   destroyed: true,
   listed: 18,
+  pruned: 1,
   revoked: 17,
   left: 1,
 };

@@ -3,7 +3,8 @@ import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { installIn } from '../scripts/install.js';
-import { withDatabase } from './support/database.js';
+import { type TestDatabase, withDatabase } from './support/database.js';
+import { startNeonEndpoint } from './support/neon-http.js';
 import {
   emptyApp,
   linkedApp,
@@ -11,12 +12,22 @@ import {
   packPackage,
   type ScratchApp,
 } from './support/package.js';
+import { startWebSocketProxy } from './support/websocket-proxy.js';
 
 // The packed package in each runtime, as an ES module and as a CommonJS module.
 
 const cycleFile = fileURLToPath(new URL('./apps/peers/cycle.mjs', import.meta.url));
+const programs = fileURLToPath(new URL('./apps/runtimes/', import.meta.url));
 const bin = join(installIn('test/apps/runtimes'), 'node_modules/.bin');
 const PATH = [bin, dirname(process.execPath), process.env.PATH].join(delimiter);
+
+/** Network access needs a flag of its own from Node 25 on. */
+const flags = process.allowedNodeEnvironmentFlags;
+const permissions = [
+  flags.has('--permission') ? '--permission' : '--experimental-permission',
+  '--allow-fs-read=*',
+  ...(flags.has('--allow-net') ? ['--allow-net'] : []),
+];
 
 const runtimes: [name: string, command: string, args: string[]][] = [
   ['Node', process.execPath, []],
@@ -28,6 +39,28 @@ let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
 });
+
+const outcome = {
+  merged: [3, 1, 2],
+  isTouched: true,
+  updated: 55,
+  destroyed: true,
+  listed: 18,
+  pruned: 1,
+  revoked: 17,
+  left: 1,
+};
+
+/** Where `cycle.mjs` reaches Neon, as environment variables. */
+async function neonAt({ url }: TestDatabase) {
+  const [sockets, http] = await Promise.all([startWebSocketProxy(url), startNeonEndpoint(url)]);
+  return {
+    env: { NEON_WEBSOCKET: sockets.address, NEON_HTTP: http.url },
+    async [Symbol.asyncDispose]() {
+      await Promise.all([sockets.close(), http.close()]);
+    },
+  };
+}
 
 /** Says what happens without the packages of the drivers. */
 const withoutDrivers = `
@@ -43,12 +76,15 @@ const esModule = (body: string) => `import { DrizzleStore } from 'connect-drizzl
 const commonJs = (body: string) =>
   `const { DrizzleStore } = require('connect-drizzle');\n(async () => {${body}})();`;
 
-describe.each(runtimes)('in %s', (_, command, args) => {
+describe.each(runtimes)('in %s', (name, command, args) => {
   const run = (app: ScratchApp, ...more: string[]) =>
     app.run(command, [...args, ...more], { PATH });
   let app: ScratchApp;
   beforeAll(async () => {
-    app = await linkedApp(packed, '0.45');
+    app = await linkedApp(packed, '0.45', { links: ['@neondatabase/serverless', 'ws'] });
+    for (const program of ['parallel.mjs', 'bun-sql.mjs']) {
+      await copyFile(join(programs, program), join(app.folder, program));
+    }
     await copyFile(cycleFile, join(app.folder, 'cycle.mjs'));
     const body = (await readFile(cycleFile, 'utf8')).replace(/^import .*$/m, '');
     await app.write('cycle.cjs', commonJs(body));
@@ -60,20 +96,66 @@ describe.each(runtimes)('in %s', (_, command, args) => {
     async (driver) => {
       for (const file of ['cycle.mjs', 'cycle.cjs']) {
         await withDatabase(async ({ url }) => {
-          expect(JSON.parse(await run(app, file, driver, url))).toEqual({
-            merged: [3, 1, 2],
-            isTouched: true,
-            updated: 55,
-            destroyed: true,
-            listed: 18,
-            revoked: 17,
-            left: 1,
-          });
+          expect(JSON.parse(await run(app, file, driver, url))).toEqual(outcome);
         });
       }
     },
     180_000,
   );
+
+  test.each([
+    'neon-serverless',
+    'neon-http',
+    'pg-proxy',
+    ...(name === 'Bun' ? ['bun-sql', 'an SQL of Bun'] : []),
+  ])(
+    'a store works on %s',
+    async (driver) => {
+      await withDatabase(async (database) => {
+        await using neon = await neonAt(database);
+        const env = { PATH, ...neon.env };
+        const output = await app.run(command, [...args, 'cycle.mjs', driver, database.url], env);
+        expect(JSON.parse(output)).toEqual(outcome);
+      });
+    },
+    180_000,
+  );
+
+  test.each([
+    'threads',
+    // Deno has no `cluster.fork()`.
+    ...(name === 'Deno' ? [] : ['processes of a cluster']),
+  ])(
+    'stores in two %s share their sessions',
+    async (kind) => {
+      await withDatabase(async ({ url }) => {
+        const output = await run(app, 'parallel.mjs', kind, url);
+        expect(JSON.parse(output)).toEqual({ codes: [0, 0], count: 40 });
+      });
+    },
+    180_000,
+  );
+
+  if (name === 'Bun') {
+    test('a store on an SQL of Bun refuses what could undo its sessions, listens, and outlives its connections', async () => {
+      await withDatabase(async ({ url }) => {
+        expect(JSON.parse(await run(app, 'bun-sql.mjs', url))).toEqual({
+          refused: [
+            'an SQL of Bun with max: 1, on which a ROLLBACK of the app could undo saved sessions; pass one with more',
+            'an SQL of Bun for sqlite',
+            'an SQL of Bun for mysql',
+            'a transaction or a reserved connection of Bun; pass sql itself',
+            'a transaction or a reserved connection of Bun; pass sql itself',
+          ],
+          events: [false, false],
+          late: 'ERR_STORE_TIMEOUT',
+          isLateThere: false,
+          cause: '23514',
+          kept: 1,
+        });
+      });
+    }, 180_000);
+  }
 
   test('the error of a missing driver names its package', async () => {
     await using bare = await linkedApp(packed, '0.45');
@@ -84,6 +166,19 @@ describe.each(runtimes)('in %s', (_, command, args) => {
     expect(await run(bare, 'app.cjs')).toBe(missing);
   });
 });
+
+test.each(['pg', 'pglite'])(
+  'under the permission model of Node, a store on %s only has to read its packages',
+  async (driver) => {
+    await using app = await linkedApp(packed, '0.45');
+    await copyFile(cycleFile, join(app.folder, 'cycle.mjs'));
+    await withDatabase(async ({ url }) => {
+      const output = await app.node([...permissions, 'cycle.mjs', driver, url]);
+      expect(JSON.parse(output)).toEqual(outcome);
+    });
+  },
+  180_000,
+);
 
 test('under Yarn Plug’n’Play, the error of a missing driver names its package', async () => {
   await using app = await emptyApp({

@@ -24,6 +24,17 @@ const links = [
   '@vercel/postgres',
 ];
 
+const newest = fileURLToPath(new URL('../node_modules/typescript', import.meta.url));
+
+const compilerOptions = {
+  target: 'ES2022',
+  module: 'NodeNext',
+  strict: true,
+  noEmit: true,
+  skipLibCheck: true,
+  types: ['node'],
+};
+
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
@@ -34,7 +45,8 @@ describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {
   let app: ScratchApp;
   beforeAll(async () => {
     app = await linkedApp(packed, drizzle, { links });
-    for (const name of files) await copyFile(join(folder, name), join(app.folder, name));
+    for (const name of [...files, 'bun.ts'])
+      await copyFile(join(folder, name), join(app.folder, name));
   });
   afterAll(() => app[Symbol.asyncDispose]());
 
@@ -42,19 +54,20 @@ describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {
     'it accepts the databases of every driver it works on, and refuses the others, in %s',
     async (version) => {
       const installed = (await packagesOf('test/apps/types')).get(version);
-      const compiler =
-        installed ?? fileURLToPath(new URL('../node_modules/typescript', import.meta.url));
-      const compilerOptions = {
-        target: 'ES2022',
-        module: 'NodeNext',
-        strict: true,
-        noEmit: true,
-        skipLibCheck: true,
-        types: ['node'],
-      };
+      const compiler = installed ?? newest;
       await app.write('tsconfig.json', JSON.stringify({ compilerOptions, files }));
       expect(await app.node([join(compiler, 'bin/tsc'), '-p', '.'])).toBe('');
     },
     180_000,
   );
+
+  test('it accepts databases on the SQL of Bun, and refuses its transactions', async () => {
+    const bunTypes = (await packagesOf('test/apps/types')).get('bun-types') ?? '';
+    const options = { ...compilerOptions, types: ['node', bunTypes] };
+    await app.write(
+      'tsconfig.json',
+      JSON.stringify({ compilerOptions: options, files: ['bun.ts'] }),
+    );
+    expect(await app.node([join(newest, 'bin/tsc'), '-p', '.'])).toBe('');
+  }, 180_000);
 });

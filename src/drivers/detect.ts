@@ -9,69 +9,25 @@ import type { AnyPgColumn } from 'drizzle-orm/pg-core';
 import { InvalidArgumentError } from '../errors.js';
 import { describe } from '../util/describe.js';
 import { isObject, property } from '../util/guards.js';
+import { adapterOf, type BunSql, bunSql, isBunSql } from './bun-sql.js';
 import type { Driver } from './driver.js';
 import { loadDriver } from './load.js';
+import { isNeonHttp, NEON_HTTP_LACKS, neonHttp } from './neon-http.js';
 import { isPool, nodePostgres, type PgPool } from './node-postgres.js';
+import { callbackOf, PG_PROXY_LACKS, pgProxy } from './pg-proxy.js';
 import { isPglite, type Pglite, pglite } from './pglite.js';
 import { isPostgresJs, type PostgresJs, postgresJs } from './postgres-js.js';
 import { slipIn } from './slips.js';
+import type { Lacks } from './support/connectionless.js';
 import { lockFolder, realFolder } from './support/folder-lock.js';
 import { createInFolder } from './support/pglite-folder.js';
 import { guardPool } from './support/pool-errors.js';
-import { serverOfPool, serverOfPostgresJs, serverOfUrl } from './support/server-name.js';
-
-/** A client that Drizzle databases use, and that a store accepts by itself. */
-type ClientSource = PoolSource | PGliteSource | PostgresJsSource;
-
-/**
- * A Drizzle database on one of these clients. Its class (`NodePgDatabase`, …) does not declare `$client`; the type that
- * `drizzle()` returns does. The other properties tell it from the databases that the store refuses.
- */
-export interface DrizzleSource {
-  readonly $client?: ClientSource;
-  /** Only databases of Postgres have it. The result tells which driver runs it. */
-  refreshMaterializedView(view: never): PromiseLike<ResultWithFields | ResultWithColumns>;
-  /** Only neon-http has these. */
-  readonly batch?: never;
-  readonly $withAuth?: never;
-  /** Only a transaction has it. */
-  readonly rollback?: never;
-}
-
-/** What node-postgres, Neon and PGlite return; pg-proxy returns bare rows. */
-interface ResultWithFields {
-  readonly fields: unknown;
-}
-
-/** What postgres-js returns. */
-interface ResultWithColumns {
-  readonly columns: unknown;
-}
-
-/** A pool of `pg`, or one with its interface: `pg.native`, Neon's, Vercel's. */
-export interface PoolSource {
-  readonly totalCount: number;
-  readonly idleCount: number;
-  connect(): Promise<object>;
-}
-
-/** A `PGlite`. */
-export interface PGliteSource {
-  readonly waitReady: Promise<void>;
-  readonly dumpDataDir: unknown;
-}
-
-/** The `sql` that `postgres()` of postgres-js returns. */
-export interface PostgresJsSource {
-  readonly options: object;
-  readonly unsafe: unknown;
-  readonly listen: unknown;
-  /** A reserved connection. */
-  readonly release?: never;
-}
-
-/** What a store can be opened on: see docs/sources.md. */
-export type Source = DrizzleSource | ClientSource | string;
+import {
+  serverOfBunSql,
+  serverOfPool,
+  serverOfPostgresJs,
+  serverOfUrl,
+} from './support/server-name.js';
 
 /** @internal Settings for a pool that the store itself opens. */
 export interface OwnPool {
@@ -91,13 +47,15 @@ export interface Opener {
   readonly drizzle: object | undefined;
   /** The host and port, for error messages; `undefined` for an embedded database. */
   readonly server: string | undefined;
+  /** What the source cannot do. */
+  readonly lacks?: Partial<Lacks>;
   /** Keeps a broken connection of the app's pool from ending the process, until the returned function is called. */
   readonly guard?: (report: (error: unknown) => void) => () => void;
   open(settings: OwnPool): Promise<Driver>;
 }
 
 const ACCEPTED =
-  'a Drizzle database (node-postgres, postgres-js or PGlite), a pg.Pool, a PGlite, a postgres-js sql, ' +
+  'a Drizzle database of Postgres, a pg.Pool, a PGlite, a postgres-js sql, an SQL of Bun, ' +
   "a 'postgres://…' URL, a folder ('./data'), or nothing or 'memory://' for an in-memory store";
 
 /**
@@ -113,7 +71,9 @@ export function openerFor(source: unknown): Opener {
     );
   }
   if (typeof source !== 'object' && typeof source !== 'function') throw refused(describe(source));
-  if ('$client' in source) return openerForDrizzle(source);
+  if ('$client' in source || '$primary' in source || isPgProxy(source)) {
+    return openerForDrizzle(source);
+  }
   const opener = openerForClient(source, undefined);
   if (opener !== undefined) return opener;
   throw refused(slipIn(source) ?? describe(source));
@@ -155,6 +115,10 @@ function openerForDrizzle(source: object): Opener {
       'a transaction; pass the database itself, because a ROLLBACK would also undo saved sessions',
     );
   }
+  const callback = isPgProxy(database) ? callbackOf(database) : undefined;
+  if (callback !== undefined) {
+    return connectionlessOpener(() => pgProxy(callback), database, PG_PROXY_LACKS);
+  }
   const client = property(database, '$client');
   const opener =
     (typeof client === 'object' && client !== null) || typeof client === 'function'
@@ -171,13 +135,19 @@ function openerForDrizzle(source: object): Opener {
 /** Recognises a client by its shape, not by `instanceof`: the app may load another copy of the driver. */
 function openerForClient(client: object, drizzle: object | undefined): Opener | undefined {
   if (typeof client === 'function') {
+    if (isNeonHttp(client)) {
+      return connectionlessOpener(() => neonHttp(client), drizzle, NEON_HTTP_LACKS);
+    }
     if (!('unsafe' in client)) {
       const pool = poolBehind(client);
       return pool === undefined ? undefined : poolOpener(pool, drizzle);
     }
     if ('savepoint' in client || 'release' in client) {
-      throw refused('a transaction or a reserved connection of postgres-js; pass sql itself');
+      throw refused(
+        `a transaction or a reserved connection of ${isBunSql(client) ? 'Bun' : 'postgres-js'}; pass sql itself`,
+      );
     }
+    if (isBunSql(client)) return bunSqlOpener(client, drizzle);
     return isPostgresJs(client) ? postgresJsOpener(client, drizzle) : undefined;
   }
   if (isPglite(client)) return pgliteOpener(client, drizzle);
@@ -252,6 +222,42 @@ function postgresJsOpener(client: PostgresJs, drizzle: object | undefined): Open
   };
 }
 
+function bunSqlOpener(client: BunSql, drizzle: object | undefined): Opener {
+  const adapter = adapterOf(client);
+  if (adapter !== 'postgres') throw refused(`an SQL of Bun for ${adapter}`);
+  // Only with one connection, Bun lets the app send a plain BEGIN through the pool.
+  if (property(client.options, 'max') === 1) {
+    throw refused(
+      'an SQL of Bun with max: 1, on which a ROLLBACK of the app could undo saved sessions; pass one with more',
+    );
+  }
+  return {
+    inMemory: false,
+    embedded: false,
+    drizzle,
+    server: serverOfBunSql(client.options),
+    ...(client.listen === undefined
+      ? { lacks: { listening: 'a newer version of Bun: the SQL of this one cannot listen' } }
+      : {}),
+    open: async () => bunSql(client),
+  };
+}
+
+function connectionlessOpener(
+  make: () => Driver,
+  drizzle: object | undefined,
+  lacks: Lacks,
+): Opener {
+  return {
+    inMemory: false,
+    embedded: false,
+    drizzle,
+    server: undefined,
+    lacks,
+    open: async () => make(),
+  };
+}
+
 function pgliteOpener(target: string | Pglite | undefined, drizzle?: object): Opener {
   return {
     inMemory: target === undefined,
@@ -288,6 +294,10 @@ export function nameIn(database: object | undefined): (column: AnyPgColumn) => s
       typeof byCasing === 'function' ? byCasing.call(casing, column) : column.name;
     return typeof name === 'string' ? name : column.name;
   };
+}
+
+function isPgProxy(source: object): boolean {
+  return entityKinds(source).includes('PgRemoteDatabase');
 }
 
 /** Returns Drizzle's names for the classes of an object (`entityKind`), its own class first. */

@@ -13,6 +13,8 @@ export type Value = string | null;
 export interface Query {
   readonly text: string;
   readonly name: string | undefined;
+  /** A write that returns no rows, only their number. */
+  readonly isCommand?: boolean;
 }
 
 export interface Result {

@@ -72,6 +72,7 @@ export class Runtime {
   constructor(parts: RuntimeParts) {
     this.#parts = parts;
     const { settings, table, opener, sealing } = parts;
+    refuseWhatItLacks(opener, settings);
     const { signal, pruneSessionInterval: interval, sync } = settings;
     this.#deadlines = new Deadlines(settings.timeout);
     if (opener.inMemory && process.env.NODE_ENV === 'production') {
@@ -205,6 +206,10 @@ export class Runtime {
         "The table is the app's own: create it with drizzle-kit (`drizzle-kit generate`, `drizzle-kit migrate`)";
       return Promise.reject(new MigrationError(message));
     }
+    const { transactions } = this.#parts.opener.lacks ?? {};
+    if (transactions !== undefined) {
+      return Promise.reject(new MigrationError(`migrate() needs ${transactions}`));
+    }
     if (this.isClosed) return Promise.reject(new StoreClosedError());
     return this.#inFlight.track(
       this.#opening.migrate(this.#migrating.signal),
@@ -312,5 +317,16 @@ export class Runtime {
     await new Promise((resolve) => setImmediate(resolve));
     await this.#opening.close();
     this.#unguard?.();
+  }
+}
+
+/** @throws {InvalidArgumentError} for an option that needs what the source cannot do */
+function refuseWhatItLacks({ lacks }: Opener, settings: Settings): void {
+  if (lacks?.listening !== undefined && settings.sync !== undefined) {
+    const name = settings.cache === undefined ? 'sync' : 'cache';
+    throw new InvalidArgumentError(`The option ${name} needs ${lacks.listening}`);
+  }
+  if (lacks?.transactions !== undefined && settings.createTableIfMissing) {
+    throw new InvalidArgumentError(`The option createTableIfMissing needs ${lacks.transactions}`);
   }
 }

@@ -119,10 +119,15 @@ function compile<Name extends string>(
   const built = build(parameters);
   const { sql: text, params } = built.toSQL();
   const hash = createHash('sha256').update(text).digest('base64url').slice(0, 16);
+  const fields = fieldsOf(built);
   return {
-    query: { text, name: isPrepared ? `connect_drizzle_${kind}_${hash}` : undefined },
+    query: {
+      text,
+      name: isPrepared ? `connect_drizzle_${kind}_${hash}` : undefined,
+      isCommand: fields.length === 0,
+    },
     parameters: params.map((param) => sourceOf(param, names)),
-    fields: fieldsOf(built),
+    fields,
   };
 }
 

@@ -31,6 +31,12 @@ export function serverOfPostgresJs(options: object): string {
   return hosts.map((host, at) => named(String(host), String(ports[at] ?? ports[0]))).join(', ');
 }
 
+/** Returns where an `SQL` of Bun connects. */
+export function serverOfBunSql(options: object): string {
+  const host = property(options, 'hostname') || 'localhost';
+  return named(String(host), String(property(options, 'port') || DEFAULT_PORT));
+}
+
 /** A host may be a folder: that of a socket. */
 function named(host: string, port: string): string {
   return host.startsWith('/') ? host : `${host}:${port}`;

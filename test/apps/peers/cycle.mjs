@@ -1,5 +1,9 @@
 // What a store does, on one driver: node cycle.mjs DRIVER DATABASE_URL
+// Neon is reached at NEON_WEBSOCKET (host and port) and NEON_HTTP (a URL).
 import { DrizzleStore } from 'connect-drizzle';
+
+/** Drivers without connections: another one creates the table, and nothing listens. */
+const connectionless = ['neon-http', 'pg-proxy'];
 
 const drivers = {
   async pg(url) {
@@ -20,13 +24,52 @@ const drivers = {
     const client = new PGlite();
     return { db: drizzle({ client }), end: () => client.close() };
   },
+  async 'bun-sql'(url) {
+    const { SQL } = await import('bun');
+    const { drizzle } = await import('drizzle-orm/bun-sql');
+    const sql = new SQL(url);
+    return { db: drizzle({ client: sql }), end: () => sql.close() };
+  },
+  async 'an SQL of Bun'(url) {
+    const { SQL } = await import('bun');
+    const sql = new SQL(url);
+    return { db: sql, end: () => sql.close() };
+  },
+  async 'neon-serverless'(url) {
+    const { Pool, neonConfig } = await import('@neondatabase/serverless');
+    const { drizzle } = await import('drizzle-orm/neon-serverless');
+    neonConfig.wsProxy = () => process.env.NEON_WEBSOCKET;
+    neonConfig.useSecureWebSocket = false;
+    neonConfig.pipelineConnect = false;
+    neonConfig.webSocketConstructor = globalThis.WebSocket ?? (await import('ws')).WebSocket;
+    const pool = new Pool({ connectionString: url });
+    return { db: drizzle({ client: pool }), end: () => pool.end() };
+  },
+  async 'neon-http'(url) {
+    const { neon, neonConfig } = await import('@neondatabase/serverless');
+    const { drizzle } = await import('drizzle-orm/neon-http');
+    neonConfig.fetchEndpoint = process.env.NEON_HTTP;
+    return { db: drizzle({ client: neon(url) }), async end() {} };
+  },
+  async 'pg-proxy'(url) {
+    const { default: pg } = await import('pg');
+    const { drizzle } = await import('drizzle-orm/pg-proxy');
+    const pool = new pg.Pool({ connectionString: url });
+    const run = async (text, values, method) => {
+      const { rows } = await pool.query({ text, values, rowMode: method === 'all' ? 'array' : '' });
+      return { rows };
+    };
+    return { db: drizzle(run), end: () => pool.end() };
+  },
 };
 
 const [driver, url] = process.argv.slice(2);
 const { db, end } = await drivers[driver](url);
+const isConnected = !connectionless.includes(driver);
+const tableName = `of ${driver}`;
 const store = new DrizzleStore(db, {
-  tableName: `of_${driver}`,
-  sync: true,
+  tableName,
+  sync: isConnected,
   userId: (session) => session.user,
 });
 const session = (seconds, data) => ({
@@ -35,7 +78,9 @@ const session = (seconds, data) => ({
   ...data,
 });
 
-await store.migrate();
+const creator = isConnected ? store : new DrizzleStore(url, { tableName });
+await creator.migrate();
+if (!isConnected) await creator.close();
 await store.ready();
 await Promise.all(
   Array.from({ length: 20 }, (_, at) => store.set(`sid ${at}`, session(60, { at }))),
@@ -50,6 +95,7 @@ await store.update('sid 5', (stored) => {
   stored.at = 55;
 });
 await Promise.all(['sid 6', 'sid 7'].map((sid) => store.destroy(sid)));
+await store.set('expired', session(-60, {}));
 const listed = [];
 for await (const { id } of store.sessions({ userId: 'ada' })) listed.push(id);
 console.log(
@@ -59,6 +105,7 @@ console.log(
     updated: (await store.get('sid 5')).at,
     destroyed: (await store.get('sid 6')) === undefined,
     listed: listed.length,
+    pruned: await store.pruneSessions(),
     revoked: await store.revokeUser('ada', { except: 'sid 1' }),
     left: await store.length(),
   }),

@@ -53,6 +53,8 @@ export const accepted = [
   new DrizzleStore(vercelSql),
   new DrizzleStore(sqlOfPostgresJs),
   new DrizzleStore(new PGlite()),
+  new DrizzleStore(neon('postgres://localhost/app')),
+  new DrizzleStore(neon('postgres://localhost/app'), { ttl: 60, sync: false }),
 ];
 
 declare const poolClient: pg.PoolClient;
@@ -81,8 +83,8 @@ export const refused = [
   new DrizzleStore(new NeonClient()),
   // @ts-expect-error a single client of Vercel's
   new DrizzleStore(createClient()),
-  // @ts-expect-error HTTP has no connections
-  new DrizzleStore(neon('postgres://localhost/app')),
+  // @ts-expect-error HTTP has no connection that could listen
+  new DrizzleStore(neon('postgres://localhost/app'), { sync: true }),
   // @ts-expect-error a reserved connection
   new DrizzleStore(reserved),
   // @ts-expect-error another dialect

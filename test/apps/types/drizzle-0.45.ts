@@ -27,6 +27,10 @@ declare const vercel: VercelPgDatabase<typeof schema>;
 // biome-ignore lint/suspicious/noExplicitAny: apps that write for several drivers name the database so.
 declare const anyPg: PgDatabase<any, any, any>;
 
+declare const neonHttp: NeonHttpDatabase<typeof schema>;
+declare const proxy: PgRemoteDatabase<typeof schema>;
+const neonHttpDatabase = drizzleNeonHttp(neon('postgres://localhost/app'));
+
 export const accepted = [
   new DrizzleStore(nodePg),
   new DrizzleStore(nodePgWithSchema),
@@ -45,22 +49,27 @@ export const accepted = [
   new DrizzleStore(drizzleNeon('postgres://localhost/app', { schema })),
   new DrizzleStore(drizzleVercel({ schema })),
   new DrizzleStore(withReplicas(nodePgWithSchema, [nodePgWithSchema])),
+  new DrizzleStore(neonHttp),
+  new DrizzleStore(neonHttpDatabase, { ttl: 60 }),
+  new DrizzleStore(proxy),
+  new DrizzleStore(
+    drizzlePgProxy(async () => ({ rows: [] })),
+    { sync: false },
+  ),
 ];
 
-declare const neonHttp: NeonHttpDatabase<typeof schema>;
-declare const proxy: PgRemoteDatabase<typeof schema>;
 // biome-ignore lint/suspicious/noExplicitAny: as above.
 declare const transaction: PgTransaction<any, any, any>;
 
 export const refused = [
-  // @ts-expect-error HTTP has no connections
-  new DrizzleStore(neonHttp),
+  // @ts-expect-error HTTP has no connection that could listen
+  new DrizzleStore(neonHttp, { sync: true }),
   // @ts-expect-error the same, as `drizzle()` returns it
-  new DrizzleStore(drizzleNeonHttp(neon('postgres://localhost/app'))),
-  // @ts-expect-error a proxy has no connections
-  new DrizzleStore(proxy),
-  // @ts-expect-error the same, as `drizzle()` returns it
-  new DrizzleStore(drizzlePgProxy(async () => ({ rows: [] }))),
+  new DrizzleStore(neonHttpDatabase, { cache: true }),
+  // @ts-expect-error a proxy has no connection that could listen
+  new DrizzleStore(proxy, { sync: { heartbeat: 1 } }),
+  // @ts-expect-error a proxy has no transactions
+  new DrizzleStore(proxy, { createTableIfMissing: true }),
   // @ts-expect-error a transaction
   new DrizzleStore(transaction),
   // @ts-expect-error a single client

@@ -27,6 +27,10 @@ declare const vercel: VercelPgDatabase<typeof relations>;
 // biome-ignore lint/suspicious/noExplicitAny: apps that write for several drivers name the database so.
 declare const anyPg: PgAsyncDatabase<any, any>;
 
+declare const neonHttp: NeonHttpDatabase<typeof relations>;
+declare const proxy: PgRemoteDatabase<typeof relations>;
+const neonHttpDatabase = drizzleNeonHttp({ client: neon('postgres://localhost/app') });
+
 export const accepted = [
   new DrizzleStore(nodePg),
   new DrizzleStore(nodePgWithRelations),
@@ -44,20 +48,24 @@ export const accepted = [
   new DrizzleStore(drizzlePglite({ client: new PGlite(), relations })),
   new DrizzleStore(drizzleNeon('postgres://localhost/app', { relations })),
   new DrizzleStore(drizzleVercel({ relations })),
+  new DrizzleStore(neonHttp),
+  new DrizzleStore(neonHttpDatabase, { ttl: 60 }),
+  new DrizzleStore(proxy),
+  new DrizzleStore(
+    drizzlePgProxy(async () => ({ rows: [] })),
+    { sync: false },
+  ),
 ];
 
-declare const neonHttp: NeonHttpDatabase<typeof relations>;
-declare const proxy: PgRemoteDatabase<typeof relations>;
-
 export const refused = [
-  // @ts-expect-error HTTP has no connections
-  new DrizzleStore(neonHttp),
+  // @ts-expect-error HTTP has no connection that could listen
+  new DrizzleStore(neonHttp, { sync: true }),
   // @ts-expect-error the same, as `drizzle()` returns it
-  new DrizzleStore(drizzleNeonHttp({ client: neon('postgres://localhost/app') })),
-  // @ts-expect-error a proxy has no connections
-  new DrizzleStore(proxy),
-  // @ts-expect-error the same, as `drizzle()` returns it
-  new DrizzleStore(drizzlePgProxy(async () => ({ rows: [] }))),
+  new DrizzleStore(neonHttpDatabase, { cache: true }),
+  // @ts-expect-error a proxy has no connection that could listen
+  new DrizzleStore(proxy, { sync: { heartbeat: 1 } }),
+  // @ts-expect-error a proxy has no transactions
+  new DrizzleStore(proxy, { createTableIfMissing: true }),
   // @ts-expect-error a single client
   new DrizzleStore(drizzleNodePostgres({ client: new pg.Client() })),
   // @ts-expect-error not a database
