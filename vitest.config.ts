@@ -28,6 +28,8 @@ const packaging = testFiles([
 /** What does not depend on the versions of Postgres, Node and Drizzle, and what looks for rare races for a long time. */
 const onceOnly = testFiles([
   'pools',
+  'engines',
+  'sizing',
   'histories',
   'batching-model',
   'processes',
