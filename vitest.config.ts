@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { configDefaults, defineConfig } from 'vitest/config';
 import { useRunFolder } from './test/support/run-folder.js';
+import { isPortable, postgresOnly } from './test/support/statement-set.js';
 
 useRunFolder();
 
@@ -43,12 +44,16 @@ const onceOnly = testFiles([
   'temporary-files',
 ]);
 
+/** With `STATEMENTS=portable`, the core runs on the statements for any engine. */
+const entry = isPortable ? './test/support/portable-store.ts' : './src/index.ts';
+const excluded = isPortable ? testFiles(Object.keys(postgresOnly)) : [];
+
 function project(name: string, include: string[], exclude: string[] = []) {
   return {
     resolve: {
       // The examples and the type augmentation of the tests name the package as its users do.
       alias: [
-        { find: /^connect-drizzle$/, replacement: source('./src/index.ts') },
+        { find: /^connect-drizzle$/, replacement: source(entry) },
         { find: /^connect-drizzle\/admin$/, replacement: source('./src/admin/index.ts') },
         { find: /^connect-drizzle\/schema$/, replacement: source('./src/schema.ts') },
       ],
@@ -72,7 +77,7 @@ export default defineConfig({
     maxWorkers: 4,
     projects: [
       // Runs once more for each version of Postgres, Node and Drizzle.
-      project('core', ['test/**/*.test.ts'], [...packaging, ...onceOnly]),
+      project('core', ['test/**/*.test.ts'], [...packaging, ...onceOnly, ...excluded]),
       project('once', onceOnly, packaging),
       project('package', packaging),
     ],

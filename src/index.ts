@@ -34,6 +34,7 @@ export type {
   ConnectionlessOptions,
   DrizzleStoreOptions,
   EncryptionKey,
+  EngineChoice,
   Serializer,
   SyncOptions,
   UserId,

@@ -50,6 +50,9 @@ export interface CacheOptions {
  */
 export type EncryptionKey = Uint8Array | KeyObject | string;
 
+/** The statements that a store sends: see `engine`. */
+export type EngineChoice = 'auto' | 'postgres' | 'portable';
+
 /** Identifies a user: see `userId`. */
 export type UserId = string | number;
 
@@ -100,6 +103,12 @@ export interface DrizzleStoreOptions {
   readonly encryptionKeys?: readonly EncryptionKey[] | undefined;
   /** While the database is unavailable: fail requests, or let express-session skip sessions. @default 'error' */
   readonly whenUnavailable?: 'error' | 'skip' | undefined;
+  /**
+   * Which statements the store sends. `'postgres'`: many rows in one statement, for PostgreSQL itself. `'portable'`: one row
+   * in each, found by the primary key, for Citus, YugabyteDB, CockroachDB, Aurora DSQL, and proxies that shard, such as
+   * PgDog. `'auto'` asks the server what it is. @default 'auto'
+   */
+  readonly engine?: EngineChoice | undefined;
 }
 
 /** The options of a store on a source without connections, such as neon-http and pg-proxy. */
@@ -134,6 +143,7 @@ export interface Settings {
   readonly maxSessionsPerUser: number | undefined;
   readonly encryptionKeys: readonly (KeyObject | typeof PLAINTEXT)[];
   readonly whenUnavailable: 'error' | 'skip';
+  readonly engine: EngineChoice;
 }
 
 const DAY = 86_400;
@@ -162,6 +172,7 @@ export const OPTIONS: readonly string[] = Object.keys({
   maxSessionsPerUser: true,
   encryptionKeys: true,
   whenUnavailable: true,
+  engine: true,
 } satisfies Record<keyof DrizzleStoreOptions, true>);
 
 /**
@@ -238,6 +249,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
       ['error', 'skip'],
       'error',
     ),
+    engine: read.oneOf('engine', options.engine, ['auto', 'postgres', 'portable'], 'auto'),
   };
 }
 

@@ -32,11 +32,21 @@ export interface TableName {
   readonly columnNames?: ColumnNames | undefined;
 }
 
+/** The SQL type of `data`: see {@link sessionTable}. */
+interface JsonData {
+  readonly data?: 'json' | undefined;
+}
+
+interface TextData {
+  readonly data: 'text';
+}
+
 /**
  * Returns new columns of the session table, to spread into a `pgTable` of the app's own.
  *
  * `userId` may be replaced by a column of another SQL type with a foreign key:
  * `{ ...sessionColumns(), userId: integer('user_id').references(() => users.id, { onDelete: 'cascade' }) }`.
+ * So may `data` by `text('data')`: see {@link sessionTable}.
  */
 export function sessionColumns(names: ColumnNames = COLUMN_NAMES): SessionColumns {
   return {
@@ -86,6 +96,9 @@ export type SessionColumns = {
   readonly expiresHour: ReturnType<Timestamp['generatedAlwaysAs']>;
 };
 
+/** The same with `data` as `text`. */
+type TextSessionColumns = Omit<SessionColumns, 'data'> & { readonly data: Text };
+
 interface IndexedColumns {
   readonly id: AnyPgColumn;
   readonly userId: AnyPgColumn;
@@ -121,20 +134,26 @@ export function sessionIndexes(
 /**
  * Creates a session table under the app's own name, in a Postgres schema, or with the optional index:
  * `export const sessions = sessionTable({ tableName: 'web_sessions', schemaName: 'auth', createdAtIndex: true })`.
+ *
+ * With `data: 'text'`, the column `data` is a `text`, for databases that do not keep `json` byte for byte, such as
+ * CockroachDB. Postgres then no longer checks that it is JSON.
  */
 export function sessionTable(
-  options?: TableName & OptionalIndexes & { schemaName?: undefined },
+  options?: TableName & OptionalIndexes & JsonData & { schemaName?: undefined },
 ): PlainSessionTable;
 export function sessionTable(
-  options: TableName & OptionalIndexes & { schemaName: string },
+  options: TableName & OptionalIndexes & JsonData & { schemaName: string },
 ): QualifiedSessionTable;
-export function sessionTable(options: TableName & OptionalIndexes): SessionTable;
+export function sessionTable(options: TableName & OptionalIndexes & JsonData): SessionTable;
+export function sessionTable(options: TableName & OptionalIndexes & TextData): TextSessionTable;
 export function sessionTable({
   tableName = DEFAULT_TABLE_NAME,
   schemaName,
   columnNames = COLUMN_NAMES,
   createdAtIndex,
-}: TableName & OptionalIndexes = {}) {
+  data = 'json',
+}: TableName & OptionalIndexes & (JsonData | TextData) = {}) {
+  if (data === 'text') return textTable(tableName, schemaName, columnNames, { createdAtIndex });
   return schemaName === undefined
     ? plainTable(tableName, columnNames, { createdAtIndex })
     : qualifiedTable(tableName, schemaName, columnNames, { createdAtIndex });
@@ -160,9 +179,25 @@ function qualifiedTable(
   );
 }
 
+function textTable(
+  tableName: string,
+  schemaName: string | undefined,
+  columnNames: ColumnNames,
+  indexes: OptionalIndexes,
+): TextSessionTable {
+  const columns = { ...sessionColumns(columnNames), data: text(columnNames.data) };
+  return schemaName === undefined
+    ? pgTable(tableName, columns, (t) => sessionIndexes(t, indexes))
+    : new PgSchema(schemaName).table(tableName, columns, (t) => sessionIndexes(t, indexes));
+}
+
 declare const tableInSchema: PgTableFn<string>;
 type PlainSessionTable = ReturnType<typeof pgTable<string, SessionColumns>>;
 type QualifiedSessionTable = ReturnType<typeof tableInSchema<string, SessionColumns>>;
+
+type TextSessionTable =
+  | ReturnType<typeof pgTable<string, TextSessionColumns>>
+  | ReturnType<typeof tableInSchema<string, TextSessionColumns>>;
 
 /** The session table under its default name. */
 // Not sessionTable(): its PgSchema imports Drizzle's query builder, 30 kB in a browser bundle.

@@ -10,6 +10,7 @@ import { pgbouncer, startPgbouncer } from './support/pgbouncer.js';
 import { startProxy } from './support/proxy.js';
 import { caughtUp, heardOf, untilSync, up } from './support/realtime.js';
 import { callbacksOf, contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
+import { onPortable } from './support/statement-set.js';
 
 let database: TestDatabase;
 /** In front of the statements of the cached store, and of its listener. */
@@ -163,6 +164,9 @@ vi.mock(import('../src/util/clock.js'), async (importOriginal) => {
 function setTime(time: number): void {
   vi.useFakeTimers({ toFake: ['Date'], now: time });
 }
+
+/** Tests of an announcement that comes with a write whose answer does not. */
+const announcedLater = onPortable('a change is announced after its answer');
 
 describe('What is cached', () => {
   test('a session is read once, and after that without the database', async () => {
@@ -465,14 +469,17 @@ describe('An own write', () => {
     expect(await isHit(store)).toBe(true);
   });
 
-  test('that failed for its caller before it was done is read when it is done', async () => {
-    const { store, other } = await unknownWrite();
-    expect([await visits(store), await isHit(store)]).toEqual([1, true]);
-    statements.release();
-    await until(async () => (await visits(other)) === 2);
-    await caughtUp(store, other);
-    expect(await visits(store)).toBe(2);
-  });
+  test.skipIf(announcedLater)(
+    'that failed for its caller before it was done is read when it is done',
+    async () => {
+      const { store, other } = await unknownWrite();
+      expect([await visits(store), await isHit(store)]).toEqual([1, true]);
+      statements.release();
+      await until(async () => (await visits(other)) === 2);
+      await caughtUp(store, other);
+      expect(await visits(store)).toBe(2);
+    },
+  );
 
   test('whose outcome was unknown evicts its session once, when it is announced', async () => {
     const { store, other } = await unknownWrite();
@@ -482,16 +489,19 @@ describe('An own write', () => {
     expect(await staysCached({ store, other }, 3)).toBe(true);
   });
 
-  test('whose outcome was unknown is read, although later ones were announced before it', async () => {
-    const { store, other } = await unknownWrite();
-    expect(await staysCached({ store, other }, 3)).toBe(true);
-    expect(await visits(store)).toBe(3);
-    statements.release();
-    await until(async () => (await visits(other)) === 2);
-    await caughtUp(store, other);
-    expect(await visits(store)).toBe(2);
-    expect(await staysCached({ store, other }, 4)).toBe(true);
-  });
+  test.skipIf(announcedLater)(
+    'whose outcome was unknown is read, although later ones were announced before it',
+    async () => {
+      const { store, other } = await unknownWrite();
+      expect(await staysCached({ store, other }, 3)).toBe(true);
+      expect(await visits(store)).toBe(3);
+      statements.release();
+      await until(async () => (await visits(other)) === 2);
+      await caughtUp(store, other);
+      expect(await visits(store)).toBe(2);
+      expect(await staysCached({ store, other }, 4)).toBe(true);
+    },
+  );
 
   test('that failed and was never done evicts nothing later', async () => {
     const pool = database.pool({ connectionString: statements.url });
@@ -504,7 +514,7 @@ describe('An own write', () => {
     expect(await staysCached({ store, other }, 3)).toBe(true);
   });
 
-  test('whose answer is lost is read', async () => {
+  test.skipIf(announcedLater)('whose answer is lost is read', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     const held = statements.hold('toClient');
@@ -593,20 +603,23 @@ describe('Sessions that are ended by their user', () => {
     expect([await store.get('a'), await store.get('b')]).toEqual([undefined, undefined]);
   });
 
-  test('are out of the cache where the answer is lost and they have ended', async () => {
-    const { store, other } = await pair({ userId });
-    await login(store, 'a', 'ann');
-    expect(await isHit(store, 'a')).toBe(true);
-    const held = statements.hold('toClient');
-    const revoked = store.revokeUser('ann');
-    await held;
-    await until(async () => (await other.get('a')) === undefined);
-    statements.cut();
-    await expect(revoked).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
-    statements.release();
-    await caughtUp(store, other);
-    expect(await store.get('a')).toBeUndefined();
-  });
+  test.skipIf(announcedLater)(
+    'are out of the cache where the answer is lost and they have ended',
+    async () => {
+      const { store, other } = await pair({ userId });
+      await login(store, 'a', 'ann');
+      expect(await isHit(store, 'a')).toBe(true);
+      const held = statements.hold('toClient');
+      const revoked = store.revokeUser('ann');
+      await held;
+      await until(async () => (await other.get('a')) === undefined);
+      statements.cut();
+      await expect(revoked).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
+      statements.release();
+      await caughtUp(store, other);
+      expect(await store.get('a')).toBeUndefined();
+    },
+  );
 });
 
 describe('Two reads', () => {

@@ -261,7 +261,7 @@ describe('an invalid option', () => {
   const known =
     'the options are table, tableName, schemaName, createTableIfMissing, ttl, disableTouch, touchAfter, ' +
     'pruneSessionInterval, errorLog, serializer, signal, lanes, timeout, preparedStatements, sync, cache, ' +
-    'userId, maxLifetime, maxSessionsPerUser, encryptionKeys, whenUnavailable';
+    'userId, maxLifetime, maxSessionsPerUser, encryptionKeys, whenUnavailable, engine';
   const yearOfSeconds = 'a number of seconds (not milliseconds) above 0 up to 31536000';
   const dayOfSeconds = 'a number of seconds (not milliseconds) above 0 up to 86400';
   const key = Buffer.alloc(32, 7);

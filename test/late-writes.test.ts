@@ -12,6 +12,7 @@ import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
 import { generated } from './support/requests.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
+import { isPortable, onPortable } from './support/statement-set.js';
 
 let database: ReusedDatabase;
 const ends: (() => Promise<unknown>)[] = [];
@@ -155,11 +156,14 @@ const writes: Record<string, Write> = {
   },
 };
 
+const withoutBatches = onPortable('calls made at once are not sent at once');
+
 describe.each(Object.entries(drivers))('on %s', (_, connect) => {
   test('a write that the network delivers after its caller gave up changes nothing, and a log-out elsewhere holds', async () => {
     const there = await database.store();
     await Promise.all(
       Object.entries(writes).map(async ([sid, { exists, call }]) => {
+        if (withoutBatches && sid.startsWith('a batch')) return;
         const proxy = await startProxy(database.url);
         ends.push(() => proxy.close());
         const here = openStore(connect(proxy.url));
@@ -230,7 +234,8 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     const [late] = await kept(lock.waiting(1), () => [
       here.set('sid', Object.assign(read ?? sessionWith(), { held: true })),
     ]);
-    await expect(late).rejects.toMatchObject({ sent: true });
+    // A portable statement gives up soon, and is sent again: it may be waiting for that.
+    await expect(late).rejects.toMatchObject(isPortable ? {} : { sent: true });
     // The lock is still held, and a log-out need not wait for it.
     await until(async () => (await count(`wait_event_type = 'Lock'`)) === 0);
     await there.destroy('sid');
@@ -317,7 +322,7 @@ test('log-outs of sessions that do not exist leave no tombstones after an insert
   expect(await rowsOf('')).toEqual([]);
 });
 
-test.each([1, 2])(
+test.each(withoutBatches ? [1] : [1, 2])(
   'a set of %s new sessions does not overwrite a tombstone that was made after its call began',
   async (count) => {
     const there = await database.store();

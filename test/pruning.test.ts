@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { gate } from './support/gate.js';
 import { promised, sessionUntil, sessionWith } from './support/sessions.js';
+import { isPortable, onPortable } from './support/statement-set.js';
 
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
 
@@ -117,6 +118,16 @@ async function holdDeletes() {
   };
 }
 
+/** Of 20,000 rows, one batch was deleted. A portable statement gives up a row that it would have to wait for. */
+async function expectOneBatchLess(): Promise<void> {
+  const left = await count();
+  if (!isPortable) expect(left).toBe(15_000);
+  else {
+    expect(left).toBeGreaterThanOrEqual(19_500);
+    expect(left).toBeLessThan(20_000);
+  }
+}
+
 describe('pruneSessions()', () => {
   test('deletes expired sessions and returns their number', async () => {
     const store = storeWith();
@@ -207,7 +218,8 @@ describe('pruneSessions()', () => {
     expect(await count()).toBe(10);
   });
 
-  test('finds its rows by an index', async () => {
+  const inOne = onPortable('a portable statement deletes one row');
+  test.skipIf(inOne)('finds its rows by an index', async () => {
     await fill(1000, 100_000);
     await database.query('analyze sessions');
     using query = vi.spyOn(pg.Client.prototype, 'query');
@@ -242,7 +254,7 @@ describe('pruneSessions()', () => {
     await pruned;
     await closed;
     // The one batch that was under way.
-    expect(await count()).toBe(15_000);
+    await expectOneBatchLess();
   });
 });
 
@@ -332,7 +344,7 @@ describe('automatic pruning', () => {
       const closed = store.close();
       held.letGo();
       await closed;
-      expect(await count()).toBe(15_000);
+      await expectOneBatchLess();
       expect(errorLog).not.toHaveBeenCalled();
     },
   );

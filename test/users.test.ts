@@ -27,6 +27,7 @@ import { type Browser, serve } from './support/http.js';
 import { logInLock } from './support/log-in-lock.js';
 import { holding, until } from './support/obstacles.js';
 import { contentOf, endOf, sessionWith } from './support/sessions.js';
+import { onPortable } from './support/statement-set.js';
 import { causeCode, logStatements } from './support/statements.js';
 
 /** What these tests keep of a user in a session. */
@@ -276,7 +277,8 @@ describe('the owner of a session', () => {
     expect(await store.length()).toBe(0);
   });
 
-  test('is found, ended and limited through the index', async () => {
+  const byName = onPortable('the plans of statements for Postgres, which the test finds by name');
+  test.skipIf(byName)('is found, ended and limited through the index', async () => {
     const pool = database.pool({ max: 1 });
     const store = await open({ maxSessionsPerUser: 10 }, pool);
     await fill(20_000, 'others', null);
@@ -574,30 +576,34 @@ describe('revoke() and revokeUser()', () => {
     expect(await liveOf(store, ['held', 'free'])).toEqual([]);
   });
 
-  test('give up in time, keep what they have done, and go on when called again', async () => {
-    const store = await open({ timeout: 1 });
-    await database.query(
-      `insert into sessions (id, data, expires_at)
+  const inOne = onPortable('clear() deletes one row at a time');
+  test.skipIf(inOne)(
+    'give up in time, keep what they have done, and go on when called again',
+    async () => {
+      const store = await open({ timeout: 1 });
+      await database.query(
+        `insert into sessions (id, data, expires_at)
        select 'sid ' || n, '{}', now() + interval '1 day' from generate_series(1, 5001) as n`,
-    );
-    await database.query(`
+      );
+      await database.query(`
       create function linger() returns trigger language plpgsql as $$ begin
         perform pg_sleep(0.4);
         return null;
       end $$;
       create trigger linger before delete on sessions for each statement execute function linger();
     `);
-    let left: number;
-    // On a busy machine, the time may be over before the first statement is done.
-    do {
-      await expect(store.clear()).rejects.toThrow(StoreTimeoutError);
-      left = (await database.query('select from sessions')).length;
-    } while (left === 5001);
-    expect(left).toBeGreaterThan(0);
-    await database.query('drop function linger cascade');
-    await eventually(() => store.clear());
-    expect(await database.query('select from sessions')).toHaveLength(0);
-  });
+      let left: number;
+      // On a busy machine, the time may be over before the first statement is done.
+      do {
+        await expect(store.clear()).rejects.toThrow(StoreTimeoutError);
+        left = (await database.query('select from sessions')).length;
+      } while (left === 5001);
+      expect(left).toBeGreaterThan(0);
+      await database.query('drop function linger cascade');
+      await eventually(() => store.clear());
+      expect(await database.query('select from sessions')).toHaveLength(0);
+    },
+  );
 
   test('tell what they have ended, though what became of the others could not be read at first', async () => {
     const pool = database.pool({ options: '-c lock_timeout=100ms' });

@@ -25,6 +25,10 @@ export interface BatcherSettings {
   readonly driver: Driver;
   /** Lanes of reads and of writes each, at most. */
   readonly lanes: number;
+  /** Whether a statement has one row. */
+  readonly isRowByRow: boolean;
+  /** Whether a write can wait for a row without a limit but the deadline. */
+  readonly waitsForRows: boolean;
   readonly deadlines: Deadlines;
   /** Maps a driver's error to this package's. */
   readonly errorOf: (error: unknown) => unknown;
@@ -43,7 +47,7 @@ export interface BatchedOptions<Row, Result, Settled extends Result> {
   /** Whether a result is final; otherwise the row is sent again, after a pause that holds no lane. */
   readonly isSettled?: (result: Result) => result is Settled;
   /** @default 256 */
-  readonly maxRows?: number;
+  readonly maxRows?: number | undefined;
 }
 
 /** A statement that concerns no single row. It fails with a {@link StoreTimeoutError} at the deadline of its call. */
@@ -61,14 +65,18 @@ export class Batcher {
   constructor(settings: BatcherSettings) {
     this.#settings = settings;
     const { driver, deadlines } = settings;
-    const lanesOf = (count: number) => new Lanes(count, driver, deadlines);
+    const { isRowByRow } = settings;
+    const lanesOf = (count: number, spare = 0) =>
+      new Lanes(count, driver, deadlines, { isRowByRow, spare });
     // Never more than half of the app's pool. If that is one connection, everything shares it.
     const half = Math.floor(driver.connections / 2);
     const each = Math.max(1, Math.min(settings.lanes, Math.floor(half / 2)));
+    // For the time that others hold rows, writes may take another quarter of the pool.
+    const spare = settings.waitsForRows ? Math.floor(driver.connections / 4) : 0;
     const read = lanesOf(each);
     this.#lanes = {
       read,
-      write: half < 2 ? read : lanesOf(each),
+      write: half < 2 ? read : lanesOf(each, spare),
       other: half > 2 * each ? lanesOf(1) : read,
     };
   }

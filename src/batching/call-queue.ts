@@ -17,7 +17,7 @@ import type { RowStatement } from '../queries/contract.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { setTimeout } from '../util/clock.js';
 import { asBatch } from '../util/opentelemetry.js';
-import { concernsServer, isInDoubt } from '../util/sql-states.js';
+import { concernsServer, isInDoubt, isTransient } from '../util/sql-states.js';
 import type { Deadline, Holder } from './deadlines.js';
 import type { CallQueue, Lanes } from './lanes.js';
 
@@ -26,9 +26,6 @@ export const MAX_ROWS = 256;
 const MAX_BYTES = 1024 * 1024;
 
 const BACKOFF: Backoff = { firstMs: 2, longestMs: 100 };
-
-/** Deadlock detected, could not serialize, lock not available: the same statement may succeed when sent again. */
-const TRANSIENT = new Set(['40P01', '40001', '55P03']);
 
 /**
  * Runs once the client expects nothing more of a row, before its caller continues, with the result if there is one.
@@ -230,14 +227,14 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
   async #refused(on: Connection, calls: readonly Call<Row, Settled>[], error: unknown) {
     const { isWrite, stats } = this.#settings;
     const state = sqlState(error);
-    const isTransient = state !== undefined && TRANSIENT.has(state);
+    const mayRetry = isTransient(state);
     const [first] = calls;
-    if (calls.length > 1 && (isTransient || (isWrite && concernsRows(state)))) {
+    if (calls.length > 1 && (mayRetry || (isWrite && concernsRows(state)))) {
       stats.retries += 1;
       const half = Math.ceil(calls.length / 2);
       await this.#send(on, calls.slice(0, half));
       await this.#send(on, calls.slice(half));
-    } else if (isTransient && first !== undefined) {
+    } else if (mayRetry && first !== undefined) {
       first.isSuspect = true;
       this.#sendAgain(first);
     } else {

@@ -17,7 +17,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import type { Connection, Driver } from '../drivers/driver.js';
 import { StoreTimeoutError } from '../errors.js';
-import { microtask, monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
+import { clearTimeout, microtask, monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
 import type { Deadlines } from './deadlines.js';
 
 /** Free lanes share the waiting calls, so that server and client work in parallel. No share is smaller than this. */
@@ -34,6 +34,9 @@ const HOLD_MS = 2;
 /** How long a failed lane leaves its calls to the lanes that have a connection: the next try would fail, too. */
 const COOL_DOWN_MS = 1000;
 
+/** A statement that takes longer may wait for a row that another transaction holds: a spare lane takes its place. */
+const WAITING_MS = 100;
+
 /** A statement and the calls that wait for it. */
 export interface CallQueue {
   /** How many calls wait. */
@@ -46,6 +49,13 @@ export interface CallQueue {
   run(on: Connection, most: number): Promise<void>;
   /** Fails all waiting calls. */
   fail(error: unknown): Promise<void>;
+}
+
+export interface LaneOptions {
+  /** Whether a statement has one row: calls gain nothing by waiting for each other. */
+  readonly isRowByRow: boolean;
+  /** How many more lanes there may be where statements cannot limit their waits for rows. */
+  readonly spare: number;
 }
 
 /** The lanes of reads, of writes, or of other statements; a single connection serves all three. */
@@ -62,13 +72,18 @@ export class Lanes {
   /** How often a lane has got a connection. */
   #acquired = 0;
   #coolUntilMs = 0;
+  /** Lanes that may start while others wait for rows. */
+  #spare: number;
+  readonly #minShare: number;
   #isFlushing = false;
   #holding: NodeJS.Timeout | undefined;
   /** A lane serves many requests: it runs in the store's async context, and enters that of a caller for its statement. */
   readonly #context = new AsyncResource('connect-drizzle');
 
-  constructor(count: number, driver: Driver, deadlines: Deadlines) {
+  constructor(count: number, driver: Driver, deadlines: Deadlines, options: LaneOptions) {
     this.#free = count;
+    this.#spare = options.spare;
+    this.#minShare = options.isRowByRow ? 1 : MIN_SHARE;
     this.#driver = driver;
     this.#deadlines = deadlines;
   }
@@ -82,7 +97,7 @@ export class Lanes {
   }
 
   readonly #decide = () => {
-    if (this.#waiting >= MIN_SHARE) this.#flushNow();
+    if (this.#waiting >= this.#minShare) this.#flushNow();
     else setImmediate(this.#flushNow);
   };
 
@@ -104,7 +119,8 @@ export class Lanes {
         this.#hold(coolMs);
         return;
       }
-      if (!isHeld && this.#waiting * WORTH_A_LANE < this.inFlight) {
+      const isWorthIt = this.#minShare === 1 || this.#waiting * WORTH_A_LANE >= this.inFlight;
+      if (!isHeld && !isWorthIt) {
         this.#hold(HOLD_MS);
         return;
       }
@@ -115,7 +131,7 @@ export class Lanes {
   /** How many lanes the waiting calls are worth. */
   get #lanesWanted(): number {
     let lanes = 0;
-    for (const { size } of this.queues) lanes += Math.ceil(size / MIN_SHARE);
+    for (const { size } of this.queues) lanes += Math.ceil(size / this.#minShare);
     return lanes;
   }
 
@@ -181,13 +197,24 @@ export class Lanes {
     const limit = this.#deadlines.start();
     limit.holder = { giveUp: () => connection.destroy() };
     const share = Math.ceil(queue.size / (this.#free + this.#acquiring + 1));
-    queue.run(connection, Math.max(share, MIN_SHARE)).then(() => {
+    const replacement = this.#spare === 0 ? undefined : new Replacement(() => this.#replace());
+    queue.run(connection, Math.max(share, this.#minShare)).then(() => {
       this.#deadlines.end(limit);
       connection.release();
       this.#running -= 1;
-      this.#free += 1;
+      if (replacement?.end()) this.#spare += 1;
+      else this.#free += 1;
       if (this.#waiting > 0) this.flushSoon();
     });
+  }
+
+  /** Lets a spare lane start in place of one that waits. Returns whether there is one. */
+  #replace(): boolean {
+    if (this.#spare === 0) return false;
+    this.#spare -= 1;
+    this.#free += 1;
+    if (this.#waiting > 0) this.flushSoon();
+    return true;
   }
 
   #oldest(): CallQueue | undefined {
@@ -198,5 +225,23 @@ export class Lanes {
       }
     }
     return oldest;
+  }
+}
+
+/** Replaces a lane by a spare one if its statement takes long. */
+class Replacement {
+  readonly #timer: NodeJS.Timeout;
+  #isReplaced = false;
+
+  constructor(replace: () => boolean) {
+    this.#timer = setTimeout(() => {
+      this.#isReplaced = replace();
+    }, WAITING_MS);
+  }
+
+  /** The lane is done. Returns whether it was replaced. */
+  end(): boolean {
+    clearTimeout(this.#timer);
+    return this.#isReplaced;
   }
 }

@@ -49,7 +49,9 @@ export function sendsOf(statements: RowStatements, batcher: Batcher, sealing: Se
     }
   };
 
-  const read = batcher.batched('read', 'read', statements.read, { isShared: true });
+  const { maxRows } = statements;
+
+  const read = batcher.batched('read', 'read', statements.read, { isShared: true, maxRows });
 
   const write = <Row extends WriteRow>(
     name: string,
@@ -58,6 +60,7 @@ export function sendsOf(statements: RowStatements, batcher: Batcher, sealing: Se
     const send = batcher.batched(name, 'write', statement, {
       bytesOf: (row) => Buffer.byteLength(row.data),
       isSettled,
+      maxRows,
     });
     if (sealing.isPlain) return send;
     return async (row, deadline, onEnd) => {
@@ -75,11 +78,11 @@ export function sendsOf(statements: RowStatements, batcher: Batcher, sealing: Se
           read(id, deadline, onEnd && (() => onEnd(undefined, false))).then(
             (row) => row && unsealed(row),
           ),
-    touch: batcher.batched('touch', 'write', statements.touch, { isSettled: isDecided }),
+    touch: batcher.batched('touch', 'write', statements.touch, { isSettled: isDecided, maxRows }),
     save: write('save', statements.save),
     create: write('create', statements.create),
     put: write('put', statements.put),
-    end: batcher.batched('end', 'write', statements.end, { isSettled: isDecided }),
+    end: batcher.batched('end', 'write', statements.end, { isSettled: isDecided, maxRows }),
     bury: batcher.batched('bury', 'write', statements.bury, { maxRows: 1 }),
   };
 }

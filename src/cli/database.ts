@@ -19,11 +19,12 @@ import {
 } from '../errors.js';
 import { type DrizzleStoreOptions, type Settings, settingsFrom } from '../options.js';
 import type { Statements } from '../queries/contract.js';
+import { chosenEngine, type Engine, engineOfTable, POSTGRES } from '../queries/engines.js';
 import type { StatementSettings } from '../queries/fragments.js';
 import { type OperationStatements, operationStatements } from '../queries/operations.js';
 import { statementsFor } from '../queries/statements.js';
 import { type ExpectedTable, judge, type Verdict } from '../queries/table-check.js';
-import { readFacts } from '../queries/table-facts.js';
+import { quotedName, readFacts } from '../queries/table-facts.js';
 import { viewOf } from '../queries/view.js';
 import { sessionTable } from '../schema.js';
 import { channelOf, newSender } from '../sync/channel.js';
@@ -41,6 +42,8 @@ export interface Database {
   readonly on: Connection;
   readonly expected: ExpectedTable;
   readonly verdict: Verdict;
+  /** What holds the table. */
+  readonly engine: Engine;
 }
 
 /** A database whose session table can be used. */
@@ -94,13 +97,14 @@ export function withSessions<T>(
   work: (database: SessionDatabase) => Promise<T>,
 ): Promise<T> {
   return withDatabase(context, (database) => {
-    const { expected, settings } = database;
+    const { engine, expected, settings } = database;
     const schemaName = requireTable(database, reads);
     const channel = channelOf(schemaName, expected.tableName);
     const statementSettings = {
       ...expected,
       maxLifetime: settings.maxLifetime,
       prepared: false,
+      engine,
       announce: { channel, sender: newSender() },
     };
     return work({
@@ -113,6 +117,15 @@ export function withSessions<T>(
       channel,
     });
   });
+}
+
+/** @throws {CliError} for work that needs the statements for PostgreSQL */
+export function requirePostgres({ engine, name }: SessionDatabase, work: string): void {
+  if (!engine.isPortable) return;
+  throw new CliError(
+    EXIT.failed,
+    `${work} needs statements that only PostgreSQL runs, but the table ${name} is in ${engine.name}`,
+  );
 }
 
 /**
@@ -224,8 +237,11 @@ async function locate(on: Connection, settings: Settings) {
     userIdType: user?.type ?? view.userIdType,
     userIdNullable: user === undefined ? view.userIdNullable : !user.notNull,
   };
+  const found =
+    facts.server === undefined ? POSTGRES : await engineOfTable(on, facts.server, quotedName(view));
   // The type of users is right whatever it is.
   return {
+    engine: chosenEngine(found, settings.engine),
     expected,
     verdict: judge(expected, facts.kind === null ? facts : { ...facts, userType: null }),
   };

@@ -13,7 +13,7 @@ import { userIdText } from '../session/user.js';
 import { property } from '../util/guards.js';
 import { type Arguments, BULK_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS } from './arguments.js';
 import type { Command, CommandContext } from './command.js';
-import { type SessionDatabase, withSessions } from './database.js';
+import { requirePostgres, type SessionDatabase, withSessions } from './database.js';
 import { CliError, EXIT, usageError } from './exit.js';
 import type { Progress } from './output.js';
 import { agreed, sessionsText, untilFree } from './revoke-commands.js';
@@ -67,6 +67,7 @@ export const importSessions: Command = {
     const userPath = userPathIn(args);
     return withSessions(context, { reads: false }, async (database) => {
       const { on, settings, statementSettings, name } = database;
+      requirePostgres(database, 'import');
       if (settings.serializer !== undefined) {
         throw usageError(
           'import cannot use the serializer of --config: save each session with store.set() instead',

@@ -15,7 +15,7 @@ import {
   WRITE_OPTIONS,
 } from './arguments.js';
 import type { Command, CommandContext } from './command.js';
-import { type SessionDatabase, withSessions } from './database.js';
+import { requirePostgres, type SessionDatabase, withSessions } from './database.js';
 import { CliError, EXIT, type ExitCode, usageError } from './exit.js';
 import { stateOf } from './session-commands.js';
 
@@ -142,6 +142,7 @@ async function revokeMatching(
     out.result({ dryRun: true, revoked: found }, `Would revoke ${sessionsText(found)}${ofUser}.`);
     return undefined;
   }
+  requirePostgres(database, 'revoking many sessions at once (a store has revokeUser())');
   await agreed(context, `Revoke ${sessionsText(found)}${ofUser} in ${name}?`);
   const progress = out.progress('Revoking', found);
   let revoked = 0;

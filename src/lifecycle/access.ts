@@ -4,7 +4,7 @@
  * @module
  */
 import type { Settings } from '../options.js';
-import type { StatementSettings } from '../queries/fragments.js';
+import type { FragmentSettings } from '../queries/fragments.js';
 import type { SessionView } from '../queries/view.js';
 import type { Sessions } from '../session/sessions.js';
 import { isObject } from '../util/guards.js';
@@ -14,7 +14,7 @@ import type { Runtime } from './runtime.js';
 export interface StoreAccess {
   readonly settings: Settings;
   /** What statements about the store's table are built from. */
-  readonly table: StatementSettings;
+  readonly table: FragmentSettings;
   readonly sessions: Sessions;
   /** Aborted when the store is closed. */
   readonly closing: AbortSignal;

@@ -10,6 +10,7 @@ import type { Connection } from '../drivers/driver.js';
 import { MigrationError } from '../errors.js';
 import { DEFAULT_TABLE_NAME, indexName } from '../names.js';
 import { runSql } from '../queries/compile.js';
+import { askEngine } from '../queries/engines.js';
 import { checkTable, type ExpectedTable } from '../queries/table-check.js';
 import { quoted } from '../queries/table-facts.js';
 import { migrations } from './migrations.js';
@@ -32,6 +33,13 @@ export async function migrate(
   lockTimeout?: number,
 ): Promise<void> {
   const { tableName, schemaName } = expected;
+  const { canMigrate, name: engine } = await askEngine(on);
+  if (!canMigrate) {
+    throw new MigrationError(
+      `Migrations need advisory locks and DDL in transactions, which ${engine} does not have: create the table with ` +
+        'drizzle-kit, or run the statements that `connect-drizzle sql` prints',
+    );
+  }
   const execute = (statement: SQL) => runSql(on, statement);
   if (lockTimeout !== undefined) {
     const limit = `${Math.ceil(lockTimeout * 1000)}ms`;

@@ -11,8 +11,9 @@ import { BatchedRows, type Rows } from '../batching/rows.js';
 import type { Sealing } from '../batching/sends.js';
 import type { Opener } from '../drivers/detect.js';
 import type { Driver } from '../drivers/driver.js';
-import { StoreClosedError, storeError } from '../errors.js';
+import { InvalidArgumentError, StoreClosedError, storeError } from '../errors.js';
 import type { Settings } from '../options.js';
+import { chosenEngine, type Engine } from '../queries/engines.js';
 import { statementsFor } from '../queries/statements.js';
 import type { ExpectedTable } from '../queries/table-check.js';
 import type { SessionView } from '../queries/view.js';
@@ -32,6 +33,7 @@ export interface Opened {
   readonly cache: CachedRows | undefined;
   /** Where changes are announced; `undefined` without `sync`. */
   readonly channel: string | undefined;
+  readonly engine: Engine;
 }
 
 export interface OpeningParts {
@@ -129,15 +131,20 @@ export class Opening {
 
   async #open(): Promise<Opened> {
     const driver = await this.#connect();
-    const { schemaName } = await unlessAborted(this.#ensureTable(driver), this.#closing.signal);
-    const channel = this.#channelIn(schemaName);
-    if (this.current === undefined || this.current.channel !== channel) {
-      const isMoved = this.current !== undefined;
-      this.current?.cache?.close();
-      this.current = this.#build(driver, channel);
-      if (isMoved) this.#parts.realtime?.restart();
+    const { settings, realtime } = this.#parts;
+    const table = await unlessAborted(this.#ensureTable(driver), this.#closing.signal);
+    const engine = chosenEngine(table.engine, settings.engine);
+    refuseWhatItLacks(engine, settings);
+    const channel = this.#channelIn(table.schemaName);
+    const { current } = this;
+    const isMoved = current !== undefined && current.channel !== channel;
+    if (current === undefined || isMoved || !runsSameStatements(current.engine, engine)) {
+      current?.cache?.close();
+      this.current = this.#build(driver, channel, engine);
+      if (isMoved) realtime?.restart();
+      return this.current;
     }
-    return this.current;
+    return current;
   }
 
   #connect(): Promise<Driver> {
@@ -172,7 +179,7 @@ export class Opening {
     return realtime && channelOf(schemaName, table.tableName);
   }
 
-  #build(driver: Driver, channel: string | undefined): Opened {
+  #build(driver: Driver, channel: string | undefined, engine: Engine): Opened {
     const { settings, table, sealing, deadlines, realtime } = this.#parts;
     const { lanes, preparedStatements, maxLifetime, cache: cacheOptions } = settings;
     const statements = statementsFor({
@@ -180,12 +187,15 @@ export class Opening {
       withUser: settings.userId !== undefined,
       maxLifetime,
       prepared: preparedStatements,
+      engine,
       announce:
         realtime && channel !== undefined ? { channel, sender: realtime.sender } : undefined,
     });
     const batcher = new Batcher({
       driver,
       lanes,
+      isRowByRow: engine.isPortable,
+      waitsForRows: engine.isPortable && !engine.limitsLockWaits,
       deadlines,
       errorOf: this.#errorOf,
       explain: (error) => this.#table.explain(error, this.#on(driver)),
@@ -200,6 +210,18 @@ export class Opening {
       rows: cache ?? batched,
       cache,
       channel,
+      engine,
     };
   }
+}
+
+function runsSameStatements(one: Engine, other: Engine): boolean {
+  return one.isPortable === other.isPortable && one.limitsLockWaits === other.limitsLockWaits;
+}
+
+/** @throws {InvalidArgumentError} for an option that needs what the engine cannot do */
+function refuseWhatItLacks({ canListen, name }: Engine, settings: Settings): void {
+  if (canListen || settings.sync === undefined) return;
+  const option = settings.cache === undefined ? 'sync' : 'cache';
+  throw new InvalidArgumentError(`The option ${option} needs LISTEN, which ${name} does not have`);
 }

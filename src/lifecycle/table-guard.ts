@@ -13,8 +13,13 @@ import {
   type Mismatch,
 } from '../queries/table-check.js';
 
-/** Undefined column, undefined table, no unique index for ON CONFLICT: the table may have been replaced. */
-const TABLE_CHANGED: ReadonlySet<string> = new Set(['42703', '42P01', '42P10']);
+const NOT_SUPPORTED = '0A000';
+
+/**
+ * Undefined column, undefined table, no unique index for ON CONFLICT: the table may have been replaced. Not supported: an
+ * extension such as Citus may have distributed it.
+ */
+const TABLE_CHANGED: ReadonlySet<string> = new Set(['42703', '42P01', '42P10', NOT_SUPPORTED]);
 
 /** Runs work on a connection that it acquires, within the time of a call. */
 export type OnConnection = <T>(work: (on: Connection) => Promise<T>) => Promise<T>;
@@ -62,6 +67,8 @@ export class TableGuard {
       case undefined:
         return reported;
       case 'usable':
+        // The next call checks the table once more, and learns what holds it now.
+        if (sqlState(error) === NOT_SUPPORTED) this.isUsable = false;
         // Something else is missing, such as a table that a trigger of the app uses.
         return new StatementError(error, label);
       case 'missing':

@@ -27,6 +27,8 @@ export type RowStatement<Row, Result> = (
 ) => Promise<readonly Result[]>;
 
 export interface RowStatements {
+  /** How many rows a statement takes at most; `undefined`: as many as fit. */
+  readonly maxRows: number | undefined;
   /** Live or expired sessions, never tombstones; `undefined` if there is none. Locks nothing. */
   readonly read: RowStatement<string, StoredRow | undefined>;
   /** Moves expiries. Its commit does not wait for the disk. */
@@ -91,4 +93,5 @@ export interface ListPage {
 
 export type IdPage = Omit<ListPage, 'userId'>;
 
+/** The statements of a store, for one kind of engine. Nothing outside of `queries/` knows which. */
 export type Statements = RowStatements & TableStatements & RekeyStatements;

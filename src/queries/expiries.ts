@@ -6,7 +6,7 @@
 import { count, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
 import { db, statement } from './compile.js';
-import { fragmentsOf, type StatementSettings } from './fragments.js';
+import { type FragmentSettings, fragmentsOf } from './fragments.js';
 import { milliseconds, text } from './sql.js';
 
 /** How many live sessions expire in the hour that begins at `hour`, in milliseconds since 1970. */
@@ -19,7 +19,7 @@ export interface ExpiryCount {
 const MAX_HOURS = 366 * 24;
 
 /** Counts live sessions in about `percent` of the table's pages by the hour in which they expire, and scales up. */
-export function expiryStatement(settings: StatementSettings) {
+export function expiryStatement(settings: FragmentSettings) {
   const { rows: t } = settings;
   const { isLive } = fragmentsOf(settings);
   const byHour = statement('expiries', false, ['percent', 'now'], (p) =>

@@ -14,7 +14,7 @@ import {
 import type { Connection } from '../drivers/driver.js';
 import { MAX_IDENTIFIER_BYTES } from '../names.js';
 import { runSql } from './compile.js';
-import type { StatementSettings } from './fragments.js';
+import type { FragmentSettings } from './fragments.js';
 import { quoted } from './table-facts.js';
 
 /** The table to copy from. */
@@ -25,7 +25,7 @@ export interface ImportSource {
   readonly isLocalTime: boolean;
 }
 
-export interface ImportSettings extends StatementSettings {
+export interface ImportSettings extends FragmentSettings {
   readonly schemaName: string;
   readonly source: ImportSource;
   /** Keys that lead to the owner in a session's JSON; `undefined` leaves the column of owners alone. */

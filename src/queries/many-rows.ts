@@ -17,10 +17,10 @@ import type { Connection } from '../drivers/driver.js';
 import { monotonicMs } from '../util/clock.js';
 import { db, statement } from './compile.js';
 import {
+  type FragmentSettings,
   type Fragments,
   inputOf,
   LOCK_TIMEOUT,
-  type StatementSettings,
   skipLocked,
 } from './fragments.js';
 import { beganOf, untilOf } from './server-time.js';
@@ -31,7 +31,6 @@ import {
   integer,
   isBefore,
   joinedText,
-  json,
   microseconds,
   none,
   now,
@@ -76,7 +75,7 @@ export interface ManyRows {
   put(on: Connection, rows: readonly WriteRow[], times: Times): Promise<Inserted>;
 }
 
-export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
+export function manyRows(settings: FragmentSettings, f: Fragments): ManyRows {
   const { rows: t, insertable, withUser, prepared } = settings;
   const owner: 'owner'[] = withUser ? ['owner'] : [];
   const waitsBriefly = setLocally('lock_timeout', LOCK_TIMEOUT);
@@ -225,7 +224,7 @@ export function manyRows(settings: StatementSettings, f: Fragments): ManyRows {
             db
               .select({
                 id: input.id,
-                data: json(input.data).as('data'),
+                data: f.stored(input.data).as('data'),
                 ...(ownerOfRow ? { userId: ownerOfRow.as('owner') } : {}),
                 expiresAt: f.capped(timestamp(input.expiry), now).as('expiry'),
               })

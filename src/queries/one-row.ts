@@ -10,7 +10,7 @@ import { and, eq, gt, gte, not, type SQL, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
 import { monotonicMs } from '../util/clock.js';
 import { command, db, statement } from './compile.js';
-import { type Fragments, LOCK_TIMEOUT, type StatementSettings, skipLocked } from './fragments.js';
+import { type FragmentSettings, type Fragments, LOCK_TIMEOUT, skipLocked } from './fragments.js';
 import { beganOf, untilOf } from './server-time.js';
 import {
   afterSetting,
@@ -18,7 +18,6 @@ import {
   clockMs,
   integer,
   isBefore,
-  json,
   microseconds,
   none,
   now,
@@ -63,7 +62,7 @@ export interface OneRow {
   bury(on: Connection, id: string, times: CallTimes): Promise<boolean>;
 }
 
-export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
+export function oneRow(settings: FragmentSettings, f: Fragments): OneRow {
   const { rows: t, insertable, tombstones, withUser, prepared } = settings;
   const announces = settings.announce !== undefined;
 
@@ -152,7 +151,7 @@ export function oneRow(settings: StatementSettings, f: Fragments): OneRow {
     const owner = f.ownerOf(p.owner);
     const row = {
       id: p.id.as('id'),
-      data: json(p.data).as('data'),
+      data: f.stored(p.data).as('data'),
       ...(owner ? { userId: owner.as('owner') } : {}),
       expiresAt: f.afterLockTimeout(f.capped(timestamp(p.expiry), now)).as('expiry'),
     };

@@ -7,7 +7,7 @@
 import { and, count, desc, eq, gt, isNotNull, isNull, lte, max, type SQL, sql } from 'drizzle-orm';
 import type { Connection, Value } from '../drivers/driver.js';
 import { db, type Parameters, statement } from './compile.js';
-import { fragmentsOf, type StatementSettings, skipLocked } from './fragments.js';
+import { type FragmentSettings, fragmentsOf, skipLocked } from './fragments.js';
 import { microseconds, milliseconds, now, parameter, scalar, text, timestamp } from './sql.js';
 import { quoted } from './table-facts.js';
 import { split } from './wire.js';
@@ -58,7 +58,7 @@ type CriteriaName = (typeof CRITERIA)[number];
 
 export type OperationStatements = ReturnType<typeof operationStatements>;
 
-export function operationStatements(settings: StatementSettings) {
+export function operationStatements(settings: FragmentSettings) {
   const f = fragmentsOf(settings);
   const { rows: t, tableName, schemaName } = settings;
   const userType = sql.raw(settings.userIdType);
@@ -164,7 +164,7 @@ export function operationStatements(settings: StatementSettings) {
   );
 
   const data = {
-    data: sql<string | null>`convert_from(json_send(${t.data}), pg_client_encoding())`.as('stored'),
+    data: f.storedText.as('stored'),
   };
   const dataOf = statement('data', false, ['id'], (p) =>
     db

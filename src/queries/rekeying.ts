@@ -6,8 +6,8 @@
 import { and, count, eq, gt, ne, not, or, type SQL, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
 import { db, statement } from './compile.js';
-import { type Fragments, inputOf, type StatementSettings } from './fragments.js';
-import { bigint, integer, joinedText, json, microseconds, text } from './sql.js';
+import { type FragmentSettings, type Fragments, inputOf } from './fragments.js';
+import { bigint, integer, joinedText, microseconds, text } from './sql.js';
 import { DATA_SEPARATOR, joined, type StoredRow, split, storedRow } from './wire.js';
 
 /** A stored form to replace, unless the row has changed since it was read. */
@@ -30,7 +30,7 @@ export interface RekeyStatements {
   readonly reseal: (on: Connection, rows: readonly ResealedRow[]) => Promise<ReadonlySet<string>>;
 }
 
-export function rekeyStatements(settings: StatementSettings, f: Fragments): RekeyStatements {
+export function rekeyStatements(settings: FragmentSettings, f: Fragments): RekeyStatements {
   const { rows: t, prepared } = settings;
 
   const startsWith = (prefix: SQL) => sql`starts_with(${t.data}::text, ${prefix})`;
@@ -64,7 +64,7 @@ export function rekeyStatements(settings: StatementSettings, f: Fragments): Reke
     const resealed = db.$with('resealed').as(
       db
         .update(t)
-        .set({ data: json(input.data) })
+        .set({ data: f.stored(input.data) })
         .from(locked)
         .innerJoin(input, eq(input.id, locked.id))
         .where(

@@ -19,20 +19,54 @@ import {
   type Written,
 } from './wire.js';
 
-export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock): RowStatements {
-  const read = async (on: Connection, ids: readonly string[]) => {
-    const found = await many.read(on, ids);
-    return ids.map((id) => found.get(id));
-  };
+/** The outcome of a call for one row. */
+type ForOne<Row, Result> = (on: Connection, row: Row, times: CallTimes) => Promise<Result>;
 
-  /**
-   * A write: it needs the server's clock. If it changed nothing, that clock may have been set, and no row brought a
-   * reading along.
-   */
-  const write =
-    <Row, Result extends Outcome | Written>(
-      send: RowStatement<Row, Result>,
-    ): RowStatement<Row, Result> =>
+interface OneRowOutcomes {
+  readonly touch: ForOne<TouchRow, Outcome>;
+  readonly save: ForOne<SaveRow, Written>;
+  readonly create: ForOne<WriteRow, Written>;
+  readonly put: ForOne<WriteRow, Written>;
+  readonly end: ForOne<string, Outcome>;
+  readonly bury: ForOne<string, Outcome>;
+}
+
+function outcomesOf(one: OneRow): OneRowOutcomes {
+  return {
+    touch: async (on, row, times) => {
+      if (await one.touch(on, row, times)) return 'done';
+      return missedTouch(row, await one.read(on, row.id));
+    },
+    save: async (on, row, times) => {
+      const step = versionStep();
+      if (await one.save(on, row, step, times)) return saved(row, step);
+      return missedSave(row, await one.read(on, row.id));
+    },
+    create: async (on, row, times) => {
+      const written = (await one.insert(on, row, times)) ?? (await one.replace(on, row, times));
+      return done(written) ?? ((await one.isTombstone(on, row.id, times)) ? GONE : BUSY);
+    },
+    put: async (on, row, times) => {
+      const written = (await one.overwrite(on, row, times)) ?? (await one.insert(on, row, times));
+      return done(written) ?? ((await one.isTombstone(on, row.id)) ? GONE : BUSY);
+    },
+    end: async (on, id, times) => {
+      if (await one.endLive(on, id, times)) return 'done';
+      if ((await one.read(on, id)) === undefined) return 'gone';
+      return (await one.endExpired(on, id, times)) ? 'gone' : 'busy';
+    },
+    bury: async (on, id, times) => ((await one.bury(on, id, times)) ? 'done' : 'busy'),
+  };
+}
+
+/**
+ * A write: it needs the server's clock. If it changed nothing, that clock may have been set, and no row brought a
+ * reading along.
+ */
+function writer(readClock: ReadClock) {
+  return <Row, Result extends Outcome | Written>(
+    send: RowStatement<Row, Result>,
+  ): RowStatement<Row, Result> =>
     (on, rows, times) => {
       const reading = readClock(on);
       const sent =
@@ -42,80 +76,72 @@ export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock)
         return results;
       });
     };
+}
+
+/** Statements for one row each. A lane sends one at a time: its row may have to be waited for. */
+export function oneByOne(one: OneRow, readClock: ReadClock): RowStatements {
+  const write = writer(readClock);
+  const { touch, save, create, put, end, bury } = outcomesOf(one);
+  return {
+    maxRows: 1,
+    read: each((on, id) => one.read(on, id)),
+    touch: write(each(touch)),
+    save: write(each(save)),
+    create: write(each(create)),
+    put: write(each(put)),
+    end: write(each(end)),
+    bury: write(each(bury)),
+  };
+}
+
+export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock): RowStatements {
+  const write = writer(readClock);
+  const alone = outcomesOf(one);
+  const read = async (on: Connection, ids: readonly string[]) => {
+    const found = await many.read(on, ids);
+    return ids.map((id) => found.get(id));
+  };
 
   return {
-    read: alone((on, id) => one.read(on, id), read),
+    maxRows: undefined,
+    read: aloneOr((on, id) => one.read(on, id), read),
     touch: write(
-      alone(
-        async (on, row, times) => {
-          if (await one.touch(on, row, times)) return 'done';
-          return missedTouch(row, await one.read(on, row.id));
-        },
-        async (on, rows, times) =>
-          judged(on, rows, await many.touch(on, rows, times), () => 'done', 'busy', missedTouch),
+      aloneOr(alone.touch, async (on, rows, times) =>
+        judged(on, rows, await many.touch(on, rows, times), () => 'done', 'busy', missedTouch),
       ),
     ),
     save: write(
-      alone(
-        async (on, row, times) => {
-          const step = versionStep();
-          if (await one.save(on, row, step, times)) return saved(row, step);
-          return missedSave(row, await one.read(on, row.id));
-        },
-        async (on, rows, times) => {
-          const step = versionStep();
-          const changed = await many.save(on, rows, step, times);
-          return judged(on, rows, changed, (row) => saved(row, step), BUSY, missedSave);
-        },
-      ),
+      aloneOr(alone.save, async (on, rows, times) => {
+        const step = versionStep();
+        const changed = await many.save(on, rows, step, times);
+        return judged(on, rows, changed, (row) => saved(row, step), BUSY, missedSave);
+      }),
     ),
     create: write(
-      alone(
-        async (on, row, times) => {
-          const written = (await one.insert(on, row, times)) ?? (await one.replace(on, row, times));
-          return done(written) ?? ((await one.isTombstone(on, row.id, times)) ? GONE : BUSY);
-        },
-        async (on, rows, times) => inserted(rows, await many.create(on, rows, times)),
+      aloneOr(alone.create, async (on, rows, times) =>
+        inserted(rows, await many.create(on, rows, times)),
       ),
     ),
     put: write(
-      alone(
-        async (on, row, times) => {
-          const written =
-            (await one.overwrite(on, row, times)) ?? (await one.insert(on, row, times));
-          return done(written) ?? ((await one.isTombstone(on, row.id)) ? GONE : BUSY);
-        },
-        async (on, rows, times) => inserted(rows, await many.put(on, rows, times)),
+      aloneOr(alone.put, async (on, rows, times) =>
+        inserted(rows, await many.put(on, rows, times)),
       ),
     ),
     end: write(
-      alone(
-        async (on, id, times) => {
-          if (await one.endLive(on, id, times)) return 'done';
-          if ((await one.read(on, id)) === undefined) return 'gone';
-          return (await one.endExpired(on, id, times)) ? 'gone' : 'busy';
-        },
-        async (on, ids, times) => {
-          const rows = ids.map((id) => ({ id }));
-          const ended = await many.end(on, ids, times);
-          return judged<{ id: string }, Outcome>(
-            on,
-            rows,
-            ended,
-            () => 'done',
-            'busy',
-            (_, stored) => (stored === undefined ? 'gone' : 'busy'),
-          );
-        },
-      ),
+      aloneOr(alone.end, async (on, ids, times) => {
+        const rows = ids.map((id) => ({ id }));
+        const ended = await many.end(on, ids, times);
+        return judged<{ id: string }, Outcome>(
+          on,
+          rows,
+          ended,
+          () => 'done',
+          'busy',
+          (_, stored) => (stored === undefined ? 'gone' : 'busy'),
+        );
+      }),
     ),
-    bury: write((on, ids, times) =>
-      Promise.all(
-        ids.map(async (id, at) =>
-          (await one.bury(on, id, times[at] as CallTimes)) ? 'done' : 'busy',
-        ),
-      ),
-    ),
+    bury: write(each(alone.bury)),
   };
 
   /** Returns the outcome of each row of a write. Reads the rows that the write did not change. */
@@ -142,8 +168,8 @@ export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock)
 }
 
 /** Uses one statement for a row alone, and another for several. */
-function alone<Row, Result>(
-  one: (on: Connection, row: Row, times: CallTimes) => Promise<Result>,
+function aloneOr<Row, Result>(
+  one: ForOne<Row, Result>,
   several: RowStatement<Row, Result>,
 ): RowStatement<Row, Result> {
   return (on, rows, times) => {
@@ -153,6 +179,12 @@ function alone<Row, Result>(
       ? one(on, row, time).then((result) => [result])
       : several(on, rows, times);
   };
+}
+
+/** Sends a statement for each row. */
+function each<Row, Result>(one: ForOne<Row, Result>): RowStatement<Row, Result> {
+  return (on, rows, times) =>
+    Promise.all(rows.map((row, at) => one(on, row, times[at] as CallTimes)));
 }
 
 function isBusy(result: Outcome | Written): boolean {

@@ -18,7 +18,7 @@ export type ReadClock = (on: Connection) => Promise<void> | undefined;
 
 export function clockReader(prepared: boolean): ReadClock {
   const read = statement('clock', prepared, [], () =>
-    db.select({ ms: text(clockMs).as('ms') }).from(sql`(select) as once`),
+    db.select({ ms: text(clockMs).as('ms') }).from(sql`(values (1)) as once`),
   );
   return (on) => {
     if (on.clock.isFresh) return undefined;

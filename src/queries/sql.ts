@@ -16,7 +16,6 @@ export const none = sql`null`;
 /** A parameter. The cast keeps drivers from encoding it by an inferred type. */
 export const parameter = (name: string) => sql<string>`${sql.placeholder(name)}::text`;
 
-export const json = (value: Value) => sql`${value}::json`;
 export const integer = (value: Value) => sql<number>`${value}::integer`;
 export const bigint = (value: Value) => sql<number>`${value}::bigint`;
 export const text = (value: SQLWrapper) => sql<string>`${value}::text`;
@@ -31,7 +30,7 @@ export const microseconds = (time: Value) =>
   sql<number>`(date_part('epoch', ${time}) * 1000000)::bigint`;
 
 /** The last moment of a JavaScript `Date` (ECMA-262, Time Values). */
-const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
+export const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
 
 /** A time as milliseconds since 1970, clamped to what a `Date` can hold: an app may have stored `infinity`. */
 export const milliseconds = (time: Value) =>

@@ -4,11 +4,19 @@
  *
  * @module
  */
-import { getTableColumns } from 'drizzle-orm';
+import { getTableColumns, sql } from 'drizzle-orm';
 import type { Connection } from '../drivers/driver.js';
-import type { MismatchReason } from '../errors.js';
+import { type MismatchReason, sqlState } from '../errors.js';
+import { runSql } from './compile.js';
+import { askEngine, type Engine, engineOfTable, POSTGRES } from './engines.js';
 import { ownerOf } from './foreign-tables.js';
-import { type ColumnFacts, type NoTable, readFacts, type TableFacts } from './table-facts.js';
+import {
+  type ColumnFacts,
+  type NoTable,
+  quotedName,
+  readFacts,
+  type TableFacts,
+} from './table-facts.js';
 import type { SessionView } from './view.js';
 
 /** The table that a store expects. */
@@ -29,17 +37,84 @@ export interface Mismatch {
 }
 
 /** A table that the store can use, or one that does not exist, and the schema that it is or would be in. */
-export interface Located {
+interface Found {
   readonly state: 'usable' | 'missing';
   readonly schemaName: string | undefined;
 }
 
-export type Verdict = Located | Mismatch;
+/** The same, with the engine that holds the table. */
+export interface Located extends Found {
+  readonly engine: Engine;
+}
+
+export type Verdict = Found | Mismatch;
 
 /** Checks whether a store can use its table. */
-export async function checkTable(on: Connection, expected: ExpectedTable): Promise<Verdict> {
-  const facts = await readFacts(on, { ...expected, idName: expected.rows.id.name });
-  return judge(expected, facts);
+export async function checkTable(
+  on: Connection,
+  expected: ExpectedTable,
+): Promise<Located | Mismatch> {
+  let facts: TableFacts | NoTable;
+  try {
+    facts = await readFacts(on, { ...expected, idName: expected.rows.id.name });
+  } catch (error) {
+    return await checkWithoutCatalog(on, expected, error);
+  }
+  const verdict = judge(expected, facts);
+  const { server } = facts;
+  const engine =
+    server === undefined ? POSTGRES : await engineOfTable(on, server, quotedName(expected));
+  if (verdict.state === 'mismatch') return withAdvice(verdict, expected, engine);
+  const refused = verdict.state === 'usable' ? withoutJson(expected, engine) : undefined;
+  return refused ?? { ...verdict, engine };
+}
+
+/** A statement that the server does not understand: a syntax error, an unknown function, something it lacks. */
+const NOT_UNDERSTOOD = /^(42601|42883|42704|42703|42P01|0A)/;
+
+/**
+ * Checks the table of an engine whose catalog is not that of Postgres, which is why reading it failed: selects all
+ * columns that the store uses.
+ */
+async function checkWithoutCatalog(
+  on: Connection,
+  expected: ExpectedTable,
+  error: unknown,
+): Promise<Located | Mismatch> {
+  if (!NOT_UNDERSTOOD.test(sqlState(error) ?? '')) throw error;
+  const engine = await askEngine(on);
+  if (engine === POSTGRES) throw error;
+  const { rows: view, schemaName } = expected;
+  const columns = ownColumns(view).map((own) => sql`${own}`);
+  try {
+    await runSql(on, sql`select ${sql.join(columns, sql`, `)} from ${view} limit 0`);
+  } catch (refusal) {
+    const state = sqlState(refusal);
+    if (state === '42P01' || state === '3F000') return { state: 'missing', schemaName, engine };
+    if (state !== '42703') throw refusal;
+    const message = `The table ${expected.label} lacks a column of the session table`;
+    return mismatch(schemaName, 'unusable', message);
+  }
+  return withoutJson(expected, engine) ?? { state: 'usable', schemaName, engine };
+}
+
+/** Refuses a `json` column in an engine that does not keep its text. */
+function withoutJson(expected: ExpectedTable, engine: Engine): Mismatch | undefined {
+  if (engine.keepsJson || expected.dataType === 'text') return undefined;
+  const message = `The table ${expected.label} cannot store sessions: ${textAdvice(engine)}`;
+  return mismatch(expected.schemaName, 'unusable', message);
+}
+
+function withAdvice(verdict: Mismatch, expected: ExpectedTable, engine: Engine): Mismatch {
+  if (engine.keepsJson || expected.dataType === 'text') return verdict;
+  return { ...verdict, message: `${verdict.message}. Note that ${textAdvice(engine)}` };
+}
+
+function textAdvice({ name }: Engine): string {
+  return (
+    `${name} does not keep json byte for byte. Make the column data a text: ` +
+    "`sessionTable({ data: 'text' })`, passed as the option `table`"
+  );
 }
 
 /** Judges what the catalog says about a table. */

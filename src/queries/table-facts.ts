@@ -6,6 +6,7 @@
 import type { Connection, Value } from '../drivers/driver.js';
 import { sqlState } from '../errors.js';
 import { isRecord } from '../util/guards.js';
+import { SERVER_FACTS, type ServerFacts } from './engines.js';
 
 export interface ColumnFacts {
   readonly name: string;
@@ -37,6 +38,7 @@ export interface TableFacts {
   readonly mayDelete: boolean;
   /** The SQL type that the store casts user ids to; null if Postgres does not know it by that name. */
   readonly userType: { readonly name: string; readonly category: string } | null;
+  readonly server: ServerFacts;
 }
 
 /** The table does not exist, or the role may not use its schema. */
@@ -46,6 +48,8 @@ export interface NoTable {
   readonly schema: string | null;
   readonly role: string;
   readonly deniedSchema: string | null;
+  /** Undefined if the server said nothing but that the role may not use the schema. */
+  readonly server: ServerFacts | undefined;
 }
 
 /**
@@ -75,6 +79,7 @@ with recursive found as (
 )
 select case when c.oid is null then json_build_object(
   'kind', null,
+  'server', ${SERVER_FACTS},
   'schema', current_schema(),
   'role', current_user,
   'deniedSchema', (select nspname from pg_namespace
@@ -82,6 +87,7 @@ select case when c.oid is null then json_build_object(
       string_to_array(regexp_replace(current_setting('search_path'), '[" ]', '', 'g'), ',')) limit 1)
 ) else json_build_object(
   'kind', c.relkind,
+  'server', ${SERVER_FACTS},
   'schema', (select nspname from pg_namespace where oid = c.relnamespace),
   'role', current_user,
   'columns', (select coalesce(json_agg(json_build_object(
@@ -117,23 +123,35 @@ export interface Asked {
 
 /** Reads the facts about a table. */
 export async function readFacts(on: Connection, asked: Asked): Promise<TableFacts | NoTable> {
-  const { schemaName, tableName, idName, userIdType } = asked;
-  const name = [schemaName, tableName].filter((part) => part !== undefined).map(quoted);
+  const { schemaName, idName, userIdType } = asked;
   // Before Postgres 16, `to_regtype` raises a syntax error for anything but a type's name.
   const userType = /^\w+( \w+)*$/.test(userIdType) ? userIdType : '';
   let rows: readonly (readonly Value[])[];
   try {
-    const values = [name.join('.'), idName, userType];
+    const values = [quotedName(asked), idName, userType];
     rows = (await on.run({ text: QUERY, name: undefined }, values)).rows;
   } catch (error) {
     // `to_regclass` raises this for a schema that the role may not use.
     if (sqlState(error) !== INSUFFICIENT_PRIVILEGE || schemaName === undefined) throw error;
-    return { kind: null, schema: schemaName, role: '', deniedSchema: schemaName };
+    return {
+      kind: null,
+      schema: schemaName,
+      role: '',
+      deniedSchema: schemaName,
+      server: undefined,
+    };
   }
   const facts: unknown = JSON.parse(rows[0]?.[0] ?? 'null');
   if (!isFacts(facts))
     throw new TypeError('The driver did not return the result of the table check');
   return facts;
+}
+
+/** Returns the quoted name of a table, with its schema if that is known. */
+export function quotedName({ schemaName, tableName }: Pick<Asked, 'schemaName' | 'tableName'>) {
+  return [schemaName, tableName]
+    .flatMap((part) => (part === undefined ? [] : [quoted(part)]))
+    .join('.');
 }
 
 /** Quotes an identifier. */

@@ -24,7 +24,7 @@ import { monotonicMs } from '../util/clock.js';
 import { READ_ONLY } from '../util/sql-states.js';
 import { db, statement } from './compile.js';
 import type { Ended, TableStatements } from './contract.js';
-import { type Fragments, type StatementSettings, skipLocked } from './fragments.js';
+import { type FragmentSettings, type Fragments, skipLocked } from './fragments.js';
 import { type ReadClock, untilOf } from './server-time.js';
 import {
   anyOf,
@@ -32,7 +32,6 @@ import {
   integer,
   isBefore,
   joinedText,
-  milliseconds,
   notify,
   now,
   parameter,
@@ -50,7 +49,7 @@ const clock = text(clockMs);
 const ROWS_PER_STATEMENT = 1000;
 
 export function tableStatements(
-  settings: StatementSettings,
+  settings: FragmentSettings,
   f: Fragments,
   readClock: ReadClock,
 ): TableStatements {
@@ -163,7 +162,7 @@ export function tableStatements(
 
   const page = (condition?: typeof ofUser) =>
     db
-      .select(f.readFields(milliseconds(t.lastSeenAt)))
+      .select(f.readFields(f.millisecondsOf(t.lastSeenAt)))
       .from(t)
       .where(and(f.isLive, condition, gt(t.id, parameter('after'))))
       .orderBy(t.id)

@@ -12,6 +12,7 @@ import {
   PgSchema,
   PgTable,
   pgTable,
+  text,
 } from 'drizzle-orm/pg-core';
 import { InvalidArgumentError } from '../errors.js';
 import { COLUMN_NAMES, type ColumnNames } from '../names.js';
@@ -23,11 +24,22 @@ import { describe } from '../util/describe.js';
 const tid = customType<{ data: string }>({ dataType: () => 'tid' });
 const oid = customType<{ data: string }>({ dataType: () => 'oid' });
 
+/** The SQL type of `data`: both keep a session's JSON byte for byte in Postgres, and `text` in other engines, too. */
+export type DataType = 'json' | 'text';
+
+const isDataType = (type: string): type is DataType => type === 'json' || type === 'text';
+
 const rowColumns = (names: ColumnNames) => ({
   ...sessionColumns(names),
   ctid: tid('ctid'),
   tableoid: oid('tableoid'),
 });
+
+/** The same with the type of the app's `data`. Statements cast to it, so that its type here matters to checks only. */
+const rowColumnsOf = (names: ColumnNames, dataType: DataType): ReturnType<typeof rowColumns> => {
+  const columns = rowColumns(names);
+  return dataType === 'json' ? columns : Object.assign(columns, { data: text(names.data) });
+};
 
 /**
  * The columns that an insert writes. Drizzle lists every column of a table in an insert, which a generated column
@@ -61,6 +73,7 @@ export interface SessionView {
   readonly tombstones: TombstoneTable;
   readonly tableName: string;
   readonly schemaName: string | undefined;
+  readonly dataType: DataType;
   /** The table's name in error messages. */
   readonly label: string;
   /** The SQL type of `user_id`, to cast to. */
@@ -90,6 +103,7 @@ export function viewOf(
   const columns: Record<string, AnyPgColumn | undefined> = getTableColumns(table);
   const { name: tableName, schema: schemaName } = getTableConfig(table);
   const names: Record<string, string> = {};
+  let dataType: DataType = 'json';
   for (const [key, own] of Object.entries(getTableColumns(sessions))) {
     const theirs = columns[key];
     if (theirs === undefined) {
@@ -97,9 +111,11 @@ export function viewOf(
         `table ${tableName} lacks the column ${key}: spread sessionColumns() into it`,
       );
     }
-    if (key !== 'userId' && theirs.getSQLType() !== own.getSQLType()) {
+    const type = theirs.getSQLType();
+    if (key === 'data' && isDataType(type)) dataType = type;
+    else if (key !== 'userId' && type !== own.getSQLType()) {
       throw new InvalidArgumentError(
-        `column ${key} of table ${tableName} must be ${own.getSQLType()}, but is ${theirs.getSQLType()}`,
+        `column ${key} of table ${tableName} must be ${own.getSQLType()}, but is ${type}`,
       );
     }
     names[key] = nameOf(theirs);
@@ -115,11 +131,12 @@ export function viewOf(
   const written = withUser ? insertable : (others as typeof insertable);
   const { userId } = table;
   return {
-    rows: makeTable(tableName, rowColumns(columnNames)),
+    rows: makeTable(tableName, rowColumnsOf(columnNames, dataType)),
     insertable: makeTable(tableName, written),
     tombstones: makeTable(tableName, tombstoneColumns(columnNames)),
     tableName,
     schemaName,
+    dataType,
     label: [schemaName, tableName].filter((part) => part !== undefined).join('.'),
     userIdType: withoutLength(userId.getSQLType()),
     userIdNullable: !userId.notNull,

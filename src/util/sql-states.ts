@@ -27,6 +27,14 @@ export function isInDoubt(state: string | undefined): boolean {
   return state === undefined || state === QUERY_CANCELED || isConnectionFailure(state);
 }
 
+/** Deadlock detected, could not serialize, lock not available: the same statement may succeed when sent again. */
+const TRANSIENT: ReadonlySet<string> = new Set(['40P01', '40001', '55P03']);
+
+/** Whether another transaction kept a statement from taking effect: the same statement may succeed when sent again. */
+export function isTransient(state: string | undefined): boolean {
+  return state !== undefined && TRANSIENT.has(state);
+}
+
 /** A statement with this name is already prepared on the server. */
 export const PREPARED_TWICE = '42P05';
 

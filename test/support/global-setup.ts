@@ -1,5 +1,6 @@
 import type { TestProject } from 'vitest/node';
 import { makeServerReachable, openServer } from './postgres.js';
+import { reportStatementSet } from './statement-set.js';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -13,6 +14,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const server = await openServer();
   project.provide('postgresUrl', server.url);
   console.log(`Postgres: ${server.from}`);
+  reportStatementSet();
   return async () => {
     await server.stop();
     removeCopy();

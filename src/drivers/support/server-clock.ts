@@ -49,6 +49,11 @@ export class ServerClock {
     }
   }
 
+  /** Returns the time there, or that of up to a round trip before. */
+  now(): number {
+    return Math.floor(monotonicMs() + this.#least);
+  }
+
   /** Converts a local time to server time, rounded down (never too late). */
   earliest(localMs: number): number {
     return Math.floor(localMs + this.#least - MARGIN_MS);
