@@ -44,7 +44,8 @@ const PGDOG_DOCS = 'https://docs.pgdog.dev/features/sharding/cross-shard-queries
 
 /** `date_part` of a time with a time zone is stable; that of an interval is immutable. */
 const STABLE_OF_COLUMN = /date_part\('epoch', "\w+"(\."\w+")*\)|"\w+" [-+] interval|extract\(/;
-const STABLE = /\bnow\(\)|current_timestamp|interval '|date_trunc\(|to_char\(/;
+const STABLE =
+  /\bnow\(\)|statement_timestamp\(|current_timestamp|interval '|date_trunc\(|to_char\(/;
 const VOLATILE = /clock_timestamp\(|random\(|set_config\(|pg_notify\(|nextval\(|gen_random_uuid\(/;
 
 export const refusals: readonly Refusal[] = [

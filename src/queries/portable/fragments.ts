@@ -95,7 +95,8 @@ export function portableFragments(settings: StatementSettings) {
   const lockTimeout = `${LOCK_WAIT_MS}ms`;
   /** Limits the wait for a row, where that is possible in a condition. */
   const waitsBriefly = engine.limitsLockWaits ? setLocally('lock_timeout', lockTimeout) : undefined;
-  const isInTime = (until: SQL) => sql`${now} < ${timestamp(until)}`;
+  /** Not `now()`: a driver may have begun the implicit transaction a round trip earlier, to prepare the statement. */
+  const isInTime = (until: SQL) => sql`statement_timestamp() < ${timestamp(until)}`;
 
   return {
     ...f,
