@@ -58,11 +58,13 @@ await holder.release();
 await sql`alter table sessions add check (data->>'n' is null or data->>'n' <> '4')`;
 const { cause } = await store.set('refused', session(4)).catch((error) => error);
 
-// All connections end.
+// All connections end. Bun listens again by itself; the store must not take that for an unbroken connection.
+const lost = once(store, 'sync');
 await sql`select pg_terminate_backend(pid) from pg_stat_activity
           where datname = current_database() and pid <> pg_backend_pid()`;
 let kept;
 while (kept === undefined) kept = await store.get('sid').catch(() => undefined);
+const [state] = await lost;
 while (store.stats().sync !== 'up') await once(store, 'sync');
 
 console.log(
@@ -73,6 +75,7 @@ console.log(
     isLateThere: (await other.get('late')) !== undefined,
     cause: cause.code,
     kept: kept.n,
+    state,
   }),
 );
 for (const each of [store, direct, other, silent, impatient]) await each.close();
