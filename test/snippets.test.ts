@@ -61,6 +61,7 @@ async function compile(extension: 'ts' | 'js', options: object, more: string[] =
   const config = join(folder, `tsconfig.${extension}.json`);
   const paths = {
     'connect-drizzle': [join(root, 'src/index.ts')],
+    'connect-drizzle/admin': [join(root, 'src/admin/index.ts')],
     'connect-drizzle/schema': [join(root, 'src/schema.ts')],
   };
   await writeFile(
@@ -142,6 +143,7 @@ test('the TypeScript and JavaScript snippets run', async () => {
     target: 'node20.19',
     packages: 'external',
     alias: {
+      'connect-drizzle/admin': join(root, 'src/admin/index.ts'),
       'connect-drizzle/schema': join(root, 'src/schema.ts'),
       'connect-drizzle': join(root, 'src/index.ts'),
     },
