@@ -2,27 +2,33 @@ import { once } from 'node:events';
 import { Socket } from 'node:net';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import pg from 'pg';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { OwnWrites } from '../src/sync/own-writes.js';
-import { freshDatabase, type TestDatabase } from './support/database.js';
+import { freshDatabase } from './support/database.js';
 import { until } from './support/obstacles.js';
 import { pgbouncer, startPgbouncer } from './support/pgbouncer.js';
 import { startProxy } from './support/proxy.js';
 import { caughtUp, heardOf, untilSync, up } from './support/realtime.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { callbacksOf, contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
 import { onPortable } from './support/statement-set.js';
 
-let database: TestDatabase;
+let database: ReusedDatabase;
 /** In front of the statements of the cached store, and of its listener. */
 let statements: Awaited<ReturnType<typeof startProxy>>;
 let notifications: Awaited<ReturnType<typeof startProxy>>;
 let logged: unknown[][];
 const ends: (() => Promise<unknown>)[] = [];
 
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterAll(() => database.drop());
+
 beforeEach(async () => {
   logged = [];
-  database = await freshDatabase();
-  ends.push(() => database.drop());
+  ends.push(() => database.clear());
   statements = await startProxy(database.url);
   ends.push(() => statements.close());
   notifications = await startProxy(database.url);

@@ -9,10 +9,10 @@ import session, { type SessionData, type SessionOptions } from 'express-session'
 import { fastify } from 'fastify';
 import passport from 'passport';
 import { Strategy } from 'passport-local';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { freshDatabase, type TestDatabase } from './support/database.js';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Gate, gate } from './support/gate.js';
 import { type Answer, type Browser, type Site, serve } from './support/http.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 
 declare module 'express-session' {
   interface SessionData {
@@ -36,12 +36,17 @@ const connectSession: (options: SessionOptions) => NextHandleFunction = require(
 
 const secret = 'a secret of 32 characters or more';
 
-let database: TestDatabase;
+let database: ReusedDatabase;
 let store: DrizzleStore;
 const open: Site[] = [];
 
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterAll(() => database.drop());
+
 beforeEach(async () => {
-  database = await freshDatabase();
   store = new DrizzleStore(database.pool(), { createTableIfMissing: true, touchAfter: 0 });
   await store.ready();
 });
@@ -49,7 +54,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const site of open.splice(0)) await site.close();
   await store.close();
-  await database.drop();
+  await database.clear();
 });
 
 async function site(...app: Parameters<typeof serve>): Promise<Site> {

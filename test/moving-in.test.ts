@@ -2,10 +2,10 @@ import { createRequire } from 'node:module';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import express from 'express';
 import session, { MemoryStore, type SessionData, type Store } from 'express-session';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { freshDatabase, type TestDatabase } from './support/database.js';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { asSql, guide, importScript } from './support/guide.js';
 import { type Browser, type Site, serve } from './support/http.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, endOf, sessionWith } from './support/sessions.js';
 
 /** It comes without types. */
@@ -28,16 +28,18 @@ const importSessions = asSql(
 
 const minutes = 60_000;
 const undo: (() => unknown)[] = [];
-let database: TestDatabase;
+let database: ReusedDatabase;
 
-beforeEach(async () => {
+beforeAll(async () => {
   // Where connect-pg-simple writes times that are not in UTC, as on many a server.
-  database = await freshDatabase({ settings: { TimeZone: 'America/St_Johns' } });
-  undo.push(() => database.drop());
+  database = await reusedDatabase({ settings: { TimeZone: 'America/St_Johns' } });
 });
+
+afterAll(() => database.drop());
 
 afterEach(async () => {
   for (const each of undo.splice(0).reverse()) await each();
+  await database.clear();
 });
 
 type Owned = SessionData & { userId?: string };

@@ -7,20 +7,25 @@ import { ConnectionError, DrizzleStore } from 'connect-drizzle';
 import { drizzle } from 'drizzle-orm/node-postgres';
 import pg from 'pg';
 import postgres from 'postgres';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { guardPool } from '../src/drivers/support/pool-errors.js';
-import { freshDatabase, type TestDatabase } from './support/database.js';
 import { Browser } from './support/http.js';
 import { startPostgres } from './support/postgres.js';
 import { startProgram } from './support/program.js';
 import { startProxy } from './support/proxy.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionWith } from './support/sessions.js';
 
-let database: TestDatabase;
+let database: ReusedDatabase;
 let pools: pg.Pool[];
 
-beforeEach(async () => {
-  database = await freshDatabase();
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterAll(() => database.drop());
+
+beforeEach(() => {
   pools = [];
 });
 afterEach(async () => {
@@ -29,7 +34,7 @@ afterEach(async () => {
     pool.on('error', () => {});
     await pool.end();
   }
-  await database.drop();
+  await database.clear();
 });
 
 /** A pool as apps make it: nobody listens to its errors. */

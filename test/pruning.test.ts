@@ -2,9 +2,9 @@
 import { tracingChannel } from 'node:diagnostics_channel';
 import { DrizzleStore, idOf, StoreClosedError } from 'connect-drizzle';
 import pg from 'pg';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { freshDatabase, type TestDatabase } from './support/database.js';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { gate } from './support/gate.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { promised, sessionUntil, sessionWith } from './support/sessions.js';
 import { isPortable, onPortable } from './support/statement-set.js';
 
@@ -24,12 +24,17 @@ vi.mock(import('node:timers/promises'), async (importOriginal) => {
   };
 });
 
-let database: TestDatabase;
+let database: ReusedDatabase;
 let pool: pg.Pool;
 const open: DrizzleStore[] = [];
 
+beforeAll(async () => {
+  database = await reusedDatabase();
+});
+
+afterAll(() => database.drop());
+
 beforeEach(async () => {
-  database = await freshDatabase();
   pool = database.pool();
   await storeWith({ pruneSessionInterval: false }).migrate();
   waits.length = 0;
@@ -38,7 +43,7 @@ afterEach(async () => {
   vi.restoreAllMocks();
   vi.useRealTimers();
   for (const store of open.splice(0)) await store.close();
-  await database.drop();
+  await database.clear();
 });
 
 function storeWith(options: Options = {}, source: pg.Pool = pool): DrizzleStore {

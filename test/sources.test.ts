@@ -12,22 +12,24 @@ import { drizzle as drizzlePglite } from 'drizzle-orm/pglite';
 import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
 import type pg from 'pg';
 import postgres from 'postgres';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { lockFolder } from '../src/drivers/support/folder-lock.js';
 import { createInFolder } from '../src/drivers/support/pglite-folder.js';
-import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
+import { withDatabase } from './support/database.js';
 import { eventually } from './support/eventually.js';
 import { runProgram, startProgram } from './support/program.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
 
 const options = { createTableIfMissing: true };
 
-let database: TestDatabase;
+let database: ReusedDatabase;
 
-beforeEach(async () => {
-  database = await freshDatabase();
+beforeAll(async () => {
+  database = await reusedDatabase();
 });
-afterEach(() => database.drop());
+afterEach(() => database.clear());
+afterAll(() => database.drop());
 
 /** Goes through the statements of a store. */
 async function exercise(store: DrizzleStore): Promise<void> {

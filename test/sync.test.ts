@@ -4,27 +4,33 @@ import { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, type DrizzleStoreOptions, idOf, type Source } from 'connect-drizzle';
 import pg from 'pg';
 import postgres from 'postgres';
-import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { channelOf } from '../src/sync/channel.js';
 import { backoffMs } from '../src/util/backoff.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { holdingTable, refuseByContent, until } from './support/obstacles.js';
 import { startProxy } from './support/proxy.js';
 import { about, caughtUp, type HeardEvent, hear, untilSync, up } from './support/realtime.js';
+import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { sessionWith } from './support/sessions.js';
 import { onPortable } from './support/statement-set.js';
 import { logStatements } from './support/statements.js';
 import { startWorker } from './support/workers.js';
 
-let database: TestDatabase;
+let database: ReusedDatabase;
 let ends: (() => Promise<unknown>)[];
 let logged: unknown[][];
 /** Tells of each line of the log. */
 const logs = new EventEmitter();
 
-beforeEach(async () => {
-  database = await freshDatabase();
-  ends = [() => database.drop()];
+beforeAll(async () => {
+  // It takes seconds of this process's time: no call may be under way meanwhile.
+  await pglite;
+  database = await reusedDatabase();
+});
+
+beforeEach(() => {
+  ends = [() => database.clear()];
   logged = [];
 });
 
@@ -34,6 +40,7 @@ afterEach(async () => {
 });
 
 afterAll(async () => {
+  await database.drop();
   await (await pglite).close();
 });
 
@@ -86,7 +93,9 @@ async function twoOn(source: () => Source, options?: DrizzleStoreOptions) {
 }
 
 /** The backends that listen now, in this test's database. */
-async function listeners(at = database): Promise<{ pid: number; application_name: string }[]> {
+async function listeners(
+  at: TestDatabase = database,
+): Promise<{ pid: number; application_name: string }[]> {
   return at.query(
     `select pid, application_name from pg_stat_activity
      where datname = current_database() and (query like 'listen%' or query like 'select pg_notify($1, %')
@@ -561,8 +570,10 @@ describe.each(everyDriver)('A table that is found by the search_path, with %s', 
   test('is the one that schemaName names where the search_path is that of the role', async () => {
     const named = storeOn(source(database.url), { schemaName: 'app' });
     await named.ready();
-    await database.query(
-      `alter role current_user in database ${database.name} set search_path = app`,
+    const setting = `alter role current_user in database ${database.name}`;
+    await database.query(`${setting} set search_path = app`);
+    ends.push(() =>
+      database.query(`${setting} reset search_path; set search_path = "$user", public`),
     );
     await expectToHearEachOther(named, storeOn(source(database.url)));
   });

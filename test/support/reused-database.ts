@@ -16,6 +16,18 @@ export interface ReusedDatabase extends TestDatabase {
   clear(): Promise<void>;
 }
 
+/** Drops the schemas that tests have made, with all that is in them. */
+const DROP_ALL = `
+  do $$
+  declare name text;
+  begin
+    for name in select nspname from pg_namespace
+      where nspname !~ '^pg_' and nspname <> 'information_schema' loop
+      execute format('drop schema %I cascade', name);
+    end loop;
+  end $$;
+  create schema public`;
+
 export async function reusedDatabase(options?: DatabaseOptions): Promise<ReusedDatabase> {
   const database = await freshDatabase(options);
   const stores: DrizzleStore[] = [];
@@ -46,7 +58,7 @@ export async function reusedDatabase(options?: DatabaseOptions): Promise<ReusedD
       );
       await Promise.all(stores.splice(0).map((store) => store.close()));
       await Promise.all(pools.splice(0).map((each) => (each.ending ? undefined : each.end())));
-      await database.query('drop schema public cascade; create schema public');
+      await database.query(DROP_ALL);
     },
   };
 }
