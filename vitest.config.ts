@@ -22,6 +22,7 @@ const packaging = testFiles([
   'template',
   'examples',
   'examples-browser',
+  'examples-races',
   'upgrade',
   'faults/patroni',
 ]);

@@ -5,6 +5,7 @@ import type {
   BrowserContextOptions,
   Locator,
   Page,
+  PageScreenshotOptions,
 } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { findChromium, launchChromium } from './support/chromium.js';
@@ -96,7 +97,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
 
   const isLive = (page: Page) => page.getByText('Live', { exact: true }).waitFor();
   const ended = (page: Page) => page.getByRole('heading', { name: 'You have been logged out' });
-  const devices = (page: Page) => page.getByRole('listitem');
+  const devices = (page: Page) => page.locator('#devices').getByRole('listitem');
 
   const hasFocus = async (element: Locator) =>
     (await element.and(element.page().locator(':focus')).count()) === 1;
@@ -105,8 +106,8 @@ describe.runIf(chromium)('the express example in a browser', () => {
   const mark = (page: Page) => page.evaluate('globalThis.marked = true');
   const isMarked = (page: Page) => page.evaluate('globalThis.marked === true');
 
-  async function picture(page: Page, name: string) {
-    if (pictures) await page.screenshot({ path: `${pictures}${name}.png` });
+  async function picture(page: Page, name: string, options: PageScreenshotOptions = {}) {
+    if (pictures) await page.screenshot({ path: `${pictures}${name}.png`, ...options });
   }
 
   test('says at once on one device that another has logged it out, without a reload', async () => {
@@ -204,8 +205,54 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await one.getByRole('button', { name: 'Log in as Grace' }).click();
     await one.getByRole('heading', { name: 'Hello, Grace' }).waitFor();
     expect(await one.getByText('Live', { exact: true }).isVisible()).toBe(false);
+    await one.getByRole('link', { name: 'Two requests at once' }).click();
+    await one.getByRole('button', { name: 'Run the lost update' }).click();
+    await one.getByText('The tea is lost').waitFor();
+    expect(await one.getByText('Both changes are there').isVisible()).toBe(true);
     await one.getByRole('button', { name: 'Log out here' }).click();
     await one.getByRole('heading', { name: 'Log in', exact: true }).waitFor();
+  });
+
+  test('runs the races in place, says the outcomes to screen readers, and keeps the focus', async () => {
+    const page = await open();
+    await page.getByRole('link', { name: 'Two requests at once' }).first().click();
+    await mark(page);
+    for (const [name, outcomes] of [
+      [
+        'Run the lost update',
+        'connect-drizzle: Both changes are there. A plain store: The tea is lost.',
+      ],
+      [
+        'Run the revived log-out',
+        'connect-drizzle: Ada is logged out. A plain store: Ada is logged in again.',
+      ],
+    ] as const) {
+      const button = page.getByRole('button', { name });
+      await button.focus();
+      await page.keyboard.press('Enter');
+      await page.locator('#news').getByText(outcomes, { exact: true }).waitFor();
+      expect(await hasFocus(button)).toBe(true);
+      expect(await isMarked(page)).toBe(true);
+    }
+    expect(await page.locator('.outcome').count()).toBe(4);
+    await page.evaluate('document.activeElement.blur()');
+    await picture(page, 'races', { fullPage: true });
+
+    // They are still there after a reload.
+    await page.reload();
+    expect(await page.locator('.outcome').count()).toBe(4);
+  });
+
+  test('shows what is wrong if a race cannot be run', async () => {
+    const page = await open();
+    await page.goto('/races');
+    await page.route('**/races/lost-update', (route, request) =>
+      request.isNavigationRequest() ? route.continue() : route.fulfill({ status: 500 }),
+    );
+    // Without the script's help, the browser sends the form itself.
+    await page.getByRole('button', { name: 'Run the lost update' }).click();
+    await page.waitForURL('**/races#lost-update');
+    await page.getByText('The tea is lost').waitFor();
   });
 
   test.each(['light', 'dark'] as const)(
@@ -219,6 +266,15 @@ describe.runIf(chromium)('the express example in a browser', () => {
         expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(320);
       };
       await check();
+      await page.goto('/races');
+      for (const name of ['Run the lost update', 'Run the revived log-out']) {
+        await page.getByRole('button', { name }).click();
+      }
+      await page.getByText('Ada is logged in again').waitFor();
+      await page.getByText('The tea is lost').waitFor();
+      await check();
+      await picture(page, `races-${colorScheme}`, { fullPage: true });
+      await page.goto('/');
       await page.getByRole('link', { name: 'Sign up' }).click();
       await page.getByLabel('Name').fill('Ada');
       await page.getByLabel('Password').fill('some-password');

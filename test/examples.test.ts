@@ -83,7 +83,7 @@ describe('the express example, in memory', () => {
     const before = browser.copy();
     await logIn(browser, ada);
     expect(browser.cookies.get('sid')).not.toBe(before.cookies.get('sid'));
-    expect((await before.get('/')).text).toContain('<h1 id="title">Log in</h1>');
+    expect((await before.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
   });
 
   test('signs somebody up, once for each name in any case', async () => {
@@ -130,12 +130,15 @@ describe('the express example, in memory', () => {
     }
   });
 
-  test('logs out one device from another', async () => {
+  test('logs out one device from another, which has one button for that', async () => {
     const { account, browser } = await somebody(example);
     const lost = await another(example, account);
-    const [, id = ''] = devicesOn(await browser.get('/'));
+    const before = await browser.get('/');
+    expect(before.text.match(/<button[^>]*>Log out.*<\/button>/g)).toHaveLength(2);
+    expect(before.text).toContain('<button class="plain">Log out here</button>');
+    const [, id = ''] = devicesOn(before);
     await browser.post('/devices/logout', new URLSearchParams({ id }));
-    expect((await lost.get('/')).text).toContain('<h1 id="title">Log in</h1>');
+    expect((await lost.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
     const page = await browser.get('/');
     expect(page.text).toContain('is logged out.');
     expect(devicesOn(page)).toHaveLength(1);
@@ -158,7 +161,7 @@ describe('the express example, in memory', () => {
     expect(page.text).toContain('2 other devices are logged out.');
     expect(devicesOn(page)).toHaveLength(1);
     for (const other of others) {
-      expect((await other.get('/')).text).toContain('<h1 id="title">Log in</h1>');
+      expect((await other.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
     }
   });
 
@@ -167,7 +170,7 @@ describe('the express example, in memory', () => {
     const tab = browser.copy();
     await browser.post('/logout', new URLSearchParams());
     expect(browser.cookies.has('sid')).toBe(false);
-    expect((await tab.get('/')).text).toContain('<h1 id="title">Log in</h1>');
+    expect((await tab.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
   });
 
   test('sends an open page the new list when a device comes, and its end when it is logged out', async () => {
@@ -318,7 +321,7 @@ describe('the express example, started and stopped', { timeout: 120_000 }, () =>
       await nextEvent(events, ({ data }) => devicesOn({ text: data }).length === 2);
       await elsewhere.post('/devices/others/logout', new URLSearchParams());
       await nextEvent(events, ({ name }) => name === 'ended');
-      expect((await browser.get('/')).text).toContain('<h1 id="title">Log in</h1>');
+      expect((await browser.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
 
       // What is in the table opens nothing.
       const rows = await database.query<{ id: string }>('select id from sessions');

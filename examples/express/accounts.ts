@@ -1,8 +1,9 @@
 import { randomBytes, type ScryptOptions, scrypt, timingSafeEqual } from 'node:crypto';
 import { sql } from 'drizzle-orm';
-import { type PgDatabase, type PgQueryResultHKT, pgTable, serial, text } from 'drizzle-orm/pg-core';
+import { pgTable, serial, text } from 'drizzle-orm/pg-core';
+import { createTables, type Db } from './database.js';
 
-/** The app's own table, in the same database as the sessions. A name is taken in any case. */
+/** The app's own table, in the same database as the sessions. Names ignore case. */
 const accounts = pgTable('example_accounts', {
   id: serial('id').primaryKey(),
   name: text('name').notNull(),
@@ -14,7 +15,7 @@ export interface Account {
   name: string;
 }
 
-/** Two people to try the page with. The log-in page shows their passwords. */
+/** The accounts to try the app with. The log-in page shows their passwords. */
 export const demoAccounts = [
   { name: 'Ada', password: 'difference-engine' },
   { name: 'Grace', password: 'nanosecond-wire' },
@@ -23,48 +24,49 @@ export const demoAccounts = [
 export const nameRule = /^[\p{L}\p{N}._-]{2,30}$/u;
 export const passwordLength = { min: 8, max: 200 };
 
-export class Accounts {
-  readonly #db: PgDatabase<PgQueryResultHKT>;
+const account = { id: accounts.id, name: accounts.name };
 
-  constructor(db: PgDatabase<PgQueryResultHKT>) {
+export class Accounts {
+  readonly #db: Db;
+
+  constructor(db: Db) {
     this.#db = db;
   }
 
-  /** Makes the table and the demo accounts where they are missing. */
+  /** Creates the table and the demo accounts if they are missing. */
   async prepare(): Promise<void> {
-    // Two servers that start at once take turns: CREATE TABLE IF NOT EXISTS alone can collide.
-    await this.#db.transaction(async (tx) => {
-      await tx.execute(sql`select pg_advisory_xact_lock(hashtext('example_accounts'))`);
-      await tx.execute(sql`
+    await createTables(this.#db, [
+      sql`
         create table if not exists example_accounts (
-          id serial primary key, name text not null, password text not null)`);
-      await tx.execute(sql`
+          id serial primary key, name text not null, password text not null)`,
+      sql`
         create unique index if not exists example_accounts_name
-          on example_accounts (lower(name))`);
-    });
+          on example_accounts (lower(name))`,
+    ]);
     for (const { name, password } of demoAccounts) await this.create(name, password);
   }
 
-  /** A new account, or undefined where the name is taken. */
+  /** Creates an account. Returns undefined if the name is taken. */
   async create(name: string, password: string): Promise<Account | undefined> {
-    const [account] = await this.#db
+    const [created] = await this.#db
       .insert(accounts)
       .values({ name, password: await hash(password) })
       .onConflictDoNothing()
-      .returning({ id: accounts.id, name: accounts.name });
-    return account;
+      .returning(account);
+    return created;
   }
 
-  /** The account that has this name and this password, or undefined. */
+  /** Returns the account with this name and this password, or undefined. */
   async find(name: string, password: string): Promise<Account | undefined> {
-    const [account] = await this.#db
-      .select()
+    const [found] = await this.#db
+      .select({ ...account, password: accounts.password })
       .from(accounts)
       .where(sql`lower(${accounts.name}) = lower(${name})`);
-    // An unknown name costs as much time as a wrong password, so the time taken tells nobody
-    // which names exist.
-    const matches = await verify(password, account?.password ?? nobody);
-    return account && matches ? { id: account.id, name: account.name } : undefined;
+    // An unknown name takes as long as a wrong password, so that the time does not reveal which
+    // names exist.
+    const matches = await verify(password, found?.password ?? nobody);
+    if (!found || !matches) return undefined;
+    return { id: found.id, name: found.name };
   }
 }
 
@@ -91,5 +93,5 @@ function derive(password: string, salt: Buffer): Promise<Buffer> {
   });
 }
 
-/** What no password has as its hash. */
+/** The hash of no password. */
 const nobody = `${randomBytes(16).toString('base64url')}.${randomBytes(32).toString('base64url')}`;

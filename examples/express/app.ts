@@ -1,12 +1,14 @@
 import { fileURLToPath } from 'node:url';
 import { type DrizzleStore, idOf } from 'connect-drizzle';
 import express, { type Express, type NextFunction, type Request, type Response } from 'express';
-import session from 'express-session';
+import session, { type Store } from 'express-session';
 import { type Account, type Accounts, nameRule, passwordLength } from './accounts.js';
 import { devicesOf } from './devices.js';
 import type { Html } from './html.js';
 import type { Live } from './live.js';
 import * as pages from './pages.js';
+import { isRaceName, type RaceName, type RaceResult, runRace } from './races.js';
+import { racesPage } from './races-page.js';
 
 declare module 'express-session' {
   interface SessionData {
@@ -16,13 +18,17 @@ declare module 'express-session' {
     device: { agent: string; address: string };
     /** How often the start page was opened in this session. */
     visits: number;
-    /** Something to say once, on the next page. */
+    /** A message to show once, on the next page. */
     notice: string;
+    /** The last result of each race, for the page that shows it. */
+    races: Partial<Record<RaceName, RaceResult>>;
   }
 }
 
 export interface AppOptions {
   store: DrizzleStore;
+  /** The store that the races compare it with. */
+  plainStore: Store;
   accounts: Accounts;
   live: Live;
   /** Where sessions are stored, in words and without a password. */
@@ -33,9 +39,14 @@ export interface AppOptions {
 
 const day = 24 * 60 * 60 * 1000;
 
-export function createApp({ store, accounts, live, storage, secret }: AppOptions): Express {
+export function createApp(options: AppOptions): Express {
+  const { store, plainStore, accounts, live, storage, secret } = options;
   const app = express();
-  const place = { storage };
+  const frameOf = ({ path, session }: Request): pages.Frame => ({
+    storage,
+    path,
+    viewer: session?.account,
+  });
 
   app.disable('x-powered-by');
   app.use(securityHeaders);
@@ -62,7 +73,7 @@ export function createApp({ store, accounts, live, storage, secret }: AppOptions
     const notice = session.notice;
     delete session.notice;
     if (!session.account) {
-      send(response, pages.logInPage(place, { visits, notice }));
+      send(response, pages.logInPage(frameOf(request), { visits, notice }));
       return;
     }
     session.device = deviceOf(request);
@@ -70,7 +81,13 @@ export function createApp({ store, accounts, live, storage, secret }: AppOptions
     const current = idOf(request.sessionID);
     send(
       response,
-      pages.accountPage(place, { name: session.account.name, visits, notice, devices, current }),
+      pages.accountPage(frameOf(request), {
+        name: session.account.name,
+        visits,
+        notice,
+        devices,
+        current,
+      }),
     );
   });
 
@@ -82,7 +99,7 @@ export function createApp({ store, accounts, live, storage, secret }: AppOptions
     if (!account) {
       const visits = request.session.visits ?? 1;
       const problem = { field: 'password', text: 'That name and password do not match.' } as const;
-      send(response.status(401), pages.logInPage(place, { visits, name, problem }));
+      send(response.status(401), pages.logInPage(frameOf(request), { visits, name, problem }));
       return;
     }
     await logIn(request, account);
@@ -90,7 +107,7 @@ export function createApp({ store, accounts, live, storage, secret }: AppOptions
   });
 
   app.get('/signup', (request, response) => {
-    send(response, pages.signUpPage(place, { visits: request.session.visits ?? 1 }));
+    send(response, pages.signUpPage(frameOf(request), { visits: request.session.visits ?? 1 }));
   });
 
   app.post('/signup', async (request, response) => {
@@ -98,7 +115,7 @@ export function createApp({ store, accounts, live, storage, secret }: AppOptions
     const password = field(request, 'password');
     const refuse = (problem: pages.FormView['problem']) => {
       const visits = request.session.visits ?? 1;
-      send(response.status(422), pages.signUpPage(place, { visits, name, problem }));
+      send(response.status(422), pages.signUpPage(frameOf(request), { visits, name, problem }));
     };
     if (!nameRule.test(name)) {
       refuse({ field: 'name', text: 'A name has 2 to 30 letters, digits, ".", "_" or "-".' });
@@ -151,14 +168,35 @@ export function createApp({ store, accounts, live, storage, secret }: AppOptions
     response.redirect(303, '/');
   });
 
-  app.get('/events', (request, response) => live.open(request, response));
-
-  app.use((_request, response) => {
-    const text = 'There is nothing at this address.';
-    send(response.status(404), pages.errorPage(place, 'Not found', text));
+  app.get('/races', (request, response) => {
+    // A session to begin with: two races that a new visitor starts at once then share it.
+    const races = request.session.races ?? {};
+    request.session.races = races;
+    send(response, racesPage(frameOf(request), races));
   });
 
-  app.use((error: unknown, _request: Request, response: Response, next: NextFunction) => {
+  app.post('/races/:name', async (request, response, next) => {
+    const { name } = request.params;
+    if (!isRaceName(name)) {
+      next();
+      return;
+    }
+    const [ours, plain] = await Promise.all([runRace(name, store), runRace(name, plainStore)]);
+    request.session.races = {
+      ...request.session.races,
+      [name]: { ranAt: Date.now(), ours, plain },
+    };
+    response.redirect(303, `/races#${name}`);
+  });
+
+  app.get('/events', (request, response) => live.open(request, response));
+
+  app.use((request, response) => {
+    const text = 'There is nothing at this address.';
+    send(response.status(404), pages.errorPage(frameOf(request), 'Not found', text));
+  });
+
+  app.use((error: unknown, request: Request, response: Response, next: NextFunction) => {
     if (response.headersSent) {
       next(error);
       return;
@@ -167,7 +205,7 @@ export function createApp({ store, accounts, live, storage, secret }: AppOptions
     if (status >= 500) console.error(error);
     const text =
       status >= 500 ? 'The server could not answer. Try again in a moment.' : messageOf(error);
-    send(response.status(status), pages.errorPage(place, 'That did not work', text));
+    send(response.status(status), pages.errorPage(frameOf(request), 'That did not work', text));
   });
 
   return app;

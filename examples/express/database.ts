@@ -1,12 +1,14 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { PGlite } from '@electric-sql/pglite';
+import { type SQL, sql } from 'drizzle-orm';
 import { drizzle as drizzlePool } from 'drizzle-orm/node-postgres';
+import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
 import { drizzle as drizzlePGlite } from 'drizzle-orm/pglite';
 import pg from 'pg';
 
-/** The database that accounts and sessions share. */
-export type Database = Awaited<ReturnType<typeof openDatabase>>;
+/** The Drizzle database that accounts and sessions share, whichever driver it uses. */
+export type Db = PgDatabase<PgQueryResultHKT>;
 
 /** A mistake of whoever started the app: shown without a stack. */
 export class StartError extends Error {}
@@ -108,6 +110,17 @@ function isRunning(pid: number): boolean {
     // It runs, but belongs to somebody else.
     return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
+}
+
+/**
+ * Runs statements that create tables, in one process at a time: two servers that start at once
+ * would otherwise collide, because CREATE TABLE IF NOT EXISTS does not wait for the other one.
+ */
+export async function createTables(db: Db, statements: SQL[]): Promise<void> {
+  await db.transaction(async (tx) => {
+    await tx.execute(sql`select pg_advisory_xact_lock(hashtext('connect-drizzle example'))`);
+    for (const statement of statements) await tx.execute(statement);
+  });
 }
 
 /** A URL as it may be shown. */

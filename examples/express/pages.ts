@@ -2,11 +2,17 @@ import { demoAccounts, passwordLength } from './accounts.js';
 import type { Device } from './devices.js';
 import { type Html, html } from './html.js';
 
-/** What the server says about itself at the foot of every page. */
-export interface Place {
+/** What every page shows around its content. */
+export interface Frame {
   /** Where sessions are stored, without a password. */
   storage: string;
+  /** The path of the page. */
+  path: string;
+  /** Who is logged in. */
+  viewer: { name: string } | undefined;
 }
+
+const docs = 'https://github.com/connect-drizzle/connect-drizzle#readme';
 
 export interface AccountView {
   name: string;
@@ -21,22 +27,15 @@ export interface FormView {
   visits: number;
   notice?: string | undefined;
   name?: string;
-  /** What was wrong with what came, and with which field. */
+  /** What is wrong with the form that was sent, and in which field. */
   problem?: { field: 'name' | 'password'; text: string } | undefined;
 }
 
-export function accountPage(place: Place, view: AccountView): Html {
+export function accountPage(frame: Frame, view: AccountView): Html {
   return page(
-    place,
+    frame,
     `Your devices`,
     html`
-<header class="top">
-  <p class="brand">${mark}<span>connect-drizzle</span></p>
-  <form method="post" action="/logout" class="who">
-    <span>Logged in as <strong>${view.name}</strong></span>
-    <button class="plain">Log out here</button>
-  </form>
-</header>
 <main id="main">
   ${view.notice && notice(view.notice)}
   <section aria-labelledby="hello" class="hello">
@@ -69,7 +68,7 @@ export function accountPage(place: Place, view: AccountView): Html {
   );
 }
 
-/** The list of devices, and the button that leaves only this one. */
+/** The list of devices, and a button that logs out all others if there are several. */
 export function deviceList(devices: Device[], current: string): Html {
   const mine = devices.filter(({ id }) => id === current);
   const others = devices.filter(({ id }) => id !== current);
@@ -79,10 +78,11 @@ export function deviceList(devices: Device[], current: string): Html {
   ${others.map((device) => deviceItem(device, false))}
 </ul>
 ${
-  others.length > 0 &&
+  // One other device has its own button.
+  others.length > 1 &&
   html`
 <form method="post" action="/devices/others/logout" class="others">
-  <button class="danger" data-key="others">${others.length === 1 ? 'Log out the other device' : `Log out all ${others.length} other devices`}</button>
+  <button class="danger" data-key="others">Log out all ${others.length} other devices</button>
 </form>`
 }`;
 }
@@ -106,49 +106,61 @@ function deviceItem(device: Device, isCurrent: boolean): Html {
 </li>`;
 }
 
-export function logInPage(place: Place, view: FormView): Html {
+export function logInPage(frame: Frame, view: FormView): Html {
   return page(
-    place,
+    frame,
     'Log in',
     html`
-${welcomeHeader}
-<main id="main" class="door">
+<main id="main">
   <section class="hello" aria-labelledby="title">
-    <h1 id="title">Log in</h1>
-    <p class="visits">${visits(view.visits)}</p>
+    <h1 id="title">Try connect-drizzle</h1>
+    <p class="lead">A session store for express-session on PostgreSQL. This app uses it to show two things:</p>
   </section>
   ${view.notice && notice(view.notice)}
-  <div class="card">
-    ${credentials('/login', 'Log in', 'current-password', view)}
-    <p class="aside">No account? <a href="/signup">Sign up</a></p>
+  <ol class="tour">
+    <li>
+      <h2><a href="/races">Two requests at once</a></h2>
+      <p>Run two races that a plain store loses: a lost update and a revived log-out. No log-in needed.</p>
+    </li>
+    <li>
+      <h2>Your devices</h2>
+      <p>Log in with two browsers. Log one out from the other: the page it has open says so at once.</p>
+    </li>
+  </ol>
+  <div class="columns">
+    <section class="card" aria-labelledby="log-in">
+      <h2 id="log-in">Log in</h2>
+      ${credentials('/login', 'Log in', 'current-password', view)}
+      <p class="aside">No account? <a href="/signup">Sign up</a></p>
+    </section>
+    <section class="card hint" aria-labelledby="demo">
+      <h2 id="demo">Just looking?</h2>
+      <p>These accounts exist already. Their passwords are no secret.</p>
+      <ul class="demo">
+        ${demoAccounts.map(
+          ({ name, password }) => html`
+        <li>
+          <p><strong>${name}</strong><br><code>${password}</code></p>
+          <form method="post" action="/login">
+            <input type="hidden" name="name" value="${name}">
+            <input type="hidden" name="password" value="${password}">
+            <button class="plain">Log in as ${name}</button>
+          </form>
+        </li>`,
+        )}
+      </ul>
+    </section>
   </div>
-  <section class="card hint" aria-labelledby="demo">
-    <h2 id="demo">Just looking?</h2>
-    <p>Two people are here already. Their passwords are no secret:</p>
-    <ul class="demo">
-      ${demoAccounts.map(
-        ({ name, password }) => html`
-      <li>
-        <p><strong>${name}</strong> <code>${password}</code></p>
-        <form method="post" action="/login">
-          <input type="hidden" name="name" value="${name}">
-          <input type="hidden" name="password" value="${password}">
-          <button class="plain">Log in as ${name}</button>
-        </form>
-      </li>`,
-      )}
-    </ul>
-  </section>
+  <p class="visits">${visits(view.visits)}</p>
 </main>`,
   );
 }
 
-export function signUpPage(place: Place, view: FormView): Html {
+export function signUpPage(frame: Frame, view: FormView): Html {
   return page(
-    place,
+    frame,
     'Sign up',
     html`
-${welcomeHeader}
 <main id="main" class="door">
   <section class="hello" aria-labelledby="title">
     <h1 id="title">Sign up</h1>
@@ -162,12 +174,11 @@ ${welcomeHeader}
   );
 }
 
-export function errorPage(place: Place, title: string, text: string): Html {
+export function errorPage(frame: Frame, title: string, text: string): Html {
   return page(
-    place,
+    frame,
     title,
     html`
-${welcomeHeader}
 <main id="main" class="door">
   <section class="card ended">
     <h1>${title}</h1>
@@ -209,7 +220,7 @@ function credentials(action: string, verb: string, autocomplete: string, view: F
 </form>`;
 }
 
-function page(place: Place, title: string, body: Html): Html {
+export function page(frame: Frame, title: string, body: Html): Html {
   return html`<!doctype html>
 <html lang="en">
 <head>
@@ -222,11 +233,33 @@ function page(place: Place, title: string, body: Html): Html {
 </head>
 <body>
 <a class="skip" href="#main">Skip to the content</a>
+<header class="top">
+  <p class="brand">${mark}<span>connect-drizzle</span></p>
+  ${
+    frame.viewer &&
+    html`
+  <form method="post" action="/logout" class="who">
+    <span>Logged in as <strong>${frame.viewer.name}</strong></span>
+    <button class="plain">Log out here</button>
+  </form>`
+  }
+  <nav aria-label="Pages">
+    <ul>
+      ${link(frame, '/', frame.viewer ? 'Your devices' : 'Start')}
+      ${link(frame, '/races', 'Two requests at once')}
+      <li><a href="${docs}">Documentation</a></li>
+    </ul>
+  </nav>
+</header>
 ${body}
-<footer><p>Sessions are stored in ${place.storage}.</p></footer>
+<footer><p>Sessions are stored in ${frame.storage}.</p></footer>
 </body>
 </html>
 `;
+}
+
+function link(frame: Frame, path: string, text: string): Html {
+  return html`<li><a href="${path}"${frame.path === path && html` aria-current="page"`}>${text}</a></li>`;
 }
 
 function visits(count: number): Html {
@@ -239,7 +272,7 @@ function notice(text: string): Html {
   return html`<p class="notice" role="status">${text}</p>`;
 }
 
-function time(date: Date): Html {
+export function time(date: Date): Html {
   const iso = date.toISOString();
   return html`<time datetime="${iso}">${iso.slice(0, 16).replace('T', ' ')} UTC</time>`;
 }
@@ -248,7 +281,3 @@ const mark = html`<svg class="mark" viewBox="0 0 24 24" aria-hidden="true"><path
 const screenIcon = html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><rect x="3" y="4.5" width="18" height="12" rx="2"/><path d="M8 20h8m-4-3.5V20"/></svg>`;
 const phoneIcon = html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><rect x="7" y="2.5" width="10" height="19" rx="2.5"/><path d="M11 18.5h2"/></svg>`;
 const doorIcon = html`<svg class="icon door-icon" viewBox="0 0 24 24" aria-hidden="true"><path d="M10 4H6a2 2 0 0 0-2 2v12a2 2 0 0 0 2 2h4m5-4 4-4-4-4m4 4H9"/></svg>`;
-const welcomeHeader = html`
-<header class="top">
-  <p class="brand">${mark}<span>connect-drizzle</span></p>
-</header>`;

@@ -1,5 +1,5 @@
 /**
- * The example app: accounts, log-in, and "your devices", live.
+ * The example app: two races between requests, and "your devices", live.
  *
  *     npm start                                          an embedded database in memory
  *     npm start -- ./data                                in a folder, which survives a restart
@@ -15,6 +15,7 @@ import { Accounts, demoAccounts } from './accounts.js';
 import { createApp } from './app.js';
 import { openDatabase, StartError } from './database.js';
 import { Live } from './live.js';
+import { PlainStore } from './plain-store.js';
 
 /** What is open, the last opened last. */
 const open: (() => unknown)[] = [];
@@ -32,6 +33,8 @@ async function start(): Promise<void> {
   open.push(() => database.close());
   const accounts = new Accounts(database.db);
   await accounts.prepare();
+  const plainStore = new PlainStore(database.db);
+  await plainStore.prepare();
 
   const store = new DrizzleStore(database.db, {
     createTableIfMissing: true,
@@ -45,7 +48,8 @@ async function start(): Promise<void> {
   await store.ready();
 
   const live = new Live(store);
-  const server = createServer(createApp({ store, accounts, live, storage: database.kind, secret }));
+  const storage = database.kind;
+  const server = createServer(createApp({ store, plainStore, accounts, live, storage, secret }));
   server.listen(port, host);
   try {
     await once(server, 'listening');
