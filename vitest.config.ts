@@ -23,6 +23,7 @@ const packaging = testFiles([
   'examples',
   'examples-browser',
   'examples-races',
+  'examples-admin',
   'upgrade',
   'faults/patroni',
 ]);

@@ -1,6 +1,6 @@
 import { randomBytes, type ScryptOptions, scrypt, timingSafeEqual } from 'node:crypto';
-import { sql } from 'drizzle-orm';
-import { pgTable, serial, text } from 'drizzle-orm/pg-core';
+import { eq, sql } from 'drizzle-orm';
+import { boolean, pgTable, serial, text } from 'drizzle-orm/pg-core';
 import { createTables, type Db } from './database.js';
 
 /** The app's own table, in the same database as the sessions. Names ignore case. */
@@ -8,23 +8,27 @@ const accounts = pgTable('example_accounts', {
   id: serial('id').primaryKey(),
   name: text('name').notNull(),
   password: text('password').notNull(),
+  isAdmin: boolean('is_admin').notNull().default(false),
 });
 
 export interface Account {
   id: number;
   name: string;
+  /** As it was at log-in: decides which links a page shows. The server asks `Accounts.isAdmin`. */
+  isAdmin: boolean;
 }
 
 /** The accounts to try the app with. The log-in page shows their passwords. */
 export const demoAccounts = [
-  { name: 'Ada', password: 'difference-engine' },
-  { name: 'Grace', password: 'nanosecond-wire' },
+  { name: 'Ada', password: 'difference-engine', isAdmin: false },
+  { name: 'Grace', password: 'nanosecond-wire', isAdmin: false },
+  { name: 'admin', password: 'all-sessions', isAdmin: true },
 ] as const;
 
 export const nameRule = /^[\p{L}\p{N}._-]{2,30}$/u;
 export const passwordLength = { min: 8, max: 200 };
 
-const account = { id: accounts.id, name: accounts.name };
+const account = { id: accounts.id, name: accounts.name, isAdmin: accounts.isAdmin };
 
 export class Accounts {
   readonly #db: Db;
@@ -39,18 +43,24 @@ export class Accounts {
       sql`
         create table if not exists example_accounts (
           id serial primary key, name text not null, password text not null)`,
+      // Older versions of this example created the table without it.
+      sql`
+        alter table example_accounts
+          add column if not exists is_admin boolean not null default false`,
       sql`
         create unique index if not exists example_accounts_name
           on example_accounts (lower(name))`,
     ]);
-    for (const { name, password } of demoAccounts) await this.create(name, password);
+    for (const { name, password, isAdmin } of demoAccounts) {
+      await this.create(name, password, isAdmin);
+    }
   }
 
   /** Creates an account. Returns undefined if the name is taken. */
-  async create(name: string, password: string): Promise<Account | undefined> {
+  async create(name: string, password: string, isAdmin = false): Promise<Account | undefined> {
     const [created] = await this.#db
       .insert(accounts)
-      .values({ name, password: await hash(password) })
+      .values({ name, password: await hash(password), isAdmin })
       .onConflictDoNothing()
       .returning(account);
     return created;
@@ -66,7 +76,16 @@ export class Accounts {
     // names exist.
     const matches = await verify(password, found?.password ?? nobody);
     if (!found || !matches) return undefined;
-    return { id: found.id, name: found.name };
+    return { id: found.id, name: found.name, isAdmin: found.isAdmin };
+  }
+
+  /** Whether the account is an admin's now, whatever it was at log-in. */
+  async isAdmin(id: number): Promise<boolean> {
+    const [found] = await this.#db
+      .select({ isAdmin: accounts.isAdmin })
+      .from(accounts)
+      .where(eq(accounts.id, id));
+    return found?.isAdmin ?? false;
   }
 }
 

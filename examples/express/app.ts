@@ -3,6 +3,7 @@ import { type DrizzleStore, idOf } from 'connect-drizzle';
 import express, { type Express, type NextFunction, type Request, type Response } from 'express';
 import session, { type Store } from 'express-session';
 import { type Account, type Accounts, nameRule, passwordLength } from './accounts.js';
+import { adminPage } from './admin.js';
 import { devicesOf } from './devices.js';
 import type { Html } from './html.js';
 import type { Live } from './live.js';
@@ -188,6 +189,8 @@ export function createApp(options: AppOptions): Express {
     };
     response.redirect(303, `/races#${name}`);
   });
+
+  app.use('/admin/sessions', adminPage(store, accounts));
 
   app.get('/events', (request, response) => live.open(request, response));
 

@@ -9,7 +9,7 @@ export interface Frame {
   /** The path of the page. */
   path: string;
   /** Who is logged in. */
-  viewer: { name: string } | undefined;
+  viewer: { name: string; isAdmin: boolean } | undefined;
 }
 
 const docs = 'https://github.com/connect-drizzle/connect-drizzle#readme';
@@ -114,7 +114,7 @@ export function logInPage(frame: Frame, view: FormView): Html {
 <main id="main">
   <section class="hello" aria-labelledby="title">
     <h1 id="title">Try connect-drizzle</h1>
-    <p class="lead">A session store for express-session on PostgreSQL. This app uses it to show two things:</p>
+    <p class="lead">A session store for express-session on PostgreSQL. This app uses it to show three things:</p>
   </section>
   ${view.notice && notice(view.notice)}
   <ol class="tour">
@@ -125,6 +125,10 @@ export function logInPage(frame: Frame, view: FormView): Html {
     <li>
       <h2>Your devices</h2>
       <p>Log in with two browsers. Log one out from the other: the page it has open says so at once.</p>
+    </li>
+    <li>
+      <h2>All sessions</h2>
+      <p>Log in as <strong>admin</strong> to see everybody’s sessions, and to end them.</p>
     </li>
   </ol>
   <div class="columns">
@@ -247,7 +251,8 @@ export function page(frame: Frame, title: string, body: Html): Html {
     <ul>
       ${link(frame, '/', frame.viewer ? 'Your devices' : 'Start')}
       ${link(frame, '/races', 'Two requests at once')}
-      <li><a href="${docs}">Documentation</a></li>
+      ${frame.viewer?.isAdmin && link(frame, '/admin/sessions/', 'All sessions')}
+      <li><a href="${docs}">Docs</a></li>
     </ul>
   </nav>
 </header>

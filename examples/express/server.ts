@@ -1,5 +1,5 @@
 /**
- * The example app: two races between requests, and "your devices", live.
+ * The example app: two races between requests, "your devices" live, and the admin page.
  *
  *     npm start                                          an embedded database in memory
  *     npm start -- ./data                                in a folder, which survives a restart

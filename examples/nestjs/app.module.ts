@@ -1,5 +1,6 @@
 import { Inject, Module, type OnApplicationShutdown } from '@nestjs/common';
 import { DrizzleStore } from 'connect-drizzle';
+import { AdminController } from './admin.controller.js';
 import { SessionController } from './session.controller.js';
 
 const storeProvider = {
@@ -14,7 +15,7 @@ const storeProvider = {
   },
 };
 
-@Module({ controllers: [SessionController], providers: [storeProvider] })
+@Module({ controllers: [SessionController, AdminController], providers: [storeProvider] })
 export class AppModule implements OnApplicationShutdown {
   constructor(@Inject(DrizzleStore) private readonly store: DrizzleStore) {}
 

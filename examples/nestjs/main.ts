@@ -5,6 +5,9 @@
  *     npx tsx examples/nestjs/main.ts                                   in memory
  *     npx tsx examples/nestjs/main.ts postgres://user:password@host/name
  *
+ * In a browser, open http://localhost:3000 and log in with any name. As "admin", open
+ * /admin/sessions/ to see and end all sessions.
+ *
  * An API to try with curl and a cookie jar (-c jar -b jar):
  *
  *     POST   /login {"name":"ada"}   a new session for ada

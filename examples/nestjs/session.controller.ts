@@ -4,11 +4,13 @@ import {
   Controller,
   Delete,
   Get,
+  Header,
   HttpCode,
   Inject,
   NotFoundException,
   Param,
   Post,
+  Redirect,
   Req,
   UseGuards,
 } from '@nestjs/common';
@@ -29,9 +31,19 @@ declare module 'express-session' {
 export class SessionController {
   constructor(@Inject(DrizzleStore) private readonly store: DrizzleStore) {}
 
+  /** Enough of a page to log in with a browser. */
+  @Get()
+  @Header('Content-Type', 'text/html')
+  page(@Req() { session }: Request): string {
+    if (session.member === undefined) {
+      return '<form method="post" action="/login"><label>Name <input name="name"></label> <button>Log in</button></form>';
+    }
+    return '<p>You are logged in: <a href="/me">me</a>, <a href="/sessions">sessions</a>, <a href="/admin/sessions/">admin page</a></p>';
+  }
+
   /** A real app checks a password here. */
   @Post('login')
-  @HttpCode(204)
+  @Redirect('/', 303)
   async logIn(@Req() request: Request, @Body('name') name: unknown): Promise<void> {
     if (typeof name !== 'string' || name === '') throw new BadRequestException('A name, please.');
     await promised((done) => request.session.regenerate(done));
