@@ -33,7 +33,7 @@ export class AdminController {
       '/admin/sessions',
       sessionAdmin({
         store,
-        // Required even behind a guard: the page asks again for each event stream.
+        // Required. It asks what the guard asks, so the page is safe without the guard, too.
         authorize: isAdmin,
         describe: ({ member, asked }) => ({ Member: member, Asked: asked }),
       }),
