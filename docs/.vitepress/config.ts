@@ -10,7 +10,7 @@ export default defineConfig({
   description: 'A session store for express-session on PostgreSQL through Drizzle',
   cleanUrls: true,
   lastUpdated: false,
-  ignoreDeadLinks: ['localhostLinks'],
+  ignoreDeadLinks: 'localhostLinks',
   markdown: {
     // The anchors that GitHub makes, so that a link works in both places.
     anchor: { slugify },
