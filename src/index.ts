@@ -54,12 +54,23 @@ export type { RekeyResult } from './session/rekey.js';
 export type { Updater } from './session/update.js';
 export type { TraceContext } from './util/tracing.js';
 
+/**
+ * {@inheritDoc Store}
+ *
+ * An interface of its own name, and no alias: an app that writes declarations can name the type of its store then.
+ */
+export interface DrizzleStore extends Store {}
+
+type StoreClass = Omit<typeof Store, never> &
+  (new (
+    ...args: ConstructorParameters<typeof Store>
+  ) => DrizzleStore);
+
 /** {@inheritDoc Store} */
-export const DrizzleStore: typeof Store = /* @__PURE__ */ withCallError(
+export const DrizzleStore: StoreClass = /* @__PURE__ */ withCallError(
   Store,
   () =>
     new InvalidArgumentError(
       'DrizzleStore is a class and no factory: write new DrizzleStore(pool, options), without express-session',
     ),
 );
-export type DrizzleStore = Store;

@@ -407,12 +407,12 @@ describe('its types', () => {
       interface SessionData { views: number }
     }
 
-    const store = new DrizzleStore('postgres://localhost/app', {
+    export const store = new DrizzleStore('postgres://localhost/app', {
       tableName: 'web_sessions',
       ttl: (data) => data.views * 60,
       userId: (data) => data.views,
     });
-    export const middleware = session({ store, secret: 'secret' });
+    export const middleware: unknown = session({ store, secret: 'secret' });
     export const admin = sessionAdmin({
       store,
       authorize: async (request) => request.session.views === 7,
@@ -487,6 +487,8 @@ describe('its types', () => {
       target: 'ES2023',
       strict: true,
       noEmit: true,
+      // Declarations name the type of the exported store.
+      declaration: true,
       types: ['node'],
       ...options,
     };
