@@ -68,7 +68,7 @@ const IDS_PER_NOTIFICATION = 150;
 /** Without it, the compiler accepts an unknown column in an object that is spread into `set()`. */
 type Changes = PgUpdateSetSource<RowTable>;
 
-interface Place {
+export interface Place {
   readonly ctid: AnyPgColumn;
   readonly tableoid: AnyPgColumn;
 }
