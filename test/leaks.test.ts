@@ -279,7 +279,7 @@ async function breakdowns(
 ): Promise<void> {
   const terminate = `select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()
-      and (query ~ 'connect_drizzle|with "' or query ilike 'listen%' or state = 'idle')`;
+      and (query ~ 'connect_drizzle|with "|update "' or query ilike 'listen%' or state = 'idle')`;
   const store = await open({ sync: true, cache: true });
   await expect.poll(() => store.stats().sync).toBe('up');
 
