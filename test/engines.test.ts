@@ -1,17 +1,26 @@
 import { DrizzleStore } from 'connect-drizzle';
 import { test } from 'vitest';
-import { cycle, tableWith, userOf } from './engines/cycle.js';
+import { cycle, schemaWith, tableWith, userOf } from './engines/cycle.js';
 import { withDatabase } from './support/database.js';
 
 // What `npm run test:engines` does on other engines, on Postgres.
 
-test('the cycle for other engines works on Postgres', async () => {
-  await withDatabase(async (database) => {
-    for (const statement of tableWith('json')) await database.query(statement);
-    await using store = new DrizzleStore(database.pool(), {
-      pruneSessionInterval: false,
-      userId: userOf,
+test.each([
+  ['auto', 'json'],
+  ['portable', 'json'],
+  ['portable', 'text'],
+] as const)(
+  'the cycle for other engines works on Postgres: engine %s, data as %s',
+  async (engine, data) => {
+    await withDatabase(async (database) => {
+      for (const statement of tableWith(data)) await database.query(statement);
+      await using store = new DrizzleStore(database.pool(), {
+        engine,
+        table: schemaWith(data),
+        pruneSessionInterval: false,
+        userId: userOf,
+      });
+      await cycle(store);
     });
-    await cycle(store);
-  });
-});
+  },
+);

@@ -4,7 +4,7 @@
  * @module
  */
 import assert from 'node:assert/strict';
-import type { DrizzleStore } from 'connect-drizzle';
+import { type DrizzleStore, sessionTable } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { contentOf, endOf, sessionUntil, sessionWith } from '../support/sessions.js';
 
@@ -26,6 +26,11 @@ export function tableWith(data: 'json' | 'text'): string[] {
     'create index sessions_user_id_index on sessions (user_id) where user_id is not null',
     'create index sessions_expires_hour_index on sessions (expires_hour)',
   ];
+}
+
+/** The same table for the option `table`. */
+export function schemaWith(data: 'json' | 'text') {
+  return data === 'text' ? sessionTable({ data }) : sessionTable();
 }
 
 /** The owner, for the option `userId`. */
