@@ -85,10 +85,8 @@ function readBody(request: Request): Promise<string> {
     request.on('data', (chunk: Buffer | string) => {
       bytes += chunk.length;
       if (bytes <= MAX_BODY_BYTES) chunks.push(Buffer.from(chunk));
-      else {
-        request.pause();
-        reject(new HttpError(413, 'The body is too large.'));
-      }
+      // The rest is read and dropped: a client that is still sending would not see the answer otherwise.
+      else reject(new HttpError(413, 'The body is too large.'));
     });
     request.once('end', () => resolve(Buffer.concat(chunks).toString()));
     request.once('error', reject);

@@ -102,8 +102,6 @@ function send(request: Request, response: Response, reply: NonNullable<Reply>): 
 
 function sendError(request: Request, response: Response, root: Root, error: HttpError): void {
   response.statusCode = error.status;
-  // What is left of a body that is too large is not read.
-  if (error.status === 413) response.setHeader('Connection', 'close');
   if (wantsJson(request)) sendJson(response, { error: error.message });
   else
     sendHtml(
