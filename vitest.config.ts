@@ -22,6 +22,7 @@ const packaging = testFiles([
   'template',
   'examples',
   'examples-browser',
+  'admin/browser',
   'examples-races',
   'examples-admin',
   'upgrade',
