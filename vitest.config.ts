@@ -67,8 +67,8 @@ function project(name: string, include: string[], exclude: string[] = []) {
       exclude: [...configDefaults.exclude, ...exclude],
       pool: 'forks' as const,
       // Long enough for a machine that is busy with twenty other processes.
-      testTimeout: 180_000,
-      hookTimeout: 180_000,
+      testTimeout: 300_000,
+      hookTimeout: 300_000,
       expect: { poll: { timeout: 30_000, interval: 20 } },
     },
   };

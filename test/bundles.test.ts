@@ -30,7 +30,7 @@ beforeAll(async () => {
   links = await packagesOf('test/apps/browser');
   packed = await packPackage();
   if (chromium) browser = await launchChromium(chromium);
-}, 180_000);
+});
 afterAll(async () => {
   await browser?.close();
   for (const app of apps) await app[Symbol.asyncDispose]();

@@ -234,7 +234,7 @@ describe('the express example, in memory', () => {
   });
 });
 
-describe('the express example, started and stopped', { timeout: 120_000 }, () => {
+describe('the express example, started and stopped', () => {
   test('runs by npm start, and stops on a signal with a page still open', async () => {
     const run = launch('npm', ['start']);
     const url = await run.until(/http:\/\/localhost:\d+/);

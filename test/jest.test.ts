@@ -17,7 +17,7 @@ const apps: ScratchApp[] = [];
 beforeAll(async () => {
   links = await packagesOf('test/apps/jest');
   packed = await packPackage();
-}, 180_000);
+});
 afterAll(async () => {
   for (const app of apps) await app[Symbol.asyncDispose]();
 });
@@ -137,28 +137,24 @@ test('Jest with its defaults saves and reads sessions through every kind of sour
   await app.write('app.test.js', inJavaScript);
   const report = await runJest(app);
   expect(report.numPassedTests).toBe(7);
-}, 120_000);
+});
 
 test.each([
   ['CommonJS modules', { module: 'CommonJS' }],
   ['the modules of Node', { module: 'NodeNext', isolatedModules: true }],
   ['the modules of Node, with all types checked', { module: 'NodeNext' }],
-])(
-  'ts-jest does as well, compiling to %s',
-  async (_, options) => {
-    const app = await jestApp({ jest: { preset: 'ts-jest' } });
-    const compilerOptions = {
-      target: 'ES2023',
-      strict: true,
-      esModuleInterop: true,
-      skipLibCheck: true,
-      types: ['node', 'jest'],
-      ...options,
-    };
-    await app.write('tsconfig.json', JSON.stringify({ compilerOptions }));
-    await app.write('app.test.ts', inTypeScript);
-    const report = await runJest(app);
-    expect(report.numPassedTests).toBe(7);
-  },
-  120_000,
-);
+])('ts-jest does as well, compiling to %s', async (_, options) => {
+  const app = await jestApp({ jest: { preset: 'ts-jest' } });
+  const compilerOptions = {
+    target: 'ES2023',
+    strict: true,
+    esModuleInterop: true,
+    skipLibCheck: true,
+    types: ['node', 'jest'],
+    ...options,
+  };
+  await app.write('tsconfig.json', JSON.stringify({ compilerOptions }));
+  await app.write('app.test.ts', inTypeScript);
+  const report = await runJest(app);
+  expect(report.numPassedTests).toBe(7);
+});

@@ -455,7 +455,6 @@ test.each(
     const all = await dump(database.query);
     expect(findings(all, [word]).length > 0).toBe(readable !== undefined);
   },
-  60_000,
 );
 
 test.each(modes)(
@@ -474,7 +473,6 @@ test.each(modes)(
     const rows = await dump(query, readable);
     expect(findings(rows, [word, password, encryptionKey, ...sids])).toEqual([]);
   },
-  60_000,
 );
 
 test('a stolen table contains no usable session, even for someone who can sign cookies', async () => {

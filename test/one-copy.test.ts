@@ -6,7 +6,7 @@ import { linkedApp, type Package, packPackage } from './support/package.js';
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
-}, 180_000);
+});
 
 const compare = `
   assert.equal(required.DrizzleStore, imported.DrizzleStore);

@@ -168,7 +168,7 @@ describe('installed by npm into an empty app', () => {
       '--no-audit',
       '--no-fund',
     ]);
-  }, 180_000);
+  });
   afterAll(async () => {
     await app[Symbol.asyncDispose]();
   });

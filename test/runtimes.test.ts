@@ -119,7 +119,6 @@ describe.each(runtimes)('in %s', (name, command, args) => {
         });
       }
     },
-    180_000,
   );
 
   test.each(['neon-serverless', 'neon-http', 'pg-proxy'])('a store works on %s', async (driver) => {
@@ -135,16 +134,12 @@ describe.each(runtimes)('in %s', (name, command, args) => {
     'threads',
     // Deno has no `cluster.fork()`.
     ...(name === 'Deno' ? [] : ['processes of a cluster']),
-  ])(
-    'stores in two %s share their sessions',
-    async (kind) => {
-      await withDatabase(async ({ url }) => {
-        const output = await run(app, 'parallel.mjs', kind, url);
-        expect(JSON.parse(output)).toEqual({ codes: [0, 0], count: 40 });
-      });
-    },
-    180_000,
-  );
+  ])('stores in two %s share their sessions', async (kind) => {
+    await withDatabase(async ({ url }) => {
+      const output = await run(app, 'parallel.mjs', kind, url);
+      expect(JSON.parse(output)).toEqual({ codes: [0, 0], count: 40 });
+    });
+  });
 
   if (name === 'Bun') {
     test.each(['bun-sql', 'an SQL of Bun'])('a store works on %s', async (driver) => {
@@ -194,7 +189,6 @@ test.each(['pg', 'pglite'])(
       expect(JSON.parse(output)).toEqual(outcome);
     });
   },
-  180_000,
 );
 
 test('under Yarn Plug’n’Play, the error of a missing driver names its package', async () => {
@@ -222,4 +216,4 @@ test('under Yarn Plug’n’Play, the error of a missing driver names its packag
   await app.run('yarn', ['install'], env);
   expect(await app.run('yarn', ['node', 'app.mjs'], env)).toBe(missing);
   expect(await app.run('yarn', ['node', 'app.cjs'], env)).toBe(missing);
-}, 180_000);
+});

@@ -19,7 +19,7 @@ beforeAll(async () => {
   await app.run('npm', ['install', ...packages, ...quietly]);
   await app.write('server.mjs', serverWith(moduleImports));
   await app.write('server.cjs', serverWith(moduleRequires));
-}, 180_000);
+});
 afterAll(async () => {
   await app?.[Symbol.asyncDispose]();
   await database?.drop();
@@ -199,5 +199,4 @@ test.each(builds.map(([name, ...rest], at) => [name, ...rest, at] as const))(
         'ERR_DRIVER_MISSING This source needs the package @electric-sql/pglite, which is not installed\n',
     );
   },
-  120_000,
 );

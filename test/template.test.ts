@@ -60,7 +60,7 @@ beforeAll(async () => {
     const path = links.get(name) ?? `${root}node_modules/${name}`;
     await symlink(path, `${besideZod.folder}/node_modules/${name}`, 'dir');
   }
-}, 180_000);
+});
 afterAll(async () => {
   await besideZod?.[Symbol.asyncDispose]();
 });
@@ -412,7 +412,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     console.log(
       `the template's move with Drizzle ${drizzle}: ${steps.join(', ')}; ${stayed.length} of ${stayed.length} old cookies still logged in`,
     );
-  }, 180_000);
+  });
 
   test('drizzle-kit push of the new table under the old one’s name never keeps the sessions usable', async () => {
     await using app = await Template.create(drizzle);
@@ -447,7 +447,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
       expect(await app.columns('sessions')).toEqual(expect.arrayContaining(['sess', 'version']));
       expect(await app.columns('sessions')).not.toContain('expires_at');
     }
-  }, 120_000);
+  });
 
   test('drizzle-kit push drops a table that the schema does not name: if it is empty, without a question', async () => {
     await using app = await Template.create(drizzle);
@@ -464,7 +464,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     await app.database.query('delete from sessions');
     expect((await app.push()).output).toContain('Changes applied');
     expect(await app.tables()).toEqual(['user_sessions', 'users']);
-  }, 120_000);
+  });
 
   test('two modules that both export sessions: ready() says how to export ours', async () => {
     await using app = await Template.create(drizzle);
@@ -493,7 +493,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     await app.push();
     expect(await app.tables()).toEqual(['gym_sessions', 'sessions']);
     await store.ready();
-  }, 120_000);
+  });
 });
 
 test('the constructor takes the template’s options, except a ttl in milliseconds', async () => {

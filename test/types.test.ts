@@ -58,7 +58,6 @@ describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {
       await app.write('tsconfig.json', JSON.stringify({ compilerOptions, files }));
       expect(await app.node([join(compiler, 'bin/tsc'), '-p', '.'])).toBe('');
     },
-    180_000,
   );
 
   test('it accepts databases on the SQL of Bun, and refuses its transactions', async () => {
@@ -69,5 +68,5 @@ describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {
       JSON.stringify({ compilerOptions: options, files: ['bun.ts'] }),
     );
     expect(await app.node([join(newest, 'bin/tsc'), '-p', '.'])).toBe('');
-  }, 180_000);
+  });
 });

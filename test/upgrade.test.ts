@@ -170,4 +170,4 @@ test('a million sessions of version 1.0.0 are migrated under load, and both vers
       `${ms(slowestMeanwhileMs)}; ${counts.old} changes by version 1.0.0 and ${counts.new} by this one, ` +
       `${missing.length} lost; ${ended.length} log-outs, 0 undone; ${store.stats().merges} merges`,
   );
-}, 180_000);
+});

@@ -547,4 +547,4 @@ test('a folder is managed like a server', async () => {
   failed(await run('list'), 1, /in use by process/);
   await store.close();
   expect((await run('revoke', idOf('sid'))).stdout).toBe('Revoked 1 session.\n');
-}, 180_000);
+});

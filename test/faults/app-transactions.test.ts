@@ -96,7 +96,7 @@ describe('on PGlite', () => {
 
   beforeAll(async () => {
     pglite = await PGlite.create();
-  }, 180_000);
+  });
 
   afterAll(() => pglite.close());
 

@@ -97,7 +97,7 @@ describe('on PGlite', () => {
 
   beforeAll(async () => {
     client = await PGlite.create();
-  }, 180_000);
+  });
 
   afterAll(() => client.close());
 

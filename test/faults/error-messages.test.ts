@@ -25,7 +25,7 @@ beforeAll(async () => {
   // It takes seconds of this process's time: no call may be under way meanwhile.
   pglite = await PGlite.create();
   database = await reusedDatabase();
-}, 180_000);
+});
 
 afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end();

@@ -45,12 +45,12 @@ describe.skipIf(!isInstalled)('three Patroni nodes behind HAProxy, under load', 
       await process.ready;
       await process.load(true);
     }
-  }, 180_000);
+  });
 
   afterAll(async () => {
     for (const process of both()) process.kill();
     await cluster?.[Symbol.asyncDispose]();
-  }, 60_000);
+  });
 
   afterEach(async () => {
     for (const process of both()) await process.load(true);
@@ -108,17 +108,13 @@ describe.skipIf(!isInstalled)('three Patroni nodes behind HAProxy, under load', 
   test.each<[string, (leader: string) => Promise<void>]>([
     ['a switchover', () => cluster.switchover()],
     ['kill -9 of the primary and its Patroni', (leader) => cluster.kill(leader)],
-  ])(
-    '%s loses nothing that was acknowledged',
-    async (_how, move) => {
-      const { reports, recoveredMs, syncMs } = await movePrimary(move);
-      expect(ledger.violations).toEqual({ lost: [], revived: [], stale: [] });
-      expect(ledger.acknowledgedWrites).toBeGreaterThan(100);
-      expect(reports.flatMap(({ lateCalls }) => lateCalls)).toEqual([]);
-      expect(reports.map(({ leaked }) => leaked)).toEqual([0, 0]);
-      expect(recoveredMs).toBeLessThan(30_000);
-      expect(Math.max(...syncMs)).toBeLessThan(2 * HEARTBEAT_SECONDS * 1000);
-    },
-    180_000,
-  );
+  ])('%s loses nothing that was acknowledged', async (_how, move) => {
+    const { reports, recoveredMs, syncMs } = await movePrimary(move);
+    expect(ledger.violations).toEqual({ lost: [], revived: [], stale: [] });
+    expect(ledger.acknowledgedWrites).toBeGreaterThan(100);
+    expect(reports.flatMap(({ lateCalls }) => lateCalls)).toEqual([]);
+    expect(reports.map(({ leaked }) => leaked)).toEqual([0, 0]);
+    expect(recoveredMs).toBeLessThan(30_000);
+    expect(Math.max(...syncMs)).toBeLessThan(2 * HEARTBEAT_SECONDS * 1000);
+  });
 });
