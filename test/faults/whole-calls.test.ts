@@ -79,6 +79,8 @@ describe('a session that others change again and again', () => {
       tries = 0;
       const updated = store.update('a', async (session) => {
         tries += 1;
+        // A fast machine must not come to the limit of tries.
+        await new Promise((resolve) => setTimeout(resolve, 20));
         await other.set('a', sessionWith({ n: tries }));
         Object.assign(session, { mine: true });
       });
