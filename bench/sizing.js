@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 
 const PAGE = new URL('../docs/sizing.md', import.meta.url);
 const COSTS = new URL('sizing.json', import.meta.url);
+const RESULTS = new URL('results.jsonl', import.meta.url);
 
 const HELP = `node bench/sizing.js [options]: what a site needs, from the number of its sessions
 
@@ -50,15 +51,10 @@ const LIMITS = {
 };
 
 /**
- * Microseconds of the server's CPU for a call alone, and for one of many at once: docs/performance.md, sessions of
- * 200 bytes, 20,000 of them, on a machine that did nothing else.
+ * Microseconds of the server's CPU for a call alone, and for one of many at once: what docs/performance.md quotes for
+ * 20,000 sessions of 200 bytes.
  */
-const CPU = {
-  get: { alone: 31.8, batched: 3.3 },
-  touch: { alone: 47.7, batched: 9.4 },
-  set: { alone: 81.9, batched: 10.4 },
-  create: { alone: 106.4, batched: 13.9 },
-};
+const CPU = measuredCpu({ get: 'get', touch: 'touch', set: 'set', create: 'set new' });
 
 /** What a call costs in a table that does not fit into `shared_buffers`, in multiples: `sizing.json` has 0.8 to 2.1. */
 const LARGE_TABLE = 2;
@@ -262,6 +258,36 @@ function size(bytes) {
 function time(seconds) {
   if (seconds < 1) return 'below 1 s';
   return seconds < 120 ? `${number(seconds)} s` : `${number(seconds / 60)} min`;
+}
+
+/**
+ * Returns the server's CPU for each call, from the kept run of the benchmark.
+ *
+ * @template {string} Name
+ * @param {Record<Name, string>} operations what the benchmark calls each
+ * @returns {Record<Name, { alone: number, batched: number }>}
+ */
+function measuredCpu(operations) {
+  const rows = readFileSync(RESULTS, 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('"connect-drizzle"'))
+    .map((line) => JSON.parse(line));
+  const cpu = (operation, callers) =>
+    rows.find(
+      (row) =>
+        row.section === 'micro' &&
+        row.contender === 'connect-drizzle' &&
+        row.operation === operation &&
+        row.callers === callers &&
+        row.bytes === 200,
+    ).serverCpu;
+  const costs = Object.entries(operations).map(([name, operation]) => [
+    name,
+    { alone: cpu(operation, 1), batched: cpu(operation, 64) },
+  ]);
+  return /** @type {Record<Name, { alone: number, batched: number }>} */ (
+    Object.fromEntries(costs)
+  );
 }
 
 /** @returns {Costs[]} by the number of rows */
