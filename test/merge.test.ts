@@ -421,10 +421,16 @@ const textOf = ({ cookie: fields, ...content }: Plain) => {
   const rest = JSON.stringify(content).slice(1);
   return `{"cookie":${JSON.stringify(fields)}${rest === '}' ? '' : ','}${rest}`;
 };
-const quickly = (seen: Plain, now: Plain) =>
-  isSameButExpiry(textOf(seen), textOf(now), JSON.stringify(now.cookie));
+/** As an app's copy may have it: the cookie last. */
+const textWithCookieLast = ({ cookie: fields, ...content }: Plain) =>
+  JSON.stringify({ ...content, cookie: fields });
+const quickly = (seen: Plain, now: Plain, text = textOf) =>
+  isSameButExpiry(text(seen), text(now), JSON.stringify(now.cookie));
 
-test('comparing texts finds the same as comparing sessions', () => {
+test.each([
+  ['first', textOf],
+  ['last', textWithCookieLast],
+])('comparing texts with the cookie %s finds the same as comparing sessions', (_, text) => {
   fc.assert(
     fc.property(threeSides, cookie, ([seen, now], other) => {
       const pairs: [Plain, Plain][] = [
@@ -434,9 +440,9 @@ test('comparing texts finds the same as comparing sessions', () => {
         [{ cookie: seen.cookie }, { cookie: other }],
       ];
       for (const [before, after] of pairs) {
-        const found = quickly(before, after);
+        const found = quickly(before, after, text);
         if (found === undefined) continue;
-        const [one, two] = [before, after].map((side) => JSON.parse(textOf(side)));
+        const [one, two] = [before, after].map((side) => JSON.parse(text(side)));
         expect(found).toBe(onlyExpiryMoved(one, two, settings));
       }
     }),
@@ -456,9 +462,26 @@ test('texts are compared without parsing the session where the cookie comes firs
   expect(quickly({ ...until(early), ...content }, { ...until(late, 1), ...content })).toBe(
     undefined,
   );
-  const last = JSON.stringify({ a: 1, ...until(early) });
-  expect(isSameButExpiry(last, last, JSON.stringify(until(early).cookie))).toBeUndefined();
+  const middle = ({ cookie: fields, ...others }: Plain) =>
+    JSON.stringify({ a: 1, cookie: fields, ...others });
+  expect(quickly(until(early), { ...until(early), b: 1 }, middle)).toBeUndefined();
   expect(isSameButExpiry('{"a":1}', '{"a":1}', undefined)).toBeUndefined();
+});
+
+test('texts are compared without parsing the session where the cookie comes last', () => {
+  const compare = (seen: Plain, now: Plain) => quickly(seen, now, textWithCookieLast);
+  const content = { user: 'ada', nested: { cookie: until(early).cookie } };
+  const seen: Plain = { ...content, ...until(early) };
+  expect(compare(seen, { ...content, ...until(late) })).toBe(true);
+  expect(compare(until(early), until(late))).toBe(true);
+  expect(compare(seen, { ...content, a: 1, ...until(late) })).toBe(false);
+  expect(compare(seen, { ...content, user: 'bob', ...until(late) })).toBe(false);
+  expect(compare(seen, { user: 'ada', ...until(late) })).toBeUndefined();
+  expect(compare(seen, { ...content, ...until(late, 1) })).toBeUndefined();
+  // The stored text has it first: only the order of the keys may differ.
+  expect(
+    isSameButExpiry(textOf(seen), textWithCookieLast(seen), JSON.stringify(seen.cookie)),
+  ).toBeUndefined();
 });
 
 /** The merge as a recursion, slow but short: what `merge` does to everything except the cookie. */

@@ -113,7 +113,7 @@ export function differsAfterObjects(seen: string, now: string): boolean {
 /**
  * Compares two JSON texts of a session without parsing more than their cookies. Returns whether they are the same except
  * for the time at which the cookie expires, or `undefined` if only parsing all of them can tell. That is rare:
- * express-session puts the cookie first and keeps the order of the keys.
+ * express-session puts the cookie first and keeps the order of the keys, and an app's copy may have it last.
  *
  * @param nowCookie the JSON of the cookie in `now`
  */
@@ -122,18 +122,24 @@ export function isSameButExpiry(
   now: string,
   nowCookie: string | undefined,
 ): boolean | undefined {
-  const start = `{"cookie":${nowCookie}`;
-  if (nowCookie === undefined || !now.startsWith(start)) return undefined;
-  const rest = now.slice(start.length);
-  // Much faster than `endsWith`, which compares character by character.
-  if (seen.slice(-rest.length) !== rest) {
+  const member = `"cookie":${nowCookie}`;
+  const isFirst = now.startsWith(member, 1);
+  const isLast = now.slice(-1 - member.length, -1) === member && !seen.startsWith(COOKIE_FIRST);
+  if (nowCookie === undefined || !(isFirst || isLast)) return undefined;
+  const rest = isFirst ? now.slice(1 + member.length) : now.slice(0, -1 - member.length);
+  // Slices are compared much faster than by `endsWith` and `startsWith`, which go character by character.
+  if ((isFirst ? seen.slice(-rest.length) : seen.slice(0, rest.length)) !== rest) {
     // A shorter text may only lack the keys that `Session` drops on loading.
     return now.length < seen.length ? undefined : false;
   }
-  const before = onlyCookie(`${seen.slice(0, -rest.length)}}`);
+  const before = onlyCookie(
+    isFirst ? `${seen.slice(0, -rest.length)}}` : `{${seen.slice(rest.length)}`,
+  );
   const after: unknown = JSON.parse(nowCookie);
   return before && isPlainObject(after) ? isSameCookie(before, after) || undefined : undefined;
 }
+
+const COOKIE_FIRST = '{"cookie":';
 
 /** Returns the cookie of a JSON text that contains a cookie and nothing else. */
 function onlyCookie(text: string): CookieData | undefined {
