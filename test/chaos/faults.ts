@@ -96,7 +96,10 @@ export const FAULTS: readonly NamedFault[] = [
     }),
     'the network is slow': onProxies((proxy, victims) => {
       void proxy.hold(direction(victims) ?? 'toClient');
-      return () => proxy.release();
+      return () => {
+        proxy.release();
+        stranded.push(() => proxy.endAbandoned());
+      };
     }),
     'the network breaks': onProxies((proxy) => {
       proxy.cut();

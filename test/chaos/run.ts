@@ -120,12 +120,20 @@ async function liveSessions(sidOf: ReadonlyMap<string, string>): Promise<Row[]> 
 async function connectionsBeyond(most: number): Promise<number> {
   const startedAt = nowMs();
   for (;;) {
-    const { rows } = await admin.query<{ count: number }>(
-      `select count(*)::int as count from pg_stat_activity
-       where application_name in ('a', 'b') group by application_name order by 1 desc`,
+    const { rows } = await admin.query<{ process: string; connections: string[] }>(
+      `select application_name as process,
+         array_agg(format('%s %s since %s: %s', state, wait_event, backend_start, query)) as connections
+       from pg_stat_activity where application_name in ('a', 'b') group by application_name`,
     );
-    const beyond = (rows[0]?.count ?? 0) - most;
-    if (beyond <= 0 || nowMs() - startedAt > 5000) return Math.max(beyond, 0);
+    const largest = Math.max(0, ...rows.map(({ connections }) => connections.length));
+    const beyond = largest - most;
+    if (beyond <= 0) return 0;
+    if (nowMs() - startedAt > 5000) {
+      for (const { process, connections } of rows) {
+        print(`connections of ${process} at ${new Date().toISOString()}`, connections);
+      }
+      return beyond;
+    }
     await pause(50);
   }
 }

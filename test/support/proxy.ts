@@ -33,6 +33,8 @@ export interface Proxy {
    * ends those that are left.
    */
   strand(): () => void;
+  /** Ends the connections whose other end closed while their traffic was held back or swallowed. */
+  endAbandoned(): void;
   /** Breaks every connection that is open now; new ones are served. */
   cut(): void;
   /** Breaks every connection and turns new ones away, until `accept`. */
@@ -84,6 +86,7 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
   const sockets = new Set<Socket>();
   const clients = new Set<Socket>();
   const stranded = new WeakSet<Socket>();
+  const abandoned = new Set<Socket>();
   let refusing = false;
   let delayMs = 0;
 
@@ -120,8 +123,10 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
       socket.on('error', () => {});
       socket.on('close', () => {
         sockets.delete(socket);
+        abandoned.delete(socket);
         // While a direction is held or swallowed, the other side does not learn of the end.
         if (lane.mode === 'pass' && !stranded.has(socket)) other.destroy();
+        else if (!other.destroyed) abandoned.add(other);
       });
       sockets.add(socket);
     }
@@ -178,6 +183,9 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
       return () => {
         for (const socket of all) socket.destroy();
       };
+    },
+    endAbandoned() {
+      for (const socket of abandoned) socket.destroy();
     },
     cut,
     refuse() {
