@@ -71,7 +71,8 @@ describe('a call that gives up before it was sent', () => {
     expect([{ n: 0 }, { n: 1 }]).toContainEqual(contentOf(row?.data));
   });
 
-  test('is never sent if one that came before it still waits', async () => {
+  const waitsBriefly = onPortable('a write waits for a lock for 50 ms, and is sent again');
+  test.skipIf(waitsBriefly)('is never sent if one that came before it still waits', async () => {
     const store = await database.store({ timeout: 10 }, database.pool({ max: 2 }));
     for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
     await database.query(`

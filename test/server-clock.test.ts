@@ -58,6 +58,8 @@ describe('a server whose clock is set while the store works', () => {
       insert into step values ('0');
       create function public.clock_timestamp() returns timestamptz volatile language sql
         begin atomic select pg_catalog.clock_timestamp() + by from public.step; end;
+      create function public.statement_timestamp() returns timestamptz volatile language sql
+        begin atomic select pg_catalog.statement_timestamp() + by from public.step; end;
     `);
     const pool = database.pool({ options: '-c search_path=public,pg_catalog' });
     const store = await database.store({ touchAfter: 0 }, pool);

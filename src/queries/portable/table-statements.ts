@@ -5,6 +5,7 @@
  * @module
  */
 import { and, asc, desc, eq, lte, ne, type SQL, sql } from 'drizzle-orm';
+import type { Connection } from '../../drivers/driver.js';
 import { command, db, statement } from '../compile.js';
 import type { Ended, TableStatements } from '../contract.js';
 import type { StatementSettings } from '../fragments.js';
@@ -110,8 +111,12 @@ export function portableTableStatements(
       ),
   );
 
-  /** Ends or deletes rows one by one; `endOne` says whether a live session was ended, or `undefined` if the row is busy. */
+  /**
+   * Ends or deletes rows one by one; `endOne` says whether a live session was ended, or `undefined` if the row is busy, or
+   * the deadline seemed to have passed because the server's clock was set.
+   */
   const endEach = async (
+    on: Connection,
     ids: readonly string[],
     endOne: (id: string) => Promise<boolean | undefined>,
   ): Promise<Ended> => {
@@ -119,8 +124,10 @@ export function portableTableStatements(
     let busy = ids.length >= ROWS_PER_CALL;
     for (const id of ids) {
       const isEnded = await endOne(id);
-      if (isEnded === undefined) busy = true;
-      else if (isEnded) ended.push(id);
+      if (isEnded === undefined) {
+        busy = true;
+        on.clock.forget();
+      } else if (isEnded) ended.push(id);
     }
     return { ended, busy };
   };
@@ -131,7 +138,7 @@ export function portableTableStatements(
     clear: async (on, times) => {
       await readClock(on);
       const ids = (await anyIds(on, { limit })).map(({ id }) => id);
-      return endEach(ids, async (id) => {
+      return endEach(on, ids, async (id) => {
         const removed = await unlessBusy(remove(on, { id, ...writeValues(on, times) }));
         if (removed !== 1) return undefined;
         await announce(on, 'd', [id]);
@@ -141,7 +148,7 @@ export function portableTableStatements(
     endUser: async (on, times, user, except) => {
       await readClock(on);
       const ids = (await idsOfUser(on, { user, except, limit })).map(({ id }) => id);
-      return endEach(ids, async (id) => {
+      return endEach(on, ids, async (id) => {
         if (await unlessBusy(one.endLive(on, id, times))) return true;
         return (await unlessBusy(one.endExpired(on, id, times))) ? false : undefined;
       });
@@ -153,9 +160,9 @@ export function portableTableStatements(
      * last has moved up since the other one looked.
      */
     endBeyond: async (on, times, user, id, keep, at) => {
-      await readClock(on);
       const atNow = String(at);
       for (let moves = 0; ; moves += 1) {
+        await readClock(on);
         const ranked = await rankedOfUser(on, { user, now: atNow });
         const rank = ranked.findIndex((row) => row.id === id);
         // Ended by another log-in, or by the user.
@@ -163,7 +170,7 @@ export function portableTableStatements(
         if (rank < keep) {
           const surplus = ranked.slice(keep);
           const seenOf = new Map(surplus.map((row) => [row.id, row.seen]));
-          return endEach([...seenOf.keys()], async (other) => {
+          return endEach(on, [...seenOf.keys()], async (other) => {
             const seen = seenOf.get(other) ?? null;
             const values = { id: other, seen, now: atNow, ...writeValues(on, times) };
             if ((await unlessBusy(endRanked(on, values))) !== 1) return undefined;
@@ -173,7 +180,8 @@ export function portableTableStatements(
         }
         if (moves === MAX_MOVES) return { ended: [], busy: true };
         const seen = String(Number(ranked[0]?.seen) + 1);
-        await unlessBusy(moveUp(on, { id, seen, ...writeValues(on, times) }));
+        const moved = await unlessBusy(moveUp(on, { id, seen, ...writeValues(on, times) }));
+        if (moved !== 1) on.clock.forget();
       }
     },
     prune: async (on, most) => {
