@@ -205,7 +205,7 @@ describe('close', () => {
 
   test('resolves if the server does not respond, and leaves no connection', async () => {
     await using proxy = await startProxy(database.url);
-    const store = new DrizzleStore(proxy.url, { ...silent, timeout: 0.2 });
+    const store = new DrizzleStore(proxy.url, { ...silent, timeout: 2 });
     await eventually(() => store.ready());
     proxy.swallow();
     let calls: Promise<unknown>[] = [];

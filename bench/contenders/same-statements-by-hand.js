@@ -21,6 +21,7 @@ export default {
     const opened = await connectDrizzle.open({ ...context, options });
     const dist = new URL('../../dist/', import.meta.url);
     const { statementsFor } = await import(new URL('queries/statements.js', dist).href);
+    const { POSTGRES } = await import(new URL('queries/engines.js', dist).href);
     const { viewOf } = await import(new URL('queries/view.js', dist).href);
     const { nodePostgres } = await import(new URL('drivers/node-postgres.js', dist).href);
     const { sessionTable } = await import(new URL('schema.js', dist).href);
@@ -31,6 +32,7 @@ export default {
       withUser,
       maxLifetime: undefined,
       prepared: true,
+      engine: POSTGRES,
       announce: undefined,
     });
     const driver = nodePostgres(pool, async () => {});

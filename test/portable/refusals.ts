@@ -163,9 +163,10 @@ export const refusals: readonly Refusal[] = [
 ];
 
 /** Whether a write is about the one row whose primary key is a parameter. */
+/** Drizzle 1.0 puts each condition into parentheses. */
 function namesItsRow(text: string): boolean {
   return (
     /^insert into "\w+" \("id", .*\) values \(\$1::text, /.test(text) ||
-    / where \(*"\w+"\."id" = \$\d+::text and /.test(text)
+    / where \(*"\w+"\."id" = \$\d+::text\)? and /.test(text)
   );
 }
