@@ -98,7 +98,7 @@ export default defineConfig({
   },
 });
 
-/** Turns a heading into the anchor that GitHub gives it. */
+/** Makes the same anchor from a heading as GitHub does. */
 function slugify(heading: string): string {
   return heading
     .toLowerCase()
