@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
- * What a site needs, from the number of its sessions: `node bench/sizing.js --help`. The costs are measured
- * (`sizing.json`, by `sizing-measure.js`); what visitors do, and how full a server should be, are assumptions.
+ * Calculates what a site needs from the number of its sessions: `node bench/sizing.js --help`. The costs are measured
+ * (`sizing.json`, by `sizing-measure.js`). The behaviour of visitors and the load of a server are assumptions.
  *
- * Uses Node's own modules only.
+ * Uses only modules of Node.
  *
  * @module
  */
@@ -15,26 +15,26 @@ const PAGE = new URL('../docs/sizing.md', import.meta.url);
 const COSTS = new URL('sizing.json', import.meta.url);
 const RESULTS = new URL('results.jsonl', import.meta.url);
 
-const HELP = `node bench/sizing.js [options]: what a site needs, from the number of its sessions
+const HELP = `node bench/sizing.js [options]: calculates what a site needs from the number of its sessions
 
   --sessions n,n        live sessions (1000,100000,10000000,1000000000)
   --views n             page views of a session in a day, on average (2)
   --visit n             page views in a visit (5)
   --changes n           share of the page views that change the session (0.1)
-  --lifetime n          days until a session that is not used expires (30)
+  --lifetime n          days until an unused session expires (30)
   --peak n              load at the busiest time, in multiples of the average (3)
-  --json                figures instead of a table
-  --check               fails unless docs/sizing.md has the tables that this prints
-  --write               writes them there
-  --help
+  --json                prints figures instead of a table
+  --check               fails if docs/sizing.md has other tables
+  --write               writes the tables into docs/sizing.md
+  --help                prints this text
 `;
 
-/** What visitors do. */
+/** Assumptions about visitors. */
 const VISITORS = { views: 2, visit: 5, changes: 0.1, lifetime: 30, peak: 3 };
 
-/** How much one server, or one process, is given to do. */
+/** Limits for one server or one process. */
 const LIMITS = {
-  /** Of a core at the busiest time. */
+  /** Load of a core at the busiest time. */
   utilization: 0.5,
   cores: 32,
   walBytesPerSecond: 100e6,
@@ -46,25 +46,25 @@ const LIMITS = {
   partitionBytes: 100e9,
   /** Connections above which a pooler saves memory. */
   connections: 300,
-  /** Notifications delivered in a second, to all processes, above which listening costs more than it saves. */
+  /** Notifications per second to all processes, above which listening costs more than it saves. */
   deliveries: 50_000,
 };
 
 /**
- * Microseconds of the server's CPU for a call alone, and for one of many at once: what docs/performance.md quotes for
- * 20,000 sessions of 200 bytes.
+ * Microseconds of the server's CPU time for a call alone, and for one of many at once: the figures of
+ * docs/performance.md for 20,000 sessions of 200 bytes.
  */
 const CPU = measuredCpu({ get: 'get', touch: 'touch', set: 'set', create: 'set new' });
 
-/** What a call costs in a table that does not fit into `shared_buffers`, in multiples: `sizing.json` has 0.8 to 2.1. */
+/** Factor for a table that does not fit into `shared_buffers`: `sizing.json` has 0.8 to 2.1. */
 const LARGE_TABLE = 2;
 const LARGE = 1_000_000;
 
 const SECONDS_PER_DAY = 86_400;
 
 /**
- * A touch is written once a minute: once in a visit, and again in one of two. The first one moves the expiry to another
- * hour, which writes the indexes, too; the second does not.
+ * A touch is written once a minute: once in each visit, and a second time in half of the visits. The first one moves the
+ * expiry to another hour and also writes the indexes; the second does not.
  */
 const LATER_TOUCHES = 0.5;
 
@@ -73,14 +73,14 @@ const PRUNINGS_PER_DAY = 96;
 
 /**
  * @typedef {object} Operation
- * @property {number} alone microseconds of the server's CPU for a call alone, on a machine that was busy otherwise
+ * @property {number} alone microseconds of the server's CPU time for a call alone, on a machine with other work
  * @property {number} batched the same with 64 callers at once
  * @property {number} wal bytes of WAL if the page was written since the last checkpoint
  * @property {number} walAfterCheckpoint bytes of WAL of the first writes after a checkpoint
  */
 
 /**
- * @typedef {object} Costs what `sizing-measure.js` prints
+ * @typedef {object} Costs the output of `sizing-measure.js`
  * @property {number} sessions rows in the table
  * @property {number} bytes of a session's JSON text
  * @property {number} heapBytes per row
@@ -143,7 +143,7 @@ export function sizeOf(sessions, visitors, costs) {
     indexBytes,
     bytes,
     walBytesPerSecond,
-    /** If none of what is read is in memory: a page of the index and one of the table. */
+    /** If nothing is in memory, a read needs a page of the index and one of the table. */
     readsPerSecond: rates.get * 2,
     processes,
     connections,
@@ -168,9 +168,9 @@ const ROWS = [
     ({ rates }) => [rates.touch, rates.set, rates.create].map(number).join(' / '),
   ],
   ['table and indexes', ({ bytes }) => size(bytes)],
-  ['of which the indexes', ({ indexBytes }) => size(indexBytes)],
-  ['cores of Postgres that are busy', ({ busyCores }) => number(busyCores)],
-  ['cores to have', ({ cores }) => number(cores)],
+  ['indexes alone', ({ indexBytes }) => size(indexBytes)],
+  ['busy cores of Postgres', ({ busyCores }) => number(busyCores)],
+  ['recommended cores', ({ cores }) => number(cores)],
   ['WAL at the busiest time', ({ walBytesPerSecond }) => `${size(walBytesPerSecond)}/s`],
   ['random reads a second if nothing is in memory', ({ readsPerSecond }) => number(readsPerSecond)],
   ['app processes', ({ processes }) => number(processes)],
@@ -179,8 +179,8 @@ const ROWS = [
     ({ connections, needsPooler }) =>
       `${number(connections)}${needsPooler ? ', through a pooler' : ''}`,
   ],
-  ['sessions that a pruning deletes', ({ prunedAtOnce }) => number(prunedAtOnce)],
-  ['time that it takes', ({ secondsOfPruning }) => time(secondsOfPruning)],
+  ['sessions deleted by one pruning run', ({ prunedAtOnce }) => number(prunedAtOnce)],
+  ['time of one pruning run', ({ secondsOfPruning }) => time(secondsOfPruning)],
   [
     'cache',
     ({ mayCache, deliveries }) =>
@@ -240,7 +240,7 @@ function table([head, ...rows]) {
   ].join('\n');
 }
 
-/** Two digits, as the model is no more exact than that. */
+/** Rounds to two digits: the model is not more exact. */
 function number(value) {
   if (value === 0) return '0';
   const rounded = Number(value.toPrecision(2));
@@ -261,10 +261,10 @@ function time(seconds) {
 }
 
 /**
- * Returns the server's CPU for each call, from the kept run of the benchmark.
+ * Returns the server's CPU time of each call, from the stored run of the benchmark.
  *
  * @template {string} Name
- * @param {Record<Name, string>} operations what the benchmark calls each
+ * @param {Record<Name, string>} operations the benchmark's name of each call
  * @returns {Record<Name, { alone: number, batched: number }>}
  */
 function measuredCpu(operations) {
@@ -290,18 +290,18 @@ function measuredCpu(operations) {
   );
 }
 
-/** @returns {Costs[]} by the number of rows */
+/** @returns {Costs[]} one for each number of rows */
 function measuredCosts() {
   return JSON.parse(readFileSync(COSTS, 'utf8'));
 }
 
-/** The measurement that is nearest, in orders of magnitude. */
+/** Returns the nearest measurement, in orders of magnitude. */
 function costsFor(sessions, measured) {
   const distance = (each) => Math.abs(Math.log10(each.sessions / sessions));
   return measured.toSorted((a, b) => distance(a) - distance(b))[0];
 }
 
-/** The page with the tables of `tables` between its markers. */
+/** Returns the page with the tables between its markers. */
 function pageWith(tables) {
   return readFileSync(PAGE, 'utf8').replaceAll(
     /(<!-- sizing:(\w+) -->\n)[\s\S]*?(<!-- \/sizing -->)/g,
