@@ -22,7 +22,7 @@ if (!chromium) {
   console.log('No browser test: no Chromium is installed, and CHROMIUM does not name one.');
 }
 
-/** `SCREENSHOTS=1` renews the pictures of the guide. */
+/** With `SCREENSHOTS=1`, the run takes the pictures of the guide again. */
 const pictures = process.env.SCREENSHOTS
   ? fileURLToPath(new URL('../../docs/images/', import.meta.url))
   : undefined;
@@ -107,7 +107,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
   afterEach(async () => {
     for (const context of contexts.splice(0)) await context.close();
     await site.close();
-    // Scripts that failed, and whatever the content security policy kept out.
+    // Errors in scripts, and what the content security policy blocked.
     expect(complaints.splice(0)).toEqual([]);
   });
 
@@ -122,7 +122,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     for (const [at, [user, name, address]] of PEOPLE.entries()) {
       await store.set(`sid ${at}`, sessionWith({ user, ...device(name, address) }));
     }
-    // Log-ins of the last days, the first of the list the newest.
+    // Logged in over the last days; the first in the list is the newest.
     await database.query(
       `update sessions set created_at = now() - age * interval '1 minute',
          last_seen_at = now() - age / 5 * interval '1 minute'
@@ -131,7 +131,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     );
   }
 
-  /** A page of an admin, in a browser of its own. */
+  /** Opens a page as an admin, in a browser context of its own. */
   async function open(path = '/', options: BrowserContextOptions = laptop): Promise<Page> {
     const context = await browser.newContext({ baseURL: site.url, ...options });
     context.setDefaultTimeout(20_000);
@@ -149,7 +149,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     return page;
   }
 
-  /** What axe finds fault with. */
+  /** The accessibility violations that axe finds. */
   async function faults(page: Page): Promise<string[]> {
     await page.evaluate(await import('node:fs/promises').then((fs) => fs.readFile(axe, 'utf8')));
     return page.evaluate(`axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
@@ -164,9 +164,9 @@ describe.runIf(chromium)('the admin page in a browser', () => {
   test.each([
     ['on a laptop', laptop],
     ['on a phone', phone],
-    ['in the dark', dark],
+    ['in dark mode', dark],
   ])(
-    'axe finds no fault with any page %s, and none scrolls sideways',
+    'has no accessibility violation and does not scroll sideways on any page, %s',
     async (_, options) => {
       await addPeople();
       const id = idOf('sid 0');
@@ -211,7 +211,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     expect(await page.evaluate('globalThis.marked')).toBe(true);
   });
 
-  test('keeps the focus when the list changes, and takes it to the heading when its session ends', async () => {
+  test('keeps the focus when the list changes, and moves it to the heading when the focused session ends', async () => {
     await addPeople();
     const page = await open();
     await isLive(page);
@@ -225,7 +225,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     expect(await hasFocus(page.locator('#list-title'))).toBe(true);
   });
 
-  test('closes the page of an admin who has logged out', async () => {
+  test('replaces the page of an admin who has logged out', async () => {
     await addPeople();
     const page = await open();
     await isLive(page);
@@ -234,7 +234,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     expect(await page.locator('body').textContent()).not.toContain('Grace');
   });
 
-  test('everything works by keyboard alone', async () => {
+  test('can be used with the keyboard alone', async () => {
     await addPeople();
     const page = await open();
     const { keyboard } = page;
@@ -273,7 +273,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     await page.getByRole('columnheader', { name: 'Sessions' }).waitFor();
   });
 
-  test('everything works without JavaScript', async () => {
+  test('can be used without JavaScript', async () => {
     await addPeople();
     const page = await open('', withoutScript);
     await page.getByRole('searchbox').fill(idOf('sid 3'));
@@ -293,9 +293,9 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     expect(await items(page).count()).toBe(4);
   });
 
-  test('a form of the page is taken on plain HTTP off localhost, where only Origin says where it is from', async () => {
+  test('accepts its own forms on plain HTTP off localhost, where browsers send only Origin', async () => {
     await addPeople();
-    // To the browser, this host is not trustworthy: it sends no Sec-Fetch-Site.
+    // Browsers send no Sec-Fetch-Site to a host that they do not trust.
     const { port } = new URL(site.url);
     const page = await open('/', { ...laptop, baseURL: `http://app.test:${port}` });
     const form = page.waitForRequest((request) => request.method() === 'POST');
@@ -338,5 +338,5 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     }
   }
 
-  if (pictures) test('pictures of the guide', () => takePictures(pictures));
+  if (pictures) test('has its pictures taken for the guide', () => takePictures(pictures));
 });

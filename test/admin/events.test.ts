@@ -11,7 +11,7 @@ import { database, ends, useDatabase } from '../support/fault-database.js';
 import { serve } from '../support/http.js';
 import { sessionWith } from '../support/sessions.js';
 
-// Streams of events that open pages listen to.
+// The server-sent events that open pages listen to.
 
 useDatabase();
 
@@ -40,7 +40,7 @@ async function listen(
   };
 }
 
-test('a stream counts what changes and ends', async () => {
+test('a stream counts the sessions that change and end', async () => {
   const admin = await adminSite();
   const stream = await listen(admin);
   expect(stream.response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
@@ -54,7 +54,7 @@ test('a stream counts what changes and ends', async () => {
   await stream.response.body?.cancel().catch(() => {});
 });
 
-test('a message says nothing but numbers, and there is at most one in a second', async () => {
+test('a stream sends only counts, and at most one message a second', async () => {
   const admin = await adminSite();
   const store = admin.store;
   const streams = new EventStreams(
@@ -72,7 +72,7 @@ test('a message says nothing but numbers, and there is at most one in a second',
   const { data } = await nextEvent(events, (event) => event.data.includes('"changed":1'));
   expect(data).toBe('{"changed":1,"ended":0}');
   expect(secrets.some((secret) => data.includes(secret))).toBe(false);
-  // A burst is one message: they are counted until the next one is due.
+  // Changes are counted until the next message is due, so a burst is one message.
   expect(STREAM_LIMITS.messageMs).toBe(1000);
   await events.return(undefined);
 });
@@ -91,18 +91,18 @@ test('the server ends a stream after a minute, so that the app authorizes it aga
   ends.push(site.close);
   const answer = await site.browser().get('/events');
   expect(answer.text).toContain('retry: 2000');
-  // Without streams, it does not listen.
+  // The page listens to the store only while a stream is open.
   expect([store.listenerCount('change'), store.listenerCount('destroy')]).toEqual([0, 0]);
 });
 
-test('a stream that nobody is admitted to is 403', async () => {
+test('a stream that authorize refuses gets 403', async () => {
   const admin = await adminSite();
   const { response } = await listen(admin, {});
   expect(response.status).toBe(403);
   expect(admin.store.listenerCount('change')).toBe(0);
 });
 
-test('close() of the store ends open streams, and later ones at once', async () => {
+test('close() of the store ends open streams, and streams opened later end at once', async () => {
   const admin = await adminSite();
   const streams = [await listen(admin), await listen(admin)];
   for (const { opened } of streams) await opened();
@@ -114,7 +114,7 @@ test('close() of the store ends open streams, and later ones at once', async () 
   expect(admin.store.listenerCount('destroy')).toBe(0);
 });
 
-test('close() of the server ends open streams, too', async () => {
+test('close() of the HTTP server ends open streams', async () => {
   const admin = await adminSite();
   const stream = await listen(admin);
   await stream.opened();
@@ -127,13 +127,13 @@ test('close() of the server ends open streams, too', async () => {
 test.each([
   ['this process', undefined],
   ['another process', true],
-])('a log-out of the admin in %s ends the stream', async (_, sync) => {
+])('a log-out of the admin in %s ends the admin’s stream and no other', async (_, sync) => {
   const admin = await adminSite({
     store: { sync: sync ?? false },
     app: (page) =>
       express()
         .use((request, _response, next) => {
-          // As express-session does.
+          // express-session sets this.
           request.sessionID = String(request.get('x-sid'));
           next();
         })
@@ -155,7 +155,7 @@ test.each([
   await others.response.body?.cancel().catch(() => {});
 });
 
-test('a client that goes leaves nothing behind', async () => {
+test('a client that disconnects leaves no listener behind', async () => {
   const admin = await adminSite();
   const request = httpRequest(`${admin.site.url}${MOUNT}/events`, { headers: asAdmin });
   request.on('error', () => {});
@@ -167,7 +167,7 @@ test('a client that goes leaves nothing behind', async () => {
   await expect.poll(() => admin.store.listenerCount('destroy')).toBe(0);
 });
 
-test('many streams cause no warning', async () => {
+test('many pages and streams on one store cause no MaxListeners warning', async () => {
   const warned = vi.fn();
   process.on('warning', warned);
   try {

@@ -4,7 +4,7 @@ import { clipped, html, visible } from '../../src/admin/html.js';
 import { adminSite, type ListBody } from '../support/admin.js';
 import { database, useDatabase } from '../support/fault-database.js';
 
-// Sessions hold what visitors send: whatever it is, the page shows it as text.
+// Visitors control parts of their sessions. The page shows all of it as text.
 
 useDatabase();
 
@@ -20,7 +20,7 @@ test.each([
   ['a path', '../../../evil?x=1&user=2#y'],
   ['an entity', '&#x3c;script&#x3e;'],
   ['a template', '{{7*7}}`<%= 1 %>'],
-])('%s in the user and in what is described is text on every page', async (_, text) => {
+])('%s in a user id or a description is shown as text on every page', async (_, text) => {
   const { admin, add } = await adminSite({ page: { describe } });
   const id = await add('a sid', { user: text, agent: text });
   const { headers } = await admin.get(`/?q=${encodeURIComponent(text)}`);
@@ -35,7 +35,7 @@ test.each([
   for (const page of pages) {
     expect(page.status).toBe(200);
     expect(page.text).not.toMatch(/<script>alert|<img|<b>|\sonfocus="alert|href="javascript/);
-    // Only this page's own script is there, and no attribute has been closed.
+    // The only script is the page's own.
     expect(page.text.match(/<script/g)).toHaveLength(1);
   }
   expect(pages[0]?.text).toContain(String(html`${text}`));
@@ -48,7 +48,7 @@ test.each([
   expect((await admin.json<ListBody>()).sessions).toEqual([]);
 });
 
-test('control characters, bidirectional marks and lone surrogates are visible, and user ids stay exact', async () => {
+test('control characters, bidirectional marks and lone surrogates are shown as escapes, and forms send the exact user id', async () => {
   const { admin, add } = await adminSite({ page: { describe } });
   const user = 'a\r\nb\u001b[2J\u202ec\u200bd\u00ade';
   const id = await add('a sid', { user, agent: `\ud800${user}\u2028` });
@@ -64,7 +64,7 @@ test('control characters, bidirectional marks and lone surrogates are visible, a
   expect((await admin.get(`/s/${id}`)).text).toContain('This session has ended');
 });
 
-test('what is very long is cut, in the list and in the content', async () => {
+test('very long values are cut, in the list and in the content', async () => {
   const { admin, add } = await adminSite({ page: { describe } });
   const id = await add('a sid', { user: 'u'.repeat(1000), agent: 'x'.repeat(2_000_000) });
   const list = await admin.get();
@@ -75,7 +75,7 @@ test('what is very long is cut, in the list and in the content', async () => {
   expect(clipped(`${'x'.repeat(9)}\u{1f600}`, 10)).toBe(`${'x'.repeat(9)}\ufffd…`);
 });
 
-test('a session that is nested deeply is shown as it is stored', async () => {
+test('a deeply nested session is shown as it is stored', async () => {
   const { admin, add } = await adminSite();
   const id = await add('a sid');
   const deep = `{"cookie":{},"deep":${'['.repeat(20_000)}${']'.repeat(20_000)}}`;
@@ -85,7 +85,7 @@ test('a session that is nested deeply is shown as it is stored', async () => {
   expect(text).toContain('[[[[[[');
 });
 
-test('keys such as __proto__ are shown, and change nothing', async () => {
+test('keys such as __proto__ are shown and pollute no prototype', async () => {
   const { admin, add } = await adminSite({
     page: { describe: () => JSON.parse('{"__proto__":"polluted","constructor":"c"}') },
   });
@@ -99,7 +99,7 @@ test('keys such as __proto__ are shown, and change nothing', async () => {
   expect(Reflect.get({}, 'polluted')).toBeUndefined();
 });
 
-test('what describe returns may be anything', async () => {
+test('describe may return any value, and the first twelve labels with a usable value are shown', async () => {
   const values = [null, undefined, 'text', 7, ['a', 'b'], new Map([['a', 1]]), Symbol('s')];
   for (const value of values) {
     const { admin, add } = await adminSite({ page: { describe: () => value as never } });

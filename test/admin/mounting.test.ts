@@ -7,7 +7,7 @@ import { AdminClient, adminSite, asAdmin, type ListBody, MOUNT } from '../suppor
 import { ends, useDatabase } from '../support/fault-database.js';
 import { serve } from '../support/http.js';
 
-// In whatever app the page is, and behind whatever proxy.
+// The page in different apps, and behind different proxies.
 
 declare module 'express-session' {
   interface SessionData {
@@ -24,7 +24,7 @@ const expresses = [
   ['Express 4', express4],
 ] as const;
 
-/** The relative links of a page, as a browser at this address resolves them. */
+/** The paths that a page links to, as a browser at this address resolves them. */
 function linksOf(text: string, address: string): string[] {
   return Array.from(text.matchAll(/(?:href|src|action)="([^"#]+)"/g), ([, link = '']) => {
     return new URL(link.replaceAll('&amp;', '&'), address).pathname;
@@ -67,7 +67,7 @@ test.each(
   expect(await store.length()).toBe(0);
 });
 
-test('a body that something else has consumed is empty', async () => {
+test('treats a body that another middleware has consumed as empty', async () => {
   const { admin, add, store } = await adminSite({
     app: (page) =>
       express()
@@ -78,7 +78,7 @@ test('a body that something else has consumed is empty', async () => {
   });
   await add('a sid', { user: 'Ada' });
   expect((await admin.post('/users/revoke', { user: 'Ada' })).status).toBe(400);
-  // What the pages send is in the address.
+  // The page's own forms send everything in the URL.
   expect((await admin.post('/users/revoke?user=Ada')).status).toBe(303);
   expect(await store.length()).toBe(0);
 });
@@ -88,7 +88,7 @@ test.each([
   ['/a:b', '/a:b', './a:b/'],
   ['/', '/', undefined],
 ])(
-  'mounted at %s, links to its pages work without a slash at the end',
+  'mounted at %s, redirects to a trailing slash if it needs one, and links to its own pages',
   async (mount, path, target) => {
     const { site, add } = await adminSite({ app: (page) => express().use(mount, page) });
     await add('a sid', { user: 'Ada' });
@@ -106,7 +106,7 @@ test.each([
   },
 );
 
-test('no redirect leads to another host', async () => {
+test('does not redirect to another host', async () => {
   const { site } = await adminSite({ app: (page) => express().use(page) });
   for (const path of ['//evil.example', '/%5c%5cevil.example', '/..//evil.example']) {
     const { headers, status } = await site.browser().get(site.url + path, { headers: asAdmin });
@@ -119,7 +119,7 @@ test.each([
   ['adds a prefix', '/sessions', (path: string) => path.replace('/sessions', MOUNT)],
   ['keeps the path', MOUNT, (path: string) => path],
 ])(
-  'behind a proxy that %s, every link and redirect stays below the page',
+  'behind a proxy that %s, every link and redirect stays below the mount path',
   async (_, outside, inside) => {
     const { admin, site, add } = await adminSite();
     const id = await add('a sid', { user: 'Ada' });
@@ -149,7 +149,7 @@ test.each([
   },
 );
 
-test('marks the session of the admin', async () => {
+test('marks the admin’s own session', async () => {
   const { site, store, add } = await adminSite({
     store: { userId: ({ role }) => role },
     page: { authorize: (request) => request.session.role === 'admin' },
@@ -179,7 +179,7 @@ test('marks the session of the admin', async () => {
   expect(await store.length()).toBe(1);
 });
 
-test('a HEAD request gets the headers of the page', async () => {
+test('answers HEAD requests without a body', async () => {
   const { admin } = await adminSite();
   for (const path of ['/', '/stats', '/events', '/assets/style.css']) {
     const { status, text } = await admin.browser.fetch(MOUNT + path, {
@@ -190,7 +190,7 @@ test('a HEAD request gets the headers of the page', async () => {
   }
 });
 
-test('inside a router, below a prefix, as behind a guard of NestJS', async () => {
+test('works inside a router below a prefix, as behind a NestJS guard', async () => {
   const { store, add } = await adminSite();
   await add('a sid', { user: 'Ada' });
   const page = sessionAdmin({ store, authorize: () => true });

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { adminSite, type ListBody } from '../support/admin.js';
 import { database, useDatabase } from '../support/fault-database.js';
 
-// What a page of the list costs the server, however large the table is.
+// A page of the list costs the server the same on a table of any size.
 
 useDatabase();
 
@@ -14,7 +14,7 @@ interface Sent {
   readonly values: string[];
 }
 
-/** A pool that notes the statements of the list. */
+/** A pool that records the statements of the list. */
 function notingPool(sent: Sent[]): pg.Pool {
   class Client extends pg.Client {
     override query(...args: never[]): never {
@@ -44,7 +44,7 @@ async function nodesOf({ text, values }: Sent): Promise<Node[]> {
   return plan === undefined ? [] : all(plan);
 }
 
-test('the first page, one in the middle, and a user’s are read by an index, row by row', async () => {
+test('the first page, a page in the middle and a user’s page are read in order through an index', async () => {
   const sent: Sent[] = [];
   const { admin } = await adminSite({ pool: notingPool(sent) });
   await database.query('create index sessions_created_at_index on sessions (created_at, id)');

@@ -8,7 +8,7 @@ import { database, useDatabase } from '../support/fault-database.js';
 import { gate } from '../support/gate.js';
 import type { Answer } from '../support/http.js';
 
-// Who may do what, and what another site can make an admin's browser do.
+// Authorization, and requests that another site makes an admin's browser send.
 
 useDatabase();
 
@@ -32,7 +32,7 @@ const writeRoutes = (id: string) => [
 
 const sameOrigin = { 'sec-fetch-site': 'same-origin' };
 
-test('every route and every stream asks authorize, and nobody else gets anything but 403', async () => {
+test('every route and stream calls authorize, and answers 403 if it refuses', async () => {
   const authorize = vi.fn(() => false);
   const { admin, add, store } = await adminSite({ page: { authorize } });
   const id = await add('a sid', { user: 'Ada', secret: 'the secret' });
@@ -52,8 +52,8 @@ test.each([
   ['an object', {}],
   ['a number', 1],
   ['a promise of a string', Promise.resolve('yes')],
-  ['nothing', undefined],
-])('authorize admits with nothing but true: not with %s', async (_, value) => {
+  ['undefined', undefined],
+])('authorize admits only with true, not with %s', async (_, value) => {
   const authorize = (): never => value as never;
   const { admin } = await adminSite({ page: { authorize } });
   expect((await admin.get()).status).toBe(403);
@@ -67,16 +67,19 @@ test.each([
     },
   ],
   ['rejects', () => Promise.reject(new Error('no database'))],
-])('if authorize %s, the error goes to the app and nothing is done', async (_, authorize) => {
-  const { admin, add, store } = await adminSite({ page: { authorize } });
-  const id = await add('a sid');
-  for (const answer of [await admin.get(), await admin.post(`/s/${id}/revoke`)]) {
-    expect([answer.status, answer.text]).toEqual([500, "The app's error handler: no database"]);
-  }
-  expect(await store.length()).toBe(1);
-});
+])(
+  'if authorize %s, the app’s error handler gets the error and nothing is done',
+  async (_, authorize) => {
+    const { admin, add, store } = await adminSite({ page: { authorize } });
+    const id = await add('a sid');
+    for (const answer of [await admin.get(), await admin.post(`/s/${id}/revoke`)]) {
+      expect([answer.status, answer.text]).toEqual([500, "The app's error handler: no database"]);
+    }
+    expect(await store.length()).toBe(1);
+  },
+);
 
-test('nothing is read, done or sent before a slow authorize has admitted the request', async () => {
+test('nothing is done before a slow authorize has admitted the request', async () => {
   const asked = gate();
   const decision = gate<boolean>();
   const authorize = () => {
@@ -93,7 +96,7 @@ test('nothing is read, done or sent before a slow authorize has admitted the req
   expect(await store.length()).toBe(0);
 });
 
-test('a client that has gone while authorize decided gets nothing and does nothing', async () => {
+test('nothing is done for a client that disconnects while authorize decides', async () => {
   const asked = gate();
   const decision = gate<boolean>();
   const closed = gate();
@@ -122,7 +125,7 @@ test('a client that has gone while authorize decided gets nothing and does nothi
   expect(await store.length()).toBe(1);
 });
 
-test('authorize may answer by itself, such as with a redirect to the log-in', async () => {
+test('authorize may send the response itself, such as a redirect to the log-in', async () => {
   const { admin } = await adminSite({
     page: {
       authorize: (_, response) => {
@@ -138,9 +141,9 @@ test('authorize may answer by itself, such as with a redirect to the log-in', as
 test.each<[string, Record<string, string>]>([
   ['of another site', { 'sec-fetch-site': 'cross-site' }],
   ['of another host of the site', { 'sec-fetch-site': 'same-site' }],
-  ['that no page sent', { 'sec-fetch-site': 'none' }],
-  ['of another site, which sends our origin', { 'sec-fetch-site': 'cross-site', origin: 'OWN' }],
-  ['without a header that says where it is from', {}],
+  ['that no page has sent', { 'sec-fetch-site': 'none' }],
+  ['of another site, even with our origin', { 'sec-fetch-site': 'cross-site', origin: 'OWN' }],
+  ['without a header that names its origin', {}],
   ['of an opaque origin', { origin: 'null' }],
   ['of another origin', { origin: 'http://evil.example' }],
   ['of another port', { origin: 'http://127.0.0.1:1' }],
@@ -165,7 +168,7 @@ test.each<[string, Record<string, string>]>([
   expect(authorize).not.toHaveBeenCalled();
 });
 
-test('takes a form of its own page, by Sec-Fetch-Site, or without it by Origin', async () => {
+test('accepts a form of its own page by Sec-Fetch-Site, or by Origin without that header', async () => {
   const { admin, site, add, store } = await adminSite();
   for (const headers of [sameOrigin, { origin: site.url }]) {
     const id = await add('a sid');
@@ -177,7 +180,7 @@ test('takes a form of its own page, by Sec-Fetch-Site, or without it by Origin',
   }
 });
 
-test('behind a proxy that the app trusts, the own origin is the one that the proxy names', async () => {
+test('takes its own origin from the headers of a proxy, if the app trusts the proxy', async () => {
   const forwarded = { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'shop.example' };
   const origin = 'https://shop.example';
   for (const [trust, status] of [
@@ -195,7 +198,7 @@ test('behind a proxy that the app trusts, the own origin is the one that the pro
   }
 });
 
-test('no page can be framed, cached, or run scripts of others, errors included', async () => {
+test('no response, errors included, can be framed, cached or run foreign scripts', async () => {
   const { admin, add, site } = await adminSite({
     app: (page) =>
       express()
@@ -240,7 +243,7 @@ test('no page has an inline script or style', async () => {
   }
 });
 
-test('an unknown address is 404, a wrong method 405', async () => {
+test('an unknown address gets 404, a wrong method 405', async () => {
   const { admin, add } = await adminSite();
   const id = await add('a sid', { user: 'Ada' });
   for (const path of [
@@ -267,7 +270,7 @@ test('an unknown address is 404, a wrong method 405', async () => {
   ]);
 });
 
-test('a body that is too large or unknown is refused', async () => {
+test('a body that is too large, malformed or of an unknown type is refused', async () => {
   const { admin, site, add, store } = await adminSite();
   await add('a sid', { user: 'Ada' });
   expect((await admin.post('/users/revoke', { user: 'Ada', x: 'x'.repeat(20_000) })).status).toBe(
@@ -285,7 +288,7 @@ test('a body that is too large or unknown is refused', async () => {
   expect((await send('application/json', '{"user":{"toString":"Ada"}}')).status).toBe(400);
   expect((await send('application/json', '{"__proto__":{"user":"Ada"}}')).status).toBe(400);
   expect(await store.length()).toBe(1);
-  // A body without an end holds nothing up once it is too large.
+  // The response does not wait for the end of a body that is too large.
   const request = httpRequest(`${site.url}${MOUNT}/users/revoke`, {
     method: 'POST',
     headers: { ...asAdmin, ...sameOrigin, 'content-type': 'application/json' },
@@ -297,7 +300,7 @@ test('a body that is too large or unknown is refused', async () => {
   request.destroy();
 });
 
-test('options are checked', async () => {
+test('sessionAdmin() throws on invalid options', async () => {
   const store = await database.store();
   const authorize = () => true;
   expect(() => sessionAdmin({ store, authorize: undefined as never })).toThrow(

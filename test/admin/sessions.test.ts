@@ -8,11 +8,11 @@ import { adminSite, asAdmin, type ListBody, type ListedSession } from '../suppor
 import { database, useDatabase } from '../support/fault-database.js';
 import { contentOf } from '../support/sessions.js';
 
-// What the page shows and does.
+// What the page shows, and what its buttons do.
 
 useDatabase();
 
-/** Inserts live sessions whose log-ins are a second apart, the first one the oldest. */
+/** Inserts live sessions that logged in a second apart, the oldest first. */
 function insertSessions(count: number) {
   return database.query(
     `insert into sessions (id, data, user_id, created_at, expires_at)
@@ -41,7 +41,7 @@ test('lists live sessions, newest log-in first, as a page and as JSON', async ()
   expect(next).toBeNull();
 });
 
-test('no page skips or repeats a session that is touched, created or ended while one pages', async () => {
+test('pages skip and repeat no session, also if sessions are touched, created or ended meanwhile', async () => {
   const { admin, store, add } = await adminSite();
   await insertSessions(170);
   const seen: string[] = [];
@@ -51,7 +51,7 @@ test('no page skips or repeats a session that is touched, created or ended while
     const page: ListBody = await admin.json(`/${before}`);
     seen.push(...page.sessions.map(({ id }) => id));
     next = page.next;
-    // Touches all of them into another hour, and one after the other becomes the newest or ends.
+    // Moves all sessions to another `expires_hour`, creates a new one and ends one.
     await database.query(
       `update sessions set expires_at = expires_at + interval '1 hour', last_seen_at = now()`,
     );
@@ -62,7 +62,7 @@ test('no page skips or repeats a session that is touched, created or ended while
   expect(seen).toEqual(ids);
 });
 
-test('sessions of one instant are on one page each', async () => {
+test('sessions with the same log-in time are on exactly one page each', async () => {
   const { admin } = await adminSite();
   await insertSessions(120);
   await database.query(`update sessions set created_at = '2026-01-01'`);
@@ -86,14 +86,14 @@ test('finds a user, and a session by its id', async () => {
   const { sessions } = await admin.json<ListBody>('/?user=Ada%20%26%20Co');
   expect(sessions.map((each) => each.id)).toEqual([id]);
   expect((await admin.get(`/?q=${id}`)).headers.get('location')).toBe(`./s/${id}`);
-  // What looks like an id may be a user.
+  // A user id may look like a session id.
   const other = idOf('unknown');
   expect((await admin.get(`/?q=${other}`)).headers.get('location')).toBe(`./?user=${other}`);
   expect((await admin.get('/?user=')).status).toBe(400);
   expect((await admin.get('/?user=nobody')).text).toContain('Nobody is logged in.');
 });
 
-test('a user that the column cannot hold has no sessions', async () => {
+test('a user id that the column cannot hold has no sessions', async () => {
   await database.store();
   await database.query('alter table sessions alter user_id type integer using user_id::integer');
   const columns = { ...sessionColumns(), userId: integer('user_id') };
@@ -111,7 +111,7 @@ test('a user that the column cannot hold has no sessions', async () => {
   expect((await admin.post('/users/revoke?user=ada')).headers.get('location')).toContain('ended=0');
 });
 
-test('shows of the content only what describe returns', async () => {
+test('shows only the parts of the content that describe returns', async () => {
   const describe = (session: SessionData & { agent?: string; at?: string }) => ({
     Browser: session.agent,
     At: new Date(session.at ?? 0),
@@ -138,14 +138,14 @@ test('shows of the content only what describe returns', async () => {
   }
 });
 
-test('without describe, no content is read', async () => {
+test('reads no content without describe', async () => {
   const { admin, add } = await adminSite({ store: { encryptionKeys: ['1'.repeat(64)] } });
   await add('a sid', { user: 'Ada' });
   await database.query(`update sessions set data = '"broken"'`);
   expect((await admin.json<ListBody>()).sessions[0]).toMatchObject({ isReadable: true });
 });
 
-test('a session that cannot be read or described takes no page down, and can be ended', async () => {
+test('a session that cannot be read or described breaks no page, and can be ended', async () => {
   const errorLog = vi.fn();
   const { admin, add } = await adminSite({
     store: { errorLog },
@@ -189,7 +189,7 @@ test('reveals the content of a session only to a POST, decrypted', async () => {
   expect((await admin.post(`/s/${id}/reveal`)).text).not.toContain('the secret');
 });
 
-test('ends one session, and says so', async () => {
+test('ends one session and reports it', async () => {
   const { admin, add, store } = await adminSite();
   const id = await add('a sid', { user: 'Ada' });
   await add('another', { user: 'Ada' });
@@ -222,7 +222,7 @@ test('ends all sessions of a user, or all but one', async () => {
   expect((await admin.post('/users/revoke')).status).toBe(400);
 });
 
-test('exports all that is stored of a user, expired sessions too, byte for byte', async () => {
+test('exports all sessions of a user byte for byte, expired ones included', async () => {
   const { admin, add } = await adminSite();
   const ids = await Promise.all(
     Array.from({ length: 130 }, (_, n) => add(`sid ${n}`, { user: 'Ada', n }, n === 0 ? -9 : 60)),
@@ -239,7 +239,7 @@ test('exports all that is stored of a user, expired sessions too, byte for byte'
   expect(sessions.find(({ id }) => id === ids[0])?.state).toBe('expired');
 });
 
-test('erases what is stored of a user, in expired sessions too', async () => {
+test('erases all sessions of a user, expired ones included', async () => {
   const { admin, add } = await adminSite();
   await add('live', { user: 'Ada', secret: 1 });
   await add('over', { user: 'Ada', secret: 1 }, -1);
@@ -256,7 +256,7 @@ test('erases what is stored of a user, in expired sessions too', async () => {
   expect(await database.query('select from sessions where data is not null')).toHaveLength(1);
 });
 
-test('audit hears of each action before it is done, and prevents it by throwing', async () => {
+test('calls audit before each action, and does nothing if audit throws', async () => {
   const events: Omit<AuditEvent, 'request'>[] = [];
   let fails = false;
   const { admin, add, store } = await adminSite({
@@ -293,7 +293,7 @@ test('audit hears of each action before it is done, and prevents it by throwing'
   ]);
 });
 
-test('counts sessions, by their expiry as well, at most once a minute', async () => {
+test('counts the sessions, in total and by expiry, at most once a minute', async () => {
   const { admin, add } = await adminSite();
   await add('one');
   await add('two');
@@ -317,13 +317,13 @@ test('counts sessions, by their expiry as well, at most once a minute', async ()
   expect(text).toContain('<rect');
 });
 
-test('a table without sessions has a page and no histogram', async () => {
+test('shows no histogram if the table has no sessions', async () => {
   const { admin } = await adminSite();
   expect((await admin.get()).text).toContain('Nobody is logged in.');
   expect((await admin.get('/stats')).text).toContain('There are no live sessions.');
 });
 
-test('without the option userId, there are no users', async () => {
+test('offers nothing by user without the option userId', async () => {
   const { admin, add } = await adminSite({ store: { userId: undefined } });
   const id = await add('a sid', { user: 'Ada' });
   expect((await admin.get()).text).toContain('Find a session id');
@@ -334,7 +334,7 @@ test('without the option userId, there are no users', async () => {
   expect((await admin.get(`/s/${id}`)).text).not.toContain('>User<');
 });
 
-test('a session made by hand with another kind of id is listed, but has no page', async () => {
+test('lists a row with an id of another form without a link to its details', async () => {
   const { admin } = await adminSite();
   await database.query(
     `insert into sessions (id, data, expires_at) values ('"><script>', '{}', now() + interval '1 day')`,
@@ -347,7 +347,7 @@ test('a session made by hand with another kind of id is listed, but has no page'
 
 const hour = 3_600_000;
 
-test('the histogram has at most 24 bars of one width, and one for what is later', () => {
+test('the histogram has at most 24 bars of equal width, and one for all later hours', () => {
   const hours = Array.from({ length: 30 * 24 }, (_, n) => ({ hour: n * hour, sessions: 10 }));
   const bars = histogramOf([...hours, { hour: 5000 * 24 * hour, sessions: 3 }]);
   expect(bars.length).toBe(16);

@@ -7,14 +7,14 @@ import { database, ends } from './fault-database.js';
 import { type Answer, type Browser, type Site, serve } from './http.js';
 import { sessionWith } from './sessions.js';
 
-/** Where the page is mounted, unless a test says otherwise. */
+/** The path at which the page is mounted by default. */
 export const MOUNT = '/admin/sessions';
 
 /** A site with the admin page. */
 export interface AdminSite {
   readonly store: DrizzleStore;
   readonly site: Site;
-  /** A client that the app takes for an admin. Its forms come from the page. */
+  /** A client that the app treats as an admin. Its forms look like those of the page. */
   readonly admin: AdminClient;
   /** Stores a session and returns its id. */
   add(sid: string, data?: object, seconds?: number): Promise<string>;
@@ -28,7 +28,7 @@ export interface AdminSiteOptions {
   readonly app?: (page: ReturnType<typeof sessionAdmin>, store: DrizzleStore) => Express;
 }
 
-/** Sends what the test app takes for an admin's request. */
+/** Headers by which the test app recognises an admin. */
 export const asAdmin = { 'x-role': 'admin' };
 
 export const withUser: DrizzleStoreOptions = {
@@ -44,7 +44,7 @@ export async function adminSite(options: AdminSiteOptions = {}): Promise<AdminSi
     ...options.page,
   });
   const app = options.app?.(page, store) ?? express().use(MOUNT, page);
-  // Errors are not printed.
+  // Does not print errors.
   const site = await serve(quiet(app));
   ends.push(site.close);
   return {

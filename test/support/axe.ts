@@ -4,7 +4,7 @@ import type { Page } from 'playwright-core';
 
 const script = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
 
-/** Returns what axe finds wrong with a page, an entry for each rule. */
+/** Returns the accessibility violations that axe finds, one string per rule. */
 export async function axeViolations(page: Page): Promise<string[]> {
   await page.evaluate(await readFile(script, 'utf8'));
   return page.evaluate(`axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
