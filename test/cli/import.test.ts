@@ -6,7 +6,7 @@ import { buildCli, type CliProgram, runHere } from '../support/cli.js';
 import { freshDatabase, type TestDatabase } from '../support/database.js';
 import { contentOf, endOf, sessionWith } from '../support/sessions.js';
 
-/** It comes without types. */
+/** connect-pg-simple has no types of its own. */
 const connectPgSimple: (
   library: typeof session,
 ) => new (
@@ -24,7 +24,7 @@ beforeAll(async () => {
 });
 afterAll(() => program[Symbol.asyncDispose]());
 
-/** Our table is not where theirs may be. */
+/** Not `sessions`, which is a table of connect-pg-simple in some of the tests. */
 const ourTable = 'web_sessions';
 
 beforeEach(async () => {
@@ -45,7 +45,7 @@ afterEach(async () => {
 
 type Owned = SessionData & { passport?: { user?: string | number } };
 
-/** A store of connect-pg-simple, as promises. */
+/** A store of connect-pg-simple with promises. */
 async function peer({ table = 'session', json = 'json', timeZone }: PeerOptions = {}) {
   await database.query(`create table ${table} (sid varchar not null primary key, sess ${json} not null,
     expire timestamp(6) not null)`);
@@ -92,7 +92,7 @@ describe.each<[string, PeerOptions & { zone?: string }]>([
   ['another time zone', { timeZone: 'Asia/Kathmandu', zone: 'Asia/Kathmandu' }],
   ['jsonb and UTC', { json: 'jsonb', timeZone: 'UTC', zone: 'UTC' }],
 ])('%s', (_, { zone, ...options }) => {
-  test('everything of a session is kept, and its user can log out', async () => {
+  test('keeps content, expiry, log-in time and owner of each session', async () => {
     const old = await peer(options);
     const data = sessionWith(
       { passport: { user: 'ada' }, cart: [1, null, 'é🙈', { a: '"\\' }] },
@@ -118,7 +118,7 @@ describe.each<[string, PeerOptions & { zone?: string }]>([
   });
 });
 
-test('`created_at` is the expiry minus the lifetime, and never in the future', async () => {
+test('sets `created_at` to the expiry minus the lifetime, and never to the future', async () => {
   const old = await peer();
   await old.set('day', sessionWith({}, 24 * hour));
   await old.set('browser', sessionWith({}, null));
@@ -141,7 +141,7 @@ test('`created_at` is the expiry minus the lifetime, and never in the future', a
   expect(rows.filter(({ future }) => future)).toEqual([]);
 });
 
-test('sessions that Postgres cannot look into have their user, too', async () => {
+test('finds the owner also in content that Postgres cannot parse', async () => {
   const old = await peer();
   const texts = ['a\0b', 'lone \ud800', 'an escaped \\u0000'];
   for (const [at, text] of texts.entries()) {
@@ -156,7 +156,7 @@ test('sessions that Postgres cannot look into have their user, too', async () =>
   expect(await store.length()).toBe(1);
 });
 
-test('a second run copies what has changed there, and leaves alone what has changed here', async () => {
+test('a second run copies the changes of the old app and keeps those of the new one', async () => {
   const old = await peer();
   const names = ['there', 'here', 'both', 'ended here', 'longer', 'same'];
   for (const name of names) await old.set(name, sessionWith({ at: 0 }, hour));
@@ -181,14 +181,14 @@ test('a second run copies what has changed there, and leaves alone what has chan
   ]);
   const left = ((endOf(await store.get('longer')) ?? 0) - Date.now()) / 1000;
   expect(left).toBeGreaterThan(1.5 * hour);
-  // Its tombstone is deleted after an hour. It stays ended, also if the old app writes to it once more.
+  // It stays ended after its tombstone was deleted, also if the old app writes to it once more.
   await old.set('ended here', sessionWith({ at: 'there' }, hour));
   await database.query(`delete from ${ourTable} where id = $1`, [idOf('ended here')]);
   expect(await importing(...withUser)).toMatchObject({ inserted: 0, updated: 0 });
   expect(await store.get('ended here')).toBeUndefined();
 });
 
-test('a copy that has expired is copied again if the old app has used the session since', async () => {
+test('copies a session again if its copy has expired and the old app has used it since', async () => {
   const old = await peer();
   for (const name of ['pruned', 'there']) await old.set(name, sessionWith({ name }, hour));
   await importing(...withUser);
@@ -201,7 +201,7 @@ test('a copy that has expired is copied again if the old app has used the sessio
   expect(await contents('pruned', 'there')).toEqual([{ name: 'pruned' }, { name: 'there' }]);
 });
 
-test('--final logs out here what was logged out there, and nothing else', async () => {
+test('--final revokes the sessions that were logged out in the old app, and no others', async () => {
   const old = await peer();
   const names = ['stays', 'logged out', 'changed here, logged out there', 'expired there'];
   for (const name of names) await old.set(name, sessionWith({}, hour));
@@ -209,7 +209,7 @@ test('--final logs out here what was logged out there, and nothing else', async 
   await importing(...withUser);
   await store.update(names[2] ?? '', (data) => void Object.assign(data, { page: 2 }));
   for (const name of names.slice(1, 3)) await old.destroy(name);
-  // The old app has pruned one that lives on here.
+  // The old app has pruned a session that is still live in the new one.
   const record = `${ourTable}_connect_drizzle_import`;
   await database.query(
     `update ${record} set expires_at = now() - interval '1 minute' where id = $1`,
@@ -228,7 +228,7 @@ test('--final logs out here what was logged out there, and nothing else', async 
 test('--final locks the source while it copies the rest', async () => {
   const old = await peer();
   await old.set('a', sessionWith({ at: 0 }, hour));
-  // It cannot lock the source before this transaction has ended.
+  // The run cannot lock the source before this transaction has ended.
   const writer = await database.pool({ max: 1 }).connect();
   await writer.query('begin');
   await writer.query(`delete from session where sid = 'a'`);
@@ -240,7 +240,7 @@ test('--final locks the source while it copies the rest', async () => {
   writer.release();
   expect(await final).toMatchObject({ inserted: 1, revoked: 1 });
   await set;
-  // The old app was too late: nobody reads its table any more.
+  // The write of the old app was too late: nobody reads its table any more.
   expect(await store.get('a')).toBeUndefined();
 });
 
@@ -255,7 +255,7 @@ test('--dry-run changes nothing', async () => {
   expect(await importing('--dry-run')).toMatchObject({ live: 3, copied: 2 });
 });
 
-test('what cannot be copied is refused in one line', async () => {
+test('refuses an unusable source or time zone, or to run without consent, in one line', async () => {
   await database.query('create view seen as select 1 as sid, 2 as sess, 3 as expire');
   await database.query('create table other (sid text, expire int)');
   const refused: [string[], RegExp][] = [
@@ -276,13 +276,13 @@ test('what cannot be copied is refused in one line', async () => {
   await expect(importing()).rejects.toThrow('Pass --yes to agree');
 });
 
-test('20,000 sessions: killed in the middle and resumed, while the old app writes and logs out', async () => {
+test('copies 20,000 sessions, although it is killed and resumed while the old app saves and ends some', async () => {
   const old = await peer();
   await database.query(`insert into session
     select 's' || n, json_build_object('cookie', json_build_object('originalMaxAge', 3600000, 'path', '/'),
       'passport', json_build_object('user', 'u' || n % 100), 'n', n, 'text', repeat('x', 1500)),
       now() + interval '1 hour' from generate_series(1, 20000) n`);
-  // A row that this test holds stops the run in the middle.
+  // The run waits in the middle for a row that this transaction holds.
   const holder = await database.pool({ max: 1 }).connect();
   await holder.query('begin');
   await holder.query(
@@ -314,7 +314,7 @@ test('20,000 sessions: killed in the middle and resumed, while the old app write
   expect(resumed.stderr).toBe('');
   const { inserted, updated } = JSON.parse(resumed.stdout);
   expect(updated).toBe(1);
-  // All but s20000, which is gone. s4 was ended here.
+  // s3 was copied before the old app deleted it; only s20000 is missing, and "new" was added.
   expect(copied + inserted).toBe(20_000);
 
   await old.destroy('s5');

@@ -57,7 +57,7 @@ async function fill(store: DrizzleStore, count: number): Promise<void> {
   await Promise.all(sids.map((sid) => store.set(sid, sessionWith({ sid, count: 0 }))));
 }
 
-/** How many sessions are stored in each form: under a key's name, or plain. */
+/** The number of sessions in each stored form: by the name of the key, or plain. */
 async function forms(): Promise<Record<string, number>> {
   const rows = await database.query<{ form: string; count: number }>(
     `select case when data::text like '"1%' then left(data::text, 10) else 'plain' end as form,
@@ -72,12 +72,12 @@ async function config(keys: readonly string[]): Promise<string> {
   return file;
 }
 
-test('a table is encrypted, killed in the middle and resumed, while two processes use it', async () => {
+test('encrypts a table while two stores use it, although it is killed and resumed', async () => {
   const rows = 2000;
   await fill(await open(undefined), rows);
   const ours = await Promise.all([open([newer, 'plaintext']), open([newer, 'plaintext'])]);
 
-  // The run stops at a row in the middle, until this test lets go of a lock.
+  // The run waits at a row in the middle until this test releases the lock.
   const held = await database.pool({ max: 1 }).connect();
   await held.query('select pg_advisory_lock(42)');
   const [middle] = await database.query<{ id: string }>(
@@ -126,7 +126,7 @@ test('a table is encrypted, killed in the middle and resumed, while two processe
   expect(Object.values(await forms())).toEqual([rows]);
   expect(await forms()).not.toHaveProperty('plain');
 
-  // Nobody is logged out and nothing is lost, without the old form as well.
+  // Nobody is logged out and no change is lost, also for a store that reads only the new form.
   const strict = await open([newer]);
   for (let at = 0; at < rows; at += 1) {
     const sid = `s${at}`;
@@ -135,7 +135,7 @@ test('a table is encrypted, killed in the middle and resumed, while two processe
   expect(logged).toEqual([]);
 });
 
-test('`store.rekey()` moves a table to the newest key, and back to plaintext', async () => {
+test('`store.rekey()` re-encrypts a table with the newest key, and decrypts it', async () => {
   await fill(await open([older]), 600);
   const expired = `update sessions set expires_at = now() - interval '1 hour' where id = $1`;
   await database.query(expired, [idOf('s1')]);
@@ -152,7 +152,7 @@ test('`store.rekey()` moves a table to the newest key, and back to plaintext', a
   expect(contentOf(await (await open(undefined)).get('s7'))).toEqual({ sid: 's7', count: 0 });
 });
 
-test('a request that has read a session before can save it afterwards, without a merge', async () => {
+test('a request that loaded a session before can save it afterwards', async () => {
   await fill(await open([older]), 3);
   const store = await open([newer, older]);
   const session = await store.get('s1');
@@ -165,10 +165,10 @@ test('a request that has read a session before can save it afterwards, without a
   expect(await database.query(version)).toEqual([before]);
 });
 
-test('a session that changes after it was read keeps its change', async () => {
+test('keeps a change that is made between its read and its write', async () => {
   await fill(await open(undefined), 2);
   const store = await open([newer, 'plaintext']);
-  // It lets the run read, but not write.
+  // This lock lets the run read, but not write.
   const holder = await database.pool({ max: 1 }).connect();
   await holder.query('begin');
   await holder.query('lock table sessions in share mode');
@@ -186,7 +186,7 @@ test('a session that changes after it was read keeps its change', async () => {
   expect(contentOf(await (await open([newer])).get('s1'))).toEqual({ sid: 's1', count: 5 });
 });
 
-test('a session that is locked when its turn comes is encrypted in a later pass', async () => {
+test('encrypts a locked session in a later pass', async () => {
   await fill(await open(undefined), 2);
   const store = await open([newer, 'plaintext']);
   const holder = await database.pool({ max: 1 }).connect();
@@ -200,7 +200,7 @@ test('a session that is locked when its turn comes is encrypted in a later pass'
   expect(await forms()).not.toHaveProperty('plain');
 });
 
-test('sessions that cannot be read are named and stay as they are', async () => {
+test('reports sessions that cannot be read and does not change them', async () => {
   await fill(await open(['33'.repeat(32)]), 2);
   await fill(await open([older]), 0);
   const store = await open([newer, older]);
@@ -215,7 +215,7 @@ test('sessions that cannot be read are named and stay as they are', async () => 
     expect(run.stderr).toContain(`Cannot read the session ${idOf(sid)}`);
 });
 
-test('a store whose keys do not include plaintext reads no plain session', async () => {
+test('a store without plaintext among its keys reads no plain session', async () => {
   await fill(await open(undefined), 1);
   const strict = await open([newer]);
   expect(await strict.get('s0')).toBeUndefined();
@@ -227,7 +227,7 @@ test('a store whose keys do not include plaintext reads no plain session', async
   expect(await forms()).toEqual({ plain: 2 });
 });
 
-test('a serializer’s sessions are encrypted and decrypted as well', async () => {
+test('encrypts and decrypts sessions of a custom serializer', async () => {
   const serializer = {
     stringify: (value: object) => `1${JSON.stringify(value)}`,
     parse: (text: string): unknown => JSON.parse(text.slice(1)),
@@ -240,7 +240,7 @@ test('a serializer’s sessions are encrypted and decrypted as well', async () =
   expect(contentOf(await strict.get('s1'))).toEqual({ sid: 's1', count: 0 });
 });
 
-test('without keys it is refused, and closing the store ends it', async () => {
+test('needs encryption keys, and ends when the store is closed', async () => {
   await fill(await open([older]), 1000);
   await expect((await open(undefined)).rekey()).rejects.toThrow('needs the option encryptionKeys');
   const store = await open([newer, older]);

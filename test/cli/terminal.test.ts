@@ -6,7 +6,7 @@ import { buildCli, type CliProgram, noTerminal } from '../support/cli.js';
 import { freshDatabase, type TestDatabase } from '../support/database.js';
 import { sessionWith } from '../support/sessions.js';
 
-// What depends on pipes, terminals and signals.
+// Pipes, terminals and signals.
 
 let database: TestDatabase;
 let program: CliProgram;
@@ -38,7 +38,7 @@ const reason = noTerminal();
 if (reason !== undefined) console.log(`The tests on a terminal are skipped: ${reason}`);
 
 describe.skipIf(reason !== undefined)('on a terminal', () => {
-  test('a bulk write asks, and does nothing without a yes', async () => {
+  test('a bulk write asks for consent, and does nothing without a yes', async () => {
     for (const answer of ['n', '', 'Y E S']) {
       const run = program.startOnTerminal(['revoke', '--all'], env);
       await run.prints(/Revoke 3 sessions in public\.sessions\? \[y\/N\] /);
@@ -50,7 +50,7 @@ describe.skipIf(reason !== undefined)('on a terminal', () => {
     expect(await store.length()).toBe(3);
   });
 
-  test('a bulk write happens after a yes', async () => {
+  test('a bulk write runs after a yes', async () => {
     const run = program.startOnTerminal(['revoke', '--all'], env);
     await run.prints(/\[y\/N\] /);
     run.type('yes\n');
@@ -60,7 +60,7 @@ describe.skipIf(reason !== undefined)('on a terminal', () => {
     expect(await store.length()).toBe(0);
   });
 
-  test('--yes asks nothing, and long work shows a progress bar', async () => {
+  test('a bulk write with --yes does not ask, and shows a progress bar', async () => {
     const { code, stdout } = await program.startOnTerminal(['revoke', '--all', '--yes'], env).ended;
     expect(stdout).not.toContain('[y/N]');
     expect(stdout).toMatch(/Revoking \[=+\] 100 %, 3\/3 sessions, /);
@@ -76,7 +76,7 @@ describe.skipIf(reason !== undefined)('on a terminal', () => {
   });
 });
 
-test('in a pipe there is no question, no progress bar and no color', async () => {
+test('in a pipe, there is no question, no progress bar and no color', async () => {
   const refused = await program.run(['revoke', '--all'], env);
   expect(refused.code).toBe(2);
   expect(refused.stderr).toContain('Pass --yes to agree');
@@ -89,7 +89,7 @@ test('in a pipe there is no question, no progress bar and no color', async () =>
   });
 });
 
-test('a reader that closes the pipe early is no error', async () => {
+test('in a pipe, a reader that closes it early is no error', async () => {
   await database.query(`insert into sessions (id, data, expires_at)
     select 'many ' || n, '{}', now() + interval '1 day' from generate_series(1, 5000) n`);
   const command = `"${process.execPath}" "${program.file}" list --limit 9000 | head -n 1; echo "code \${PIPESTATUS[0]}"`;
@@ -125,7 +125,7 @@ test('`watch` prints changes and log-outs of other processes until it is stopped
   await announcing.close();
 });
 
-test('`watch` goes on after its connections were lost', async () => {
+test('`watch` reconnects after its connections were lost', async () => {
   const run = program.start(['watch'], env);
   await run.prints(/Watching public\.sessions/);
   await database.query(

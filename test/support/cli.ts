@@ -11,19 +11,19 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 
 /** What a run of the command line printed. */
 export interface CliRun {
-  /** The exit code; null if a signal ended it. */
+  /** The exit code; null if a signal ended the program. */
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** Runs a command line to its end. */
+/** Runs a command to its end. */
 export type RunCli = (args: readonly string[], env?: Record<string, string>) => Promise<CliRun>;
 
 /** The program, bundled from the sources. */
 export interface CliProgram {
   readonly file: string;
-  /** Runs it in a process of its own, in pipes. */
+  /** Runs it in a process of its own, with pipes. */
   readonly run: RunCli;
   start(args: readonly string[], env?: Record<string, string>): StartedCli;
   /** Starts it on a terminal. */
@@ -31,16 +31,16 @@ export interface CliProgram {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** A run that has not ended. */
+/** A run that may not have ended yet. */
 export interface StartedCli {
   readonly ended: Promise<CliRun>;
-  /** Resolves when what it has printed matches. */
+  /** Resolves when its output matches. */
   prints(pattern: RegExp): Promise<void>;
   type(text: string): void;
   kill(signal: NodeJS.Signals): void;
 }
 
-/** Bundles the program, which takes a fraction of the time of a build. */
+/** Bundles the program, which is much faster than a build. */
 export async function buildCli(): Promise<CliProgram> {
   const folder = await mkdtemp(join(tmpdir(), 'connect-drizzle-cli-'));
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
@@ -71,7 +71,7 @@ export async function buildCli(): Promise<CliProgram> {
   };
 }
 
-/** Why there is no terminal on this machine; `undefined` if there is one. */
+/** Why tests cannot use a terminal on this machine; `undefined` if they can. */
 export function noTerminal(): string | undefined {
   try {
     const version = execFileSync('script', ['--version'], { encoding: 'utf8', stdio: 'pipe' });
@@ -81,7 +81,7 @@ export function noTerminal(): string | undefined {
   }
 }
 
-/** Runs it in this process, where its coverage counts. */
+/** Runs a command in this process, so that coverage counts it. */
 export const runHere: RunCli = async (args, env = {}) => {
   let stdout = '';
   let stderr = '';
@@ -104,12 +104,12 @@ function startProcess(
     NODE_OPTIONS: __,
     FORCE_COLOR: ___,
     NO_COLOR: ____,
-    // Node takes it for a terminal without colors.
+    // With `CI`, Node disables colors.
     CI: _____,
     ...inherited
   } = process.env;
   const child = spawn(program, args, { cwd: root, env: { ...inherited, ...env } });
-  // A test that fails leaves nothing behind.
+  // Leaves no process behind if a test fails.
   const kill = () => void child.kill('SIGKILL');
   process.once('exit', kill);
   let stdout = '';
