@@ -17,7 +17,7 @@ afterEach(() => database.clear());
 
 afterAll(() => database.drop());
 
-/** A client as in pg before 8.21, which does not tell whether it is in a transaction. */
+/** A client as in pg before 8.21, without `getTransactionStatus()`. */
 class OldClient extends pg.Client {}
 Object.defineProperty(OldClient.prototype, 'getTransactionStatus', { value: undefined });
 
@@ -27,9 +27,9 @@ const clients: [string, object][] = [
 ];
 
 describe.each(clients)(
-  'a connection of %s that the app gave back in a transaction',
+  'a connection of %s that the app released inside a transaction',
   (_, Client) => {
-    /** A store on a pool of one connection, which the app has given back after these statements. */
+    /** A store on a pool of one connection, which the app released after these statements. */
     async function leftAfter(statements: readonly string[], isAwaited: boolean) {
       const pool = database.pool({ max: 1, ...Client });
       const store = await database.store({}, pool);
@@ -46,13 +46,13 @@ describe.each(clients)(
     const stored = () => database.query('select id from sessions where data is not null');
 
     const left: [string, string[], boolean][] = [
-      ['an open one', ['begin'], true],
-      ['a failed one', ['begin', 'select 1/0'], true],
-      ['one that it did not await', ['begin'], false],
-      ['a failed one that it did not await', ['begin', 'select 1/0'], false],
+      ['an open transaction', ['begin'], true],
+      ['a failed transaction', ['begin', 'select 1/0'], true],
+      ['an open transaction, not awaited', ['begin'], false],
+      ['a failed transaction, not awaited', ['begin', 'select 1/0'], false],
     ];
 
-    test.each(left)('acknowledges nothing that is not committed: %s', async (_name, ...args) => {
+    test.each(left)('acknowledges no write that is not committed: %s', async (_name, ...args) => {
       const store = await leftAfter(...args);
       await Promise.all(['a', 'b', 'c'].map((sid) => store.set(sid, sessionWith())));
       expect(await stored()).toHaveLength(4);
@@ -71,7 +71,7 @@ describe.each(clients)(
       expect(await stored()).toHaveLength(0);
     });
 
-    test('does not commit what the app did in it when the store migrates', async () => {
+    test('does not commit the statements of the app when the store migrates', async () => {
       const store = await leftAfter(['begin', 'create table own ()'], false);
       await store.migrate();
       expect(await database.query(`select to_regclass('own') as own`)).toEqual([{ own: null }]);
@@ -79,7 +79,7 @@ describe.each(clients)(
   },
 );
 
-test('a transaction of the app on postgres-js is on a connection that no store uses', async () => {
+test('on postgres-js, no store uses a connection on which the app has a transaction', async () => {
   await database.store();
   const sql = postgres(database.url, { max: 1, onnotice: () => {} });
   await sql.unsafe('begin');
@@ -100,7 +100,7 @@ describe('on PGlite', () => {
 
   afterAll(() => pglite.close());
 
-  test('nothing is acknowledged in a transaction that the app began without transaction()', async () => {
+  test('a write fails inside a transaction that the app began without transaction()', async () => {
     const client = pglite;
     const store = new DrizzleStore(client, { pruneSessionInterval: false, errorLog: () => {} });
     await store.ready();
@@ -120,7 +120,7 @@ describe('on PGlite', () => {
     await store.close();
   });
 
-  test('calls and transactions of the app take turns', async () => {
+  test('calls of the store and transactions of the app take turns', async () => {
     const client = pglite;
     const store = new DrizzleStore(client, { pruneSessionInterval: false });
     await store.clear();

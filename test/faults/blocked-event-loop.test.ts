@@ -11,8 +11,8 @@ useDatabase();
 const clients = networkSources({}, { max: 1 });
 
 /**
- * Blocks the event loop of this process, until another process has ended the transactions that hold locks, the
- * server has answered everything, and more than so many seconds have passed.
+ * Blocks the event loop of this process. Meanwhile, another process ends all idle transactions, waits until the
+ * server has answered everything, and then for so many seconds more.
  */
 function blockUntilAnswered(seconds: number): void {
   const program = `
@@ -43,7 +43,7 @@ describe.each(clients)(
         timeout,
       });
       ends.push(() => store.close());
-      // The first use of a statement takes postgres-js two round trips, the others one.
+      // postgres-js needs two round trips for the first use of a statement, one for later uses.
       for (const n of [0, 1]) await store.set('b', sessionWith({ n }));
       const table = await holding(database, 'lock table sessions in access exclusive mode');
       const saved = store.set('b', sessionWith({ n: 2 }));
@@ -55,7 +55,7 @@ describe.each(clients)(
       expect(contentOf(await store.get('b'))).toEqual({ n: 2 });
     });
 
-    test('costs no listener whose heartbeats have arrived', async () => {
+    test('keeps a listener whose heartbeats have arrived', async () => {
       await database.store();
       const store = new DrizzleStore(source(database.url), {
         pruneSessionInterval: false,
@@ -69,7 +69,7 @@ describe.each(clients)(
       });
       for (let round = 0; round < 2; round += 1) {
         blockUntilAnswered(2.4);
-        // Long enough for a heartbeat that is being sent to be on its way.
+        // Gives a heartbeat time to be sent.
         await new Promise((resolve) => setTimeout(resolve, 500));
       }
       expect(wasDown).toBe(false);

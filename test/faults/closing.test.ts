@@ -13,8 +13,8 @@ const clients = networkSources();
 
 const options = { pruneSessionInterval: false, errorLog: () => {}, timeout: 0.5 } as const;
 
-describe.each(clients)('close() of a store on %s ends', (_, source) => {
-  test('while migrate() waits for that of another process, and migrates nothing later', async () => {
+describe.each(clients)('close() of a store on %s', (_, source) => {
+  test('ends a migrate() that waits for the lock of another process, so that it migrates nothing later', async () => {
     const store = new DrizzleStore(source(database.url), options);
     const other = await holding(
       database,
@@ -38,7 +38,7 @@ describe.each(clients)('close() of a store on %s ends', (_, source) => {
     ]);
   });
 
-  test('while migrate() waits for a network that swallows everything', async () => {
+  test('ends a migrate() on a network that swallows everything', async () => {
     await using proxy = await startProxy(database.url);
     const pool = source(proxy.url);
     const store = new DrizzleStore(pool, options);
@@ -46,14 +46,14 @@ describe.each(clients)('close() of a store on %s ends', (_, source) => {
     const [migrating] = await untilSent(held, () => [store.migrate()]);
     await store.close();
     await expect(migrating).rejects.toThrow(StoreClosedError);
-    // The app's pool has lost no connection for good.
+    // The app's pool has the connection back.
     if (isPool(pool))
       await until(
         async () => (await database.query('select')).length === 1 && pool.totalCount === 0,
       );
   });
 
-  test('while a heartbeat gets no answer, and leaves the pool no connection that waits for it', async () => {
+  test('does not wait for a heartbeat without an answer, nor leave its connection in the pool', async () => {
     await using proxy = await startProxy(database.url);
     const pool = source(proxy.url);
     const store = new DrizzleStore(pool, {
@@ -69,7 +69,7 @@ describe.each(clients)('close() of a store on %s ends', (_, source) => {
   });
 });
 
-test('the creation of the table on a network that swallows everything costs the pool no connection', async () => {
+test('creating the table on a network that swallows everything loses no connection of the pool', async () => {
   await using proxy = await startProxy(database.url);
   const pool = database.pool({ connectionString: proxy.url });
   const store = new DrizzleStore(pool, { ...options, createTableIfMissing: true });
@@ -79,7 +79,7 @@ test('the creation of the table on a network that swallows everything costs the 
     .then(() => {
       isHeld = true;
     });
-  // On a busy machine, the time may be over before it is sent.
+  // On a busy machine, the call may time out before its statement is sent.
   while (!isHeld) {
     await expect(store.ready()).rejects.toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
   }
@@ -101,7 +101,7 @@ describe('on PGlite', () => {
 
   afterAll(() => client.close());
 
-  test('close() ends while migrate() waits for a transaction of the app', async () => {
+  test('close() ends a migrate() that waits for a transaction of the app', async () => {
     const store = new DrizzleStore(client, options);
     await client.transaction(async () => {
       const migrating = store.migrate();

@@ -22,7 +22,7 @@ const ends: (() => Promise<unknown>)[] = [];
 let pglite: PGlite;
 
 beforeAll(async () => {
-  // It takes seconds of this process's time: no call may be under way meanwhile.
+  // This blocks the process for seconds, so no call may be in flight meanwhile.
   pglite = await PGlite.create();
   database = await reusedDatabase();
 });
@@ -65,7 +65,7 @@ async function storeOn(open: Open, url = database.url): Promise<DrizzleStore> {
 
 const SECRETS = ['secret-sid', 'secret-content', 'secret-password'];
 
-/** What a `set` of a secret session fails with; it shows nothing of it. */
+/** The error of a `set` of a secret session. Checks that it contains none of the secrets. */
 async function refusalOf(store: DrizzleStore): Promise<Error> {
   const error: unknown = await store
     .set('secret-sid', sessionWith({ key: 'secret-content' }))
@@ -76,7 +76,7 @@ async function refusalOf(store: DrizzleStore): Promise<Error> {
   return error;
 }
 
-describe('what the server refuses a statement with is said in plain words', () => {
+describe('the error of a refused statement', () => {
   const reasons: [string, typeof StatementError | typeof ConnectionError, string][] = [
     ['53100', StatementError, 'the disk of the server is full'],
     ['53200', StatementError, 'the server is out of memory'],
@@ -88,7 +88,7 @@ describe('what the server refuses a statement with is said in plain words', () =
     ['23514', StatementError, 'refused the statement (SQLSTATE 23514)'],
   ];
 
-  test.each(everySource)('on %s', async (_, open) => {
+  test.each(everySource)('gives the reason in plain words, on %s', async (_, open) => {
     const store = await storeOn(open);
     await store.clear();
     const run = async (text: string) =>
@@ -110,10 +110,12 @@ describe('what the server refuses a statement with is said in plain words', () =
     await run('drop function refuse cascade');
   });
 
-  test.each(clients)('a permission names the table that it is for, on %s', async (_, open) => {
-    await database.store();
-    const role = `role_${database.name}`;
-    await database.query(`
+  test.each(clients)(
+    'names the table for which a permission is missing, on %s',
+    async (_, open) => {
+      await database.store();
+      const role = `role_${database.name}`;
+      await database.query(`
       create role ${role} login password 'secret-password';
       grant usage on schema public to ${role};
       grant select, insert, update, delete on sessions to ${role};
@@ -124,18 +126,19 @@ describe('what the server refuses a statement with is said in plain words', () =
       end $$;
       create trigger audit before insert on sessions for each row execute function audit();
     `);
-    ends.push(() => database.query(`drop owned by ${role}; drop role ${role}`));
-    const url = new URL(database.url);
-    url.username = role;
-    url.password = 'secret-password';
-    const error = await refusalOf(await storeOn(open, url.href));
-    expect(error).toBeInstanceOf(StatementError);
-    expect(error.message).toContain('lacks a permission on table audited (SQLSTATE 42501)');
-  });
+      ends.push(() => database.query(`drop owned by ${role}; drop role ${role}`));
+      const url = new URL(database.url);
+      url.username = role;
+      url.password = 'secret-password';
+      const error = await refusalOf(await storeOn(open, url.href));
+      expect(error).toBeInstanceOf(StatementError);
+      expect(error.message).toContain('lacks a permission on table audited (SQLSTATE 42501)');
+    },
+  );
 });
 
-describe('a connection that fails says where and why', () => {
-  /** A server that refuses every log-in with this SQLSTATE. */
+describe('the error of a failed connection', () => {
+  /** Starts a server that refuses every log-in with this SQLSTATE. Returns its port. */
   async function refusingServer(code: string): Promise<number> {
     const server = createServer((socket) => {
       socket.on('error', () => {});
@@ -154,24 +157,27 @@ describe('a connection that fails says where and why', () => {
     return address.port;
   }
 
-  test.each(clients)('with host and port, without the password, on %s', async (_, open) => {
-    const refused: [string, number, string][] = [
-      ['ECONNREFUSED', 1, 'nothing accepts connections there'],
-      ['53300', await refusingServer('53300'), 'the server has too many connections'],
-      ['57P03', await refusingServer('57P03'), 'the server is starting up'],
-    ];
-    for (const [code, port, text] of refused) {
-      const at = `127.0.0.1:${port}`;
-      const error = await refusalOf(
-        await storeOn(open, `postgres://user:secret-password@${at}/database`),
-      );
-      expect(error).toBeInstanceOf(ConnectionError);
-      expect(error.message).toContain(`to the database at ${at} failed: ${text}`);
-      expect(error.message).toContain(`(${code})`);
-    }
-  });
+  test.each(clients)(
+    'names host, port and reason, but not the password, on %s',
+    async (_, open) => {
+      const refused: [string, number, string][] = [
+        ['ECONNREFUSED', 1, 'nothing accepts connections there'],
+        ['53300', await refusingServer('53300'), 'the server has too many connections'],
+        ['57P03', await refusingServer('57P03'), 'the server is starting up'],
+      ];
+      for (const [code, port, text] of refused) {
+        const at = `127.0.0.1:${port}`;
+        const error = await refusalOf(
+          await storeOn(open, `postgres://user:secret-password@${at}/database`),
+        );
+        expect(error).toBeInstanceOf(ConnectionError);
+        expect(error.message).toContain(`to the database at ${at} failed: ${text}`);
+        expect(error.message).toContain(`(${code})`);
+      }
+    },
+  );
 
-  test('for a pool without a connection string, and for several hosts', async () => {
+  test('names the host of a pool without a connection string, and all hosts if there are several', async () => {
     const pool = database.pool({ connectionString: undefined, host: '127.0.0.1', port: 1 });
     expect(String(await refusalOf(await storeOn(() => pool)))).toContain('at 127.0.0.1:1 failed');
     const sql = postgres('postgres://127.0.0.1:1,127.0.0.1:2/database');
@@ -182,7 +188,7 @@ describe('a connection that fails says where and why', () => {
   });
 });
 
-describe("an app's own limit for statements", () => {
+describe("an app's own statement timeout", () => {
   const limits: [string, Open][] = [
     ['statement_timeout', () => database.pool({ statement_timeout: 300 })],
     ['query_timeout', () => database.pool({ query_timeout: 300 })],
@@ -198,7 +204,7 @@ describe("an app's own limit for statements", () => {
   ];
 
   test.each(limits)(
-    'fails its callers once, and leaves no busy connection: %s',
+    'fails its callers without a retry for each, and leaves no busy connection: %s',
     async (_, open) => {
       await database.store();
       const store = await storeOn(open);
@@ -224,9 +230,9 @@ describe("an app's own limit for statements", () => {
         expect(causeCode(error)).toBe('57014');
       }
       const [row] = await database.query('select last_value::int as tries from tries');
-      // Insert, and one more try for each of at most two statements; split, they would be more.
+      // At most two statements; if they were split and retried, there would be more.
       expect(row?.tries).toBeLessThanOrEqual(2);
-      // Nothing ends the wait except a cancel.
+      // Only a cancel request ends `pg_sleep`.
       await until(async () => {
         const busy = await database.query(
           `select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'`,
@@ -240,10 +246,10 @@ describe("an app's own limit for statements", () => {
   );
 });
 
-test('a time-out says whether the call was sent', async () => {
+test('the error of a call that timed out says whether it was sent', async () => {
   const store = await database.store({ timeout: 0.5 }, database.pool({ max: 2 }));
   const table = await holdingTable(database);
-  // The second waits for its turn.
+  // The second call waits for its turn.
   const calls = await untilSent<unknown>(table.waiting(1), () => [
     store.get('a'),
     store.set('a', sessionWith()),

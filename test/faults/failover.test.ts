@@ -9,7 +9,7 @@ import { heardOf, untilSync, up } from '../support/realtime.js';
 import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { contentOf, sessionWith } from '../support/sessions.js';
 
-/** The primary at first, and the one that takes its place: the old one stays up, and becomes read-only. */
+/** The first primary, and the one that replaces it. The old one stays up and becomes read-only. */
 let [old, next]: PostgresServer[] = [];
 const ends: (() => Promise<unknown>)[] = [];
 
@@ -52,7 +52,7 @@ async function query(server: PostgresServer, text: string) {
   }
 }
 
-/** Connections of the stores under test, which go through a proxy. */
+/** The number of connections that the stores under test have to this server. */
 const left = async (server: PostgresServer) =>
   (
     await query(
@@ -61,7 +61,7 @@ const left = async (server: PostgresServer) =>
     )
   ).length;
 
-/** Both servers with a session that is live, and a proxy that leads to the old one. */
+/** Both servers with a live session, and a proxy to the old one. */
 async function setUp() {
   if (old === undefined || next === undefined) throw new Error('no servers');
   const servers = { old, next };
@@ -82,7 +82,7 @@ async function setUp() {
   return { ...servers, proxy, url };
 }
 
-/** The primary moves: what is connected stays on the old server, which becomes read-only. */
+/** Moves the primary. Open connections stay on the old server, which becomes read-only. */
 async function failOver(proxy: TcpProxy): Promise<void> {
   if (old === undefined || next === undefined) throw new Error('no servers');
   proxy.pointTo(Number(new URL(next.url).port));
@@ -109,16 +109,16 @@ const sources: [string, (url: string) => Source][] = [
 ];
 
 describe.each(sources)('when the primary moves, a store on %s', (_, source) => {
-  test('that only reads leaves the old server, which stays up, with its pool and its listener', async () => {
+  test('that only reads moves its pool and its listener, although the old server stays up', async () => {
     const { old, next, proxy, url } = await setUp();
     const store = storeOn(source(url), { sync: { heartbeat: 1 } });
     await up(store);
-    // Several connections of its pool stay open.
+    // Opens several connections of its pool.
     await Promise.all(Array.from({ length: 4 }, () => store.ready()));
     expect(contentOf(await store.get('a'))).toEqual({});
     const down = untilSync(store, 'down');
     await failOver(proxy);
-    // The old server confirms no heartbeat that is sent from now on.
+    // From now on, no heartbeat to the old server comes back.
     const movedAt = performance.now();
     const other = storeOn(poolOn(next.url), { cache: false, sync: true });
     await other.destroy('a');
@@ -143,9 +143,9 @@ describe.each(sources)('when the primary moves, a store on %s', (_, source) => {
     });
   });
 
-  test('whose pool follows leaves the old server with its listener, too', async () => {
+  test('whose pool has moved moves its listener, too', async () => {
     const { next, proxy, url } = await setUp();
-    // Only what listens stays on the old server.
+    // Only the listener stays on the old server.
     const pooled = await startProxy(url);
     ends.push(() => pooled.close());
     const store = storeOn(source(pooled.url), { sync: { connectionString: url, heartbeat: 1 } });
@@ -178,13 +178,13 @@ describe('while the app holds all connections of its pool', () => {
     await database.drop();
   });
 
-  test('cached answers stop, the listener stays, and both go on when the app releases them', async () => {
+  test('the cache stops answering until the app releases them, and the listener stays', async () => {
     const pool = database.pool({ max: 2 });
     const store = await database.store({ cache: true, sync: { heartbeat: 0.5 } }, pool);
     const other = await database.store({ sync: true });
     await up(store, other);
     await store.set('a', sessionWith());
-    /** Whether the cache answers: without it, a call waits for a connection. */
+    /** Whether the cache answers. If not, the call waits for a connection. */
     const isHit = () => {
       const { hits } = store.stats();
       store.get('a').catch(() => {});
@@ -202,7 +202,7 @@ describe('while the app holds all connections of its pool', () => {
       await new Promise(setImmediate);
       return !isHit();
     });
-    // For longer than a lease.
+    // Longer than a lease.
     await new Promise((resolve) => setTimeout(resolve, 1500));
     expect(isHit()).toBe(false);
     const heard = heardOf(store, 'change', 'b');
@@ -216,7 +216,7 @@ describe('while the app holds all connections of its pool', () => {
     expect(states).toEqual([]);
   });
 
-  test('no heartbeat waits behind another', async () => {
+  test('only one heartbeat waits for a connection', async () => {
     const pool = database.pool({ max: 1 });
     const store = await database.store({ sync: { heartbeat: 0.3 } }, pool);
     await up(store);

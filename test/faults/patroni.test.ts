@@ -19,7 +19,7 @@ if (!isInstalled) {
 const HEARTBEAT_SECONDS = 5;
 const TIMEOUT_SECONDS = 5;
 
-describe.skipIf(!isInstalled)('three Patroni nodes behind HAProxy, under load', () => {
+describe.skipIf(!isInstalled)('with three Patroni nodes behind HAProxy, under load,', () => {
   let cluster: Cluster;
   let processes: Readonly<Record<Name, LoadProcess>>;
   const ledger = new Ledger(HEARTBEAT_SECONDS * 1000);
@@ -58,9 +58,9 @@ describe.skipIf(!isInstalled)('three Patroni nodes behind HAProxy, under load', 
 
   const both = () => (processes === undefined ? [] : [processes.a, processes.b]);
 
-  /** Runs what makes another node the primary, and judges what the processes saw. */
+  /** Makes another node the primary, and checks what the processes saw. */
   async function movePrimary(move: (leader: string) => Promise<void>) {
-    // Some sessions are in the caches by then.
+    // Gives the processes time to fill their caches.
     await pause(2000);
     const leader = await cluster.leader();
     const movedAt = nowMs();
@@ -70,7 +70,7 @@ describe.skipIf(!isInstalled)('three Patroni nodes behind HAProxy, under load', 
     const recoveredMs = Math.max(
       ...(await Promise.all(both().map((process) => process.recover(30_000)))),
     );
-    // The processes hear each other again within two heartbeats.
+    // Within two heartbeats, the processes must hear each other again.
     await pause(Math.max(reachableAt + 2 * HEARTBEAT_SECONDS * 1000 - nowMs(), 0));
     for (const process of both()) await process.load(false);
     const [a, b] = await Promise.all([processes.a.report(), processes.b.report()]);
@@ -87,7 +87,7 @@ describe.skipIf(!isInstalled)('three Patroni nodes behind HAProxy, under load', 
     return { reports: [a, b] satisfies Report[], recoveredMs, syncMs };
   }
 
-  /** When `sync` came up for the last time, if that was after `since`. */
+  /** The last time `sync` came up after `since`; infinity if it did not. */
   function upAfter(times: readonly number[], since: number): number {
     return times.findLast((at) => at > since) ?? Number.POSITIVE_INFINITY;
   }
@@ -108,7 +108,7 @@ describe.skipIf(!isInstalled)('three Patroni nodes behind HAProxy, under load', 
   test.each<[string, (leader: string) => Promise<void>]>([
     ['a switchover', () => cluster.switchover()],
     ['kill -9 of the primary and its Patroni', (leader) => cluster.kill(leader)],
-  ])('%s loses nothing that was acknowledged', async (_how, move) => {
+  ])('%s loses no acknowledged write', async (_how, move) => {
     const { reports, recoveredMs, syncMs } = await movePrimary(move);
     expect(ledger.violations).toEqual({ lost: [], revived: [], stale: [] });
     expect(ledger.acknowledgedWrites).toBeGreaterThan(100);

@@ -15,7 +15,7 @@ function storeOn(source: Source): DrizzleStore {
   return store;
 }
 
-/** Prepares what the calls of {@link useAll} use. */
+/** Makes a call of each kind. */
 async function useAll(store: DrizzleStore, n: number): Promise<void> {
   await store.set('a', sessionWith({ n }));
   expect(contentOf(await store.get('a'))).toEqual({ n });
@@ -25,9 +25,9 @@ async function useAll(store: DrizzleStore, n: number): Promise<void> {
   await store.ready();
 }
 
-describe('prepared statements that the app has deallocated', () => {
+describe('prepared statements', () => {
   test.each(['discard all', 'deallocate all'])(
-    'on its pool, by %s, are prepared again',
+    'that the app deallocates on its pool by %s are prepared again',
     async (statement) => {
       const pool = database.pool({ max: 1 });
       const store = await database.store({}, pool);
@@ -39,7 +39,7 @@ describe('prepared statements that the app has deallocated', () => {
     },
   );
 
-  test.each(drivers)('within a statement are prepared again on %s', async (_, source) => {
+  test.each(drivers)('that a trigger deallocates are prepared again on %s', async (_, source) => {
     await database.store();
     const store = storeOn(source(database.url));
     await useAll(store, 1);
@@ -53,7 +53,7 @@ describe('prepared statements that the app has deallocated', () => {
     for (const n of [2, 3, 4]) await useAll(store, n);
   });
 
-  test('under the names of others are used as they are', async () => {
+  test('that already exist on a connection are used', async () => {
     const store = await database.store({}, database.pool({ max: 1 }));
     await useAll(store, 1);
     const pool = database.pool({ max: 1 });
@@ -74,9 +74,9 @@ describe('prepared statements that the app has deallocated', () => {
   });
 });
 
-describe('a prepared statement that the server does not know', () => {
+describe('a statement that the server always reports as not prepared', () => {
   test.each(drivers.slice(0, 2))(
-    'again and again is an error that names the option, on %s',
+    'fails with an error that names the option preparedStatements, on %s',
     async (_, source) => {
       await database.store();
       await database.query(`
@@ -101,21 +101,24 @@ describe('a prepared statement that the server does not know', () => {
   );
 });
 
-describe.skipIf(pgbouncer === undefined)('behind a pooler of transactions', () => {
-  test('that does not know prepared statements, failures name the option', async () => {
-    await database.store();
-    await using bouncer = await startPgbouncer(database.url, { default_pool_size: 2 });
-    const store = storeOn(database.pool({ connectionString: bouncer.url, max: 4 }));
-    const outcomes = await Promise.allSettled(
-      Array.from({ length: 200 }, (_, n) =>
-        n % 3 === 0 ? store.length() : store.update(`sid ${n}`, () => {}),
-      ),
-    );
-    for (const outcome of outcomes) {
-      if (outcome.status === 'rejected') {
-        expect(String(outcome.reason)).toContain('preparedStatements: false');
+describe.skipIf(pgbouncer === undefined)(
+  'behind a transaction pooler without prepared statements',
+  () => {
+    test('all failures name the option preparedStatements', async () => {
+      await database.store();
+      await using bouncer = await startPgbouncer(database.url, { default_pool_size: 2 });
+      const store = storeOn(database.pool({ connectionString: bouncer.url, max: 4 }));
+      const outcomes = await Promise.allSettled(
+        Array.from({ length: 200 }, (_, n) =>
+          n % 3 === 0 ? store.length() : store.update(`sid ${n}`, () => {}),
+        ),
+      );
+      for (const outcome of outcomes) {
+        if (outcome.status === 'rejected') {
+          expect(String(outcome.reason)).toContain('preparedStatements: false');
+        }
       }
-    }
-    await store.close();
-  });
-});
+      await store.close();
+    });
+  },
+);

@@ -42,7 +42,7 @@ function storeOn(source: Source, timeout: number): DrizzleStore {
 }
 
 test.each(drivers)(
-  'calls that change one session at once over a slow network end with timeout, on %s',
+  'over a slow network, concurrent changes of one session end within their timeout, on %s',
   async (_driver, connect) => {
     const setUp = await database.store();
     await setUp.set('sid', sessionWith({ n: 0 }));
@@ -76,9 +76,9 @@ test.each(drivers)(
         expect(outcome.reason).toMatchObject({ code: 'ERR_STORE_TIMEOUT' });
       }
     }
-    // A load and a save, each with `timeout` and one statement.
+    // A load and a save, each with `timeout` and one statement more.
     expect(tookMs).toBeLessThan(20_000);
-    // One that has no rival succeeds.
+    // A call without a rival succeeds.
     for (const store of stores) await eventually(() => increment(store));
     proxy.delay(0);
     const n = Number(Reflect.get((await setUp.get('sid')) ?? {}, 'n'));

@@ -28,10 +28,10 @@ function storeOn(source: Source, sync = false): DrizzleStore {
 
 describe.each(clients)('a connection of %s whose server cannot be used', (_, source) => {
   test.each(['25006', '57P01', '57P02', '57P03'])(
-    'is closed at the first refusal (%s), of a single call and of many',
+    'is closed when the server refuses a call or a batch with %s',
     async (code) => {
       await database.store();
-      // These connections lead to the old server, as it were; new ones do not.
+      // Connections in this table count as connections to the old server. New ones do not.
       await database.query(`
         create table old_server as select pid from pg_stat_activity where false;
         create function refuse() returns trigger language plpgsql as $$ begin
@@ -85,7 +85,7 @@ async function isStandby(url: string): Promise<boolean> {
 }
 
 describe('with several hosts, a standby first', () => {
-  test('postgres-js finds the primary, for calls and to listen', async () => {
+  test('postgres-js finds the primary, for calls and for its listener', async () => {
     await database.store();
     await using standby = await startPostgres({ durable: false });
     const admin = new pg.Client({ connectionString: standby.url });
@@ -101,7 +101,7 @@ describe('with several hosts, a standby first', () => {
     await writeFile(signal, '');
     const { uid, gid } = await stat(folder);
     await chown(signal, uid, gid);
-    // Not awaited: it waits until the server takes writes.
+    // Not awaited, because it waits until the server accepts writes.
     standby.start().catch(() => {});
     await until(() => isStandby(standby.url));
 

@@ -17,10 +17,10 @@ afterAll(() => database.drop());
 
 const userId = (session: object): string => Reflect.get(session, 'user');
 
-describe('the timeout of a call that sends several statements is that of the whole call', () => {
+describe('the timeout of a call that sends several statements', () => {
   /**
-   * Runs a call whose first statement takes a while and whose second waits for a session that the app holds, and
-   * then a call that only waits. Both have the same timeout, so the first must give up first.
+   * Starts a call whose first statement takes a second and whose second one waits for a row that the app has locked.
+   * Then starts a call that only waits. Both have the same timeout, so the first must give up first.
    */
   async function orderOf(call: (store: DrizzleStore) => Promise<unknown>): Promise<string[]> {
     const store = await database.store({ timeout: 2, userId, maxSessionsPerUser: 1 });
@@ -52,18 +52,18 @@ describe('the timeout of a call that sends several statements is that of the who
 
   const newSession = () => sessionWith({ user: 'u', slow: true });
 
-  test('a log-in beyond the limit', async () => {
+  test('covers all statements of a log-in beyond maxSessionsPerUser', async () => {
     expect(await orderOf((store) => store.set('new', newSession()))).toEqual(['several', 'one']);
   });
 
-  test('an update that gains a user', async () => {
+  test('covers all statements of an update that sets the user', async () => {
     const update = (store: DrizzleStore) => store.update('slow', () => newSession());
     expect(await orderOf(update)).toEqual(['several', 'one']);
   });
 });
 
-describe('a session that others change again and again', () => {
-  /** A table in which each change is followed by another one's. */
+describe('a session that another process keeps changing', () => {
+  /** A store with a short timeout, and the store of another process. */
   async function contended() {
     const store = await database.store({ timeout: 1 });
     await eventually(() => store.set('a', sessionWith({ n: 0 })));
@@ -71,15 +71,15 @@ describe('a session that others change again and again', () => {
     return { store, other };
   }
 
-  test('keeps an update waiting no longer than timeout', async () => {
+  test('makes an update give up after its timeout', async () => {
     const { store, other } = await contended();
     let tries = 0;
-    // On a busy machine, the time may be over after the first try.
+    // On a busy machine, the call may time out after the first try.
     while (tries <= 1) {
       tries = 0;
       const updated = store.update('a', async (session) => {
         tries += 1;
-        // A fast machine must not come to the limit of tries.
+        // Keeps a fast machine from reaching the limit of tries.
         await new Promise((resolve) => setTimeout(resolve, 20));
         await other.set('a', sessionWith({ n: tries }));
         Object.assign(session, { mine: true });
