@@ -26,12 +26,12 @@ afterEach(async () => {
 
 afterAll(() => database.drop());
 
-/** A pool that finds a schema before pg_catalog, in which a test pretends to be another server. */
+/** A pool that searches the schema `pretended` before pg_catalog, so that a test can imitate another server. */
 function pretending(config?: pg.PoolConfig): pg.Pool {
   return database.pool({ ...config, options: '-c search_path=pretended,pg_catalog,public' });
 }
 
-/** The server says that it is another one. */
+/** Makes the server return this text from `version()`. */
 async function pretend(version: string): Promise<void> {
   await database.query(
     `create function pretended.version() returns text language sql as $$ select '${version}' $$`,
@@ -41,7 +41,6 @@ async function pretend(version: string): Promise<void> {
 const YUGABYTE = 'PostgreSQL 15.12-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu, 64-bit';
 const COCKROACH = 'CockroachDB CCL v25.2.0 (x86_64-pc-linux-gnu, built 2025/05/09)';
 
-/** Has one connection, so that a test can see which statements the store has prepared. */
 function storeOn(pool: pg.Pool, options: Options = {}): DrizzleStore {
   const store = new DrizzleStore(pool, {
     engine: 'auto',
@@ -53,7 +52,7 @@ function storeOn(pool: pg.Pool, options: Options = {}): DrizzleStore {
   return store;
 }
 
-/** Creates the table as plain Postgres. */
+/** Creates the table as on plain Postgres. */
 async function createTable(options: Options = {}): Promise<void> {
   const store = storeOn(database.pool({ max: 1 }), options);
   await store.migrate();
@@ -75,33 +74,33 @@ async function statementsFor(options: Options = {}): Promise<string> {
   return statementsAfterSet(pool, storeOn(pool, options));
 }
 
-describe('which statements a store sends', () => {
-  test('those for Postgres on Postgres', async () => {
+describe('a store sends', () => {
+  test('the statements for Postgres on Postgres', async () => {
     await createTable();
     expect(await statementsFor()).toBe('postgres');
   });
 
-  test('the portable ones on YugabyteDB', async () => {
+  test('the portable statements on YugabyteDB', async () => {
     await createTable();
     await pretend(YUGABYTE);
     expect(await statementsFor()).toBe('portable');
   });
 
-  test('the portable ones on CockroachDB', async () => {
+  test('the portable statements on CockroachDB', async () => {
     await createTable();
     await database.query('alter table sessions alter column data type text');
     await pretend(COCKROACH);
     expect(await statementsFor({ table: sessionTable({ data: 'text' }) })).toBe('portable');
   });
 
-  test('the portable ones on Aurora DSQL, which has a table that tells it', async () => {
+  test('the portable statements on Aurora DSQL, which it recognises by a system table', async () => {
     await createTable();
     await database.query('alter table sessions alter column data type text');
     await database.query('create schema sys; create table sys.iam_pg_role_mappings ()');
     expect(await statementsFor({ table: sessionTable({ data: 'text' }) })).toBe('portable');
   });
 
-  test('the portable ones for a table that Citus has distributed, and for no other', async () => {
+  test('the portable statements for a table that Citus has distributed, and for no other table', async () => {
     await createTable();
     await createTable({ tableName: 'other' });
     await database.query(
@@ -112,14 +111,14 @@ describe('which statements a store sends', () => {
     expect(await statementsFor({ tableName: 'other' })).toBe('postgres');
   });
 
-  test('the option engine decides before the server does', async () => {
+  test('the statements that the option engine names, whatever the server is', async () => {
     await createTable();
     expect(await statementsFor({ engine: 'portable' })).toBe('portable');
     await pretend(YUGABYTE);
     expect(await statementsFor({ engine: 'postgres' })).toBe('postgres');
   });
 
-  test('another set from the next call on, once a table has been distributed', async () => {
+  test('the portable statements after a failed call, if the table has been distributed meanwhile', async () => {
     await createTable();
     const pool = pretending({ max: 1 });
     const store = storeOn(pool);
@@ -142,7 +141,7 @@ describe('which statements a store sends', () => {
     expect(await statementsAfterSet(pool, store)).toBe('portable');
   });
 
-  test('finding out costs plain Postgres no statement of its own', async () => {
+  test('no extra statement to recognise Postgres', async () => {
     await createTable();
     let sent = 0;
     const pool = gatedPool(pretending({ max: 1 }), (query) => {
@@ -155,8 +154,8 @@ describe('which statements a store sends', () => {
   });
 });
 
-describe('what an engine lacks is refused', () => {
-  test('an unknown engine, by the constructor', () => {
+describe('a store refuses', () => {
+  test('an unknown engine, in the constructor', () => {
     const options = { engine: 'mysql' } as unknown as Options;
     expect(() => new DrizzleStore(pretending(), options)).toThrow(
       "engine must be 'auto' or 'postgres' or 'portable', but got a string",
@@ -175,7 +174,7 @@ describe('what an engine lacks is refused', () => {
     });
   });
 
-  test('no option sync on a YugabyteDB with LISTEN', async () => {
+  test('no option sync on YugabyteDB if LISTEN is enabled', async () => {
     await createTable();
     await pretend(YUGABYTE);
     await database.query(
@@ -205,7 +204,7 @@ describe('what an engine lacks is refused', () => {
     ]);
   });
 
-  test('json where it is not kept byte for byte', async () => {
+  test('json on an engine that does not keep it byte for byte', async () => {
     await createTable();
     await pretend(COCKROACH);
     await expect(storeOn(pretending()).ready()).rejects.toMatchObject({
@@ -215,7 +214,7 @@ describe('what an engine lacks is refused', () => {
     });
   });
 
-  test('jsonb, with what to use instead', async () => {
+  test('jsonb, and names what to use instead', async () => {
     await createTable();
     await database.query('alter table sessions alter column data type jsonb');
     await pretend(COCKROACH);
@@ -225,8 +224,8 @@ describe('what an engine lacks is refused', () => {
   });
 });
 
-describe('a server whose catalog is not that of Postgres', () => {
-  /** The check of the catalog uses a function that this server does not have. */
+describe('a server without the catalog of Postgres', () => {
+  /** Removes a function that the check of the catalog uses. */
   async function withoutCatalog(): Promise<void> {
     await database.query(
       `create function pretended.to_regtype(text) returns oid language plpgsql as
@@ -235,7 +234,7 @@ describe('a server whose catalog is not that of Postgres', () => {
   }
   const options: Options = { table: sessionTable({ data: 'text' }) };
 
-  test('works if the table has the columns', async () => {
+  test('works if the table has all columns', async () => {
     await createTable();
     await database.query('alter table sessions alter column data type text');
     await pretend(COCKROACH);
@@ -243,7 +242,7 @@ describe('a server whose catalog is not that of Postgres', () => {
     expect(await statementsFor(options)).toBe('portable');
   });
 
-  test('a table that lacks one is refused, and so is json', async () => {
+  test('is refused if the table does not exist, lacks a column or uses json', async () => {
     await createTable();
     await pretend(COCKROACH);
     await withoutCatalog();
@@ -260,7 +259,7 @@ describe('a server whose catalog is not that of Postgres', () => {
     });
   });
 
-  test('Postgres itself is not taken for one', async () => {
+  test('is not assumed if Postgres itself lacks a function', async () => {
     await createTable();
     await withoutCatalog();
     await expect(storeOn(pretending()).ready()).rejects.toMatchObject({
@@ -270,9 +269,9 @@ describe('a server whose catalog is not that of Postgres', () => {
 });
 
 describe.each(['postgres', 'portable'] as const)(
-  'data as text, with the %s statements',
+  'a column data of type text, with the %s statements',
   (engine) => {
-    test('is kept byte for byte', async () => {
+    test('keeps content byte for byte', async () => {
       await createTable();
       await database.query('alter table sessions alter column data type text');
       const store = storeOn(pretending(), { engine, table: sessionTable({ data: 'text' }) });
@@ -287,7 +286,7 @@ describe.each(['postgres', 'portable'] as const)(
   },
 );
 
-test('a table of the app may have data as text', () => {
+test('a table of the app may have a column data of type text', () => {
   expect(sessionTable({ data: 'text', schemaName: 'auth' }).data.getSQLType()).toBe('text');
   expect(getTableConfig(sessionTable({ data: 'text', schemaName: 'auth' })).schema).toBe('auth');
   expect(sessionTable().data.getSQLType()).toBe('json');

@@ -3,7 +3,7 @@ import { test } from 'vitest';
 import { cycle, schemaWith, tableWith, userOf } from './engines/cycle.js';
 import { withDatabase } from './support/database.js';
 
-// What `npm run test:engines` does on other engines, on Postgres.
+// Runs on Postgres what `npm run test:engines` runs on other engines.
 
 test.each([
   ['auto', 'json'],

@@ -1,5 +1,5 @@
 /**
- * The session table for engines without the migrations, and what a store must be able to do on any engine.
+ * The session table for engines on which the migrations cannot run, and the calls that must work on any engine.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { type DrizzleStore, sessionTable } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { contentOf, endOf, sessionUntil, sessionWith } from '../support/sessions.js';
 
-/** Statements that create the table; `data` is text where `json` is not kept byte for byte. */
+/** Statements that create the table. `data` is text if the engine does not keep `json` byte for byte. */
 export function tableWith(data: 'json' | 'text'): string[] {
   return [
     `create table sessions (
@@ -28,7 +28,7 @@ export function tableWith(data: 'json' | 'text'): string[] {
   ];
 }
 
-/** The same table for the option `table`. */
+/** The same table, for the option `table`. */
 export function schemaWith(data: 'json' | 'text') {
   return data === 'text' ? sessionTable({ data }) : sessionTable();
 }
@@ -39,7 +39,7 @@ export function userOf(session: object): string | undefined {
   return typeof user === 'string' ? user : undefined;
 }
 
-/** Fails unless each kind of call has its effect. The table must be empty. */
+/** Throws unless each kind of call works. The table must be empty. */
 export async function cycle(store: DrizzleStore): Promise<void> {
   await store.ready();
   await Promise.all(

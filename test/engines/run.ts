@@ -1,9 +1,9 @@
 /**
- * Runs a cycle of store calls on engines other than Postgres, each in a container: `npm run test:engines`. Once with
- * the statements that the store chooses by itself, and once with the portable ones.
+ * Runs a cycle of store calls on engines other than Postgres, each in a container: `npm run test:engines`. It runs
+ * with the statements that the store chooses, and again with the portable ones.
  *
- * Without Docker it says so and ends with the exit code 0. Otherwise it prints a line per engine and ends with 1 if
- * one of them failed. `npm run test:engines -- citus` runs only the engines that it names.
+ * It prints a line per engine. The exit code is 1 if one failed, and 0 if there is no Docker.
+ * `npm run test:engines -- citus` runs only the named engines.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { DrizzleStore } from 'connect-drizzle';
@@ -19,7 +19,7 @@ interface Engine {
   readonly user: string;
   readonly password: string;
   readonly database: string;
-  /** Text where `json` is not kept byte for byte. */
+  /** Text if the engine does not keep `json` byte for byte. */
   readonly data: 'json' | 'text';
   /** Statements to run after the table was created. */
   readonly setup: readonly string[];
@@ -97,7 +97,7 @@ async function runOn(engine: Engine): Promise<void> {
   }
 }
 
-/** An engine listens before it takes queries. */
+/** Waits for an engine, which accepts connections before it accepts queries. */
 async function untilReady(pool: pg.Pool): Promise<void> {
   const limit = Date.now() + START_LIMIT_MS;
   for (;;) {

@@ -18,7 +18,7 @@ afterAll(() => database.drop());
 type Content = Readonly<Record<string, string | number>>;
 
 interface Live {
-  /** Which of those that the sid has had. */
+  /** Distinguishes it from earlier sessions with the same sid. */
   readonly life: number;
   readonly content: Content;
   readonly end: number;
@@ -53,7 +53,7 @@ class Model {
   }
 }
 
-/** One store on each set of statements, in turn on one table: what one writes, the other reads. */
+/** Stores on one table, used in turn, so that each reads what another has written. */
 class Real {
   readonly inHand: { store: DrizzleStore; object: SessionData }[] = [];
   turn = 0;
@@ -117,7 +117,7 @@ const steps: fc.Arbitrary<Step>[] = [
       const end = model.nextEnd();
       const session = sessionUntil(new Date(end), content);
       const { store } = real;
-      // As express-session does it.
+      // express-session sets and calls `generate` like this.
       Reflect.set(store, 'generate', (request: object) =>
         Object.assign(request, { session, sessionID: real.sidOf(sid) }),
       );
@@ -135,7 +135,7 @@ const steps: fc.Arbitrary<Step>[] = [
         const [read] = real.inHand.splice(at, 1);
         if (hand === undefined || read === undefined) return;
         const live = model.live(hand.sid);
-        // Two users are never mixed: that is tested elsewhere.
+        // Other tests show that two users are never mixed.
         if (live !== undefined && live.content.user !== hand.seen.user) return;
         await read.store.set(real.sidOf(hand.sid), Object.assign(read.object, { [key]: value }));
         if (live?.life !== hand.life || hand.seen[key] === value) return;
@@ -183,23 +183,26 @@ const steps: fc.Arbitrary<Step>[] = [
   ),
 ];
 
-/** Runs both sets, alone and in turn on one table, through the same steps. */
+/** Runs the same steps on each set of statements, and on both in turn on one table. */
 test.each([
   ['postgres', ['postgres']],
   ['portable', ['portable']],
   ['both in turn', ['postgres', 'portable']],
-] as const)('%s: any calls, one after the other, do what a Map does', async (_, engines) => {
-  const userId = (session: SessionData) => Reflect.get(session, 'user');
-  const stores: DrizzleStore[] = [];
-  for (const engine of engines) stores.push(await database.store({ engine, userId }));
-  let runs = 0;
-  await fc.assert(
-    fc.asyncProperty(fc.commands(steps, { maxCommands: MAX_PER_RUN }), async (commands) => {
-      runs += 1;
-      await stores[0]?.clear();
-      const setup = () => ({ model: new Model(), real: new Real(stores, `run ${runs}`) });
-      await fc.asyncModelRun(setup, commands);
-    }),
-    { numRuns: 40 },
-  );
-});
+] as const)(
+  '%s: random calls, one after the other, have the results that a Map has',
+  async (_, engines) => {
+    const userId = (session: SessionData) => Reflect.get(session, 'user');
+    const stores: DrizzleStore[] = [];
+    for (const engine of engines) stores.push(await database.store({ engine, userId }));
+    let runs = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.commands(steps, { maxCommands: MAX_PER_RUN }), async (commands) => {
+        runs += 1;
+        await stores[0]?.clear();
+        const setup = () => ({ model: new Model(), real: new Real(stores, `run ${runs}`) });
+        await fc.asyncModelRun(setup, commands);
+      }),
+      { numRuns: 40 },
+    );
+  },
+);

@@ -1,22 +1,21 @@
 /**
- * What engines with Postgres' protocol refuse, or read differently, as their documentation says: the list that the portable
- * statements are checked against. What is marked as measured was seen on a server
- * of that engine.
+ * What engines with Postgres' protocol refuse or treat differently, according to their documentation. Tests check the
+ * portable statements against this list. "Measured" means that it was seen on a server of that engine.
  */
 
 export interface Refusal {
   readonly engine: 'Citus' | 'YugabyteDB' | 'CockroachDB' | 'Aurora DSQL' | 'PgDog';
   readonly what: string;
   readonly source: string;
-  /** Whether a statement does it. Texts are in lower case, with single spaces. */
+  /** Whether a statement contains it. The text is in lower case, with single spaces. */
   readonly isIn: (statement: Parsed) => boolean;
 }
 
-/** A statement, taken apart as far as the list needs it. */
+/** The parts of a statement that the list needs. */
 export interface Parsed {
   readonly text: string;
   readonly isWrite: boolean;
-  /** What an update sets, without the conditions. */
+  /** The SET clause of an update. */
   readonly set: string;
   readonly returning: string;
 }
@@ -42,7 +41,7 @@ const DSQL_DOCS =
   'https://docs.aws.amazon.com/aurora-dsql/latest/userguide/working-with-postgresql-compatibility-unsupported-features.html';
 const PGDOG_DOCS = 'https://docs.pgdog.dev/features/sharding/cross-shard-queries/insert';
 
-/** `date_part` of a time with a time zone is stable; that of an interval is immutable. */
+/** `date_part` is stable for a time with a time zone, and immutable for an interval. */
 const STABLE_OF_COLUMN = /date_part\('epoch', "\w+"(\."\w+")*\)|"\w+" [-+] interval|extract\(/;
 const STABLE =
   /\bnow\(\)|statement_timestamp\(|current_timestamp|interval '|date_trunc\(|to_char\(/;
@@ -162,8 +161,7 @@ export const refusals: readonly Refusal[] = [
   },
 ];
 
-/** Whether a write is about the one row whose primary key is a parameter. */
-/** Drizzle 1.0 puts each condition into parentheses. */
+/** Whether a write names its row by primary key, as a parameter. Drizzle 1.0 puts conditions into parentheses. */
 function namesItsRow(text: string): boolean {
   return (
     /^insert into "\w+" \("id", .*\) values \(\$1::text, /.test(text) ||

@@ -22,7 +22,7 @@ async function loaded(store: DrizzleStore, sid: string) {
   return session;
 }
 
-describe('a row that another transaction holds', () => {
+describe('a row that another transaction has locked', () => {
   type Call = (store: DrizzleStore, sid: string) => Promise<unknown>;
   const calls: readonly [name: string, expected: object | undefined, call: Call][] = [
     ['set', { n: 2 }, (store, sid) => store.set(sid, sessionWith({ n: 2 }))],
@@ -32,7 +32,7 @@ describe('a row that another transaction holds', () => {
   ];
 
   test.each(calls)(
-    'holds up a %s only, which is sent again until the row is free',
+    'delays only its own %s, which is sent again until the row is free',
     async (_, expected, call) => {
       const store = await database.store({ ...portable, touchAfter: 0 });
       await store.set('held', sessionWith({ n: 1 }));
@@ -55,7 +55,7 @@ describe('a row that another transaction holds', () => {
     },
   );
 
-  test('is left alone by pruning, clear and the end of all sessions of a user', async () => {
+  test('is skipped by pruning, and delays revokeUser() until it is free', async () => {
     const store = await database.store({
       ...portable,
       userId: (session) => Reflect.get(session, 'user'),
@@ -76,7 +76,7 @@ describe('a row that another transaction holds', () => {
   });
 });
 
-test('a statement that would deadlock is sent again', async () => {
+test('a statement that fails with SQLSTATE 40001 is sent again', async () => {
   const store = await database.store(portable);
   await database.query(`
     create sequence tries;
@@ -91,11 +91,11 @@ test('a statement that would deadlock is sent again', async () => {
   expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
 });
 
-test('a change that was saved and could not be announced is not saved again', async () => {
+test('a change that was saved but could not be announced is not saved again', async () => {
   const store = await database.store({ ...portable, sync: true });
   await store.set('sid', sessionWith({ list: [] }));
   const first = Object.assign(await loaded(store, 'sid'), { list: ['a'] });
-  // The table is replaced by none: announcing needs none.
+  // This schema replaces `pg_notify` with a function that fails.
   await database.query(`
     create schema pretended;
     create function pretended.pg_notify(text, text) returns void language plpgsql as
@@ -122,17 +122,17 @@ describe('maxSessionsPerUser', () => {
     maxSessionsPerUser: 2,
   };
 
-  test('a log-in ends others that were used later, but never itself', async () => {
+  test('makes a log-in end sessions that seem newer, but never itself', async () => {
     const store = await database.store(options);
     for (const sid of ['one', 'two']) await store.set(sid, sessionWith({ user: 'ada' }));
-    // Such as by a server whose clock is ahead.
+    // As by a server whose clock is ahead.
     await database.query("update sessions set last_seen_at = now() + interval '1 hour'");
     await store.set('own', sessionWith({ user: 'ada' }));
     expect(await store.get('own')).toBeDefined();
     expect(await store.length()).toBe(2);
   });
 
-  test('as many stay as the limit allows, whatever logs in at once', async () => {
+  test('leaves exactly as many sessions as it allows after concurrent log-ins', async () => {
     const stores = await Promise.all([1, 2, 3].map(() => database.store(options)));
     for (let round = 0; round < 5; round += 1) {
       await Promise.all(
@@ -146,7 +146,7 @@ describe('maxSessionsPerUser', () => {
     }
   });
 
-  test('twenty log-ins at once, with less room than that, come to an end', async () => {
+  test('does not keep twenty concurrent log-ins from finishing', async () => {
     const store = await database.store({ ...options, maxSessionsPerUser: 3 });
     for (let round = 0; round < 2; round += 1) {
       const sids = Array.from({ length: 20 }, (_, at) => `sid ${round} ${at}`);
@@ -155,7 +155,7 @@ describe('maxSessionsPerUser', () => {
     }
   });
 
-  test('a touch from a server whose clock is behind does not move a session back', async () => {
+  test('does not see a session as older after a write from a server whose clock is behind', async () => {
     const store = await database.store({ ...options, touchAfter: 0 });
     await store.set('sid', sessionWith({ user: 'ada' }));
     await database.query("update sessions set last_seen_at = now() + interval '1 hour'");
@@ -166,10 +166,10 @@ describe('maxSessionsPerUser', () => {
   });
 });
 
-test('where a statement cannot limit its wait, other lanes take the place of those that wait', async () => {
+test('on Citus, where a statement cannot limit its wait, spare lanes replace those that wait', async () => {
   const creating = await database.store();
   await creating.close();
-  // The table is taken for one that Citus has distributed.
+  // Makes the store believe that Citus has distributed the table.
   await database.query(
     `create table pg_dist_partition (logicalrelid regclass);
      insert into pg_dist_partition values ('sessions')`,
@@ -182,7 +182,7 @@ test('where a statement cannot limit its wait, other lanes take the place of tho
     values: [sids.map(idOf)],
   });
   const waiting = Promise.all(sids.map((sid) => store.set(sid, sessionWith({ n: 2 }))));
-  // All lanes of writes.
+  // All lanes for writes wait.
   await held.waiting(2);
   await Promise.all(
     Array.from({ length: 20 }, (_, at) => store.set(`other ${at}`, sessionWith({ n: 1 }))),

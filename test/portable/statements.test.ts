@@ -16,7 +16,7 @@ interface Sent {
   readonly text: string;
 }
 
-/** Records statements. Answers a query that selects ids, ranks or a session with one row, a write with `changed` rows. */
+/** Records statements. A query of ids, ranks or a session returns rows, and a write changes `changed` rows. */
 function recording(sent: Sent[], changed: number): Connection {
   const clock = new ServerClock();
   const sentMs = monotonicMs();
@@ -51,7 +51,7 @@ const ROW = {
   seenExpiresAt: 1,
 };
 
-/** Calls everything, so that every statement is compiled. */
+/** Calls all statements, so that each is compiled. */
 async function callAll(statements: Statements, on: Connection): Promise<void> {
   const times = { beganMs: monotonicMs(), atMs: monotonicMs() + 1000 };
   const { id } = ROW;
@@ -77,7 +77,7 @@ async function callAll(statements: Statements, on: Connection): Promise<void> {
   await statements.listStored(on, '', '', 1);
   await statements.countStored(on, '');
   await statements.reseal(on, [ROW]);
-  // Its clock is read by a statement of its own.
+  // The server's clock is now read by a statement of its own.
   on.clock.forget();
   await statements.save(on, [ROW], [times]);
 }
@@ -112,14 +112,14 @@ async function compiled(settings: StatementSettings): Promise<Sent[]> {
 }
 
 describe.each(Object.entries(variants))('the portable statements, %s', (_, settings) => {
-  test.each(refusals)('do nothing that $engine refuses: $what', async ({ isIn }) => {
+  test.each(refusals)('contain nothing that $engine refuses: $what', async ({ isIn }) => {
     const sent = await compiled(settingsWith(settings));
     const found = sent.filter(({ text }) => isIn(parse(text))).map(({ text }) => text);
     expect([...new Set(found)]).toEqual([]);
   });
 });
 
-test('every statement that the portable set declares is checked', async () => {
+test('these checks cover every statement that the portable set declares', async () => {
   const folder = fileURLToPath(new URL('../../src/queries/portable', import.meta.url));
   const source = readdirSync(folder)
     .map((name) => readFileSync(`${folder}/${name}`, 'utf8'))
@@ -135,11 +135,11 @@ test('every statement that the portable set declares is checked', async () => {
   const missing = declared.filter(
     (kind) => !names.some((name) => name?.startsWith(`connect_drizzle_${kind}_`)),
   );
-  // It is never prepared, so that it has no name.
+  // This statement is never prepared, so it has no name.
   expect(missing).toEqual(['expired_ids_any_engine']);
 });
 
-test('the list finds what the statements for Postgres do', async () => {
+test('these checks find what the statements for Postgres contain', async () => {
   const engine = { isPortable: false, limitsLockWaits: true };
   const sent = await compiled(
     settingsWith({ engine, maxLifetime: 3600, announce: { channel: 'c', sender: 's' } }),
@@ -161,7 +161,7 @@ test('the list finds what the statements for Postgres do', async () => {
   );
 });
 
-test('a statement limits its own wait for a row only where the engine can', async () => {
+test('every write limits its wait for a row if the engine can', async () => {
   const limited = await compiled(
     settingsWith({ engine: { isPortable: true, limitsLockWaits: true } }),
   );

@@ -1,6 +1,6 @@
 /**
- * Stands for `connect-drizzle` where the core suite runs on the portable statements: every store gets the option
- * `engine: 'portable'`, unless its test chooses another.
+ * Replaces `connect-drizzle` when the core suite runs on the portable statements: every store gets the option
+ * `engine: 'portable'` by default.
  */
 import { type DrizzleStoreOptions, DrizzleStore as Store } from '../../src/index.js';
 
@@ -14,7 +14,7 @@ function isPlainObject(value: unknown): value is object {
 
 function withEngine(args: readonly unknown[]): unknown[] {
   const [source, options = {}, ...others] = args;
-  // Anything else is refused as ever.
+  // The constructor refuses anything else.
   if (!isPlainObject(options)) return [...args];
   const own: DrizzleStoreOptions = { engine: 'portable' };
   return [args.length === 0 ? 'memory://' : source, { ...own, ...options }, ...others];

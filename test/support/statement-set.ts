@@ -1,9 +1,9 @@
-/** Which statements the tests run on, and what is left out on the portable ones. */
+/** The set of statements that the tests use, and the tests that are left out on the portable set. */
 
-/** Set by `STATEMENTS=portable`. */
+/** Whether the tests use the portable set: with `STATEMENTS=portable`. */
 export const isPortable = process.env.STATEMENTS === 'portable';
 
-/** Files that are about the statements for Postgres, and why. */
+/** Files that test only the statements for Postgres, and why. */
 export const postgresOnly: Readonly<Record<string, string>> = {
   'engine-detection': 'its stores choose their statements themselves',
   'portable/*': 'its stores choose their statements themselves',
@@ -11,7 +11,7 @@ export const postgresOnly: Readonly<Record<string, string>> = {
   compression: 'the portable statements are not measured',
 };
 
-/** Prints what is left out. */
+/** Prints which files are left out. */
 export function reportStatementSet(): void {
   if (!isPortable) return;
   console.log('Statements: the portable ones. Left out:');
