@@ -15,7 +15,7 @@ import {
   type ScratchApp,
 } from './support/package.js';
 
-// Apps that share one schema file between the server and a browser.
+// Apps that share one schema file between server and browser.
 
 const chromium = findChromium();
 if (!chromium) {
@@ -41,7 +41,7 @@ const schema = `
   export { sessions } from 'connect-drizzle/schema';
   export const users = pgTable('users', { id: integer('id').primaryKey(), name: text('name') });`;
 
-/** A page that validates its forms by the schema, and shows what comes of it. */
+/** A page that validates forms with the schema and shows the results. */
 const page = (zod: string) => `
   import { getTableConfig } from 'drizzle-orm/pg-core';
   import { sessionTable } from 'connect-drizzle/schema';
@@ -101,7 +101,7 @@ async function buildWithEsbuild(app: ScratchApp): Promise<void> {
 
 /** Runs webpack in the app's folder. A warning is an error. */
 async function buildWithWebpack(app: ScratchApp, config: object): Promise<void> {
-  // Most of the time of webpack is that of the minifier, and a large page is fine here.
+  // The minifier would take most of webpack's time, and the size does not matter here.
   const options = {
     mode: 'production',
     optimization: { minimize: false },
@@ -120,7 +120,7 @@ async function buildWithWebpack(app: ScratchApp, config: object): Promise<void> 
   await app.node(['build.js']);
 }
 
-/** Each builds the app into its folder `site`. */
+/** Each builds the app into the folder `site`. */
 const bundlers: Record<
   string,
   { drizzle?: DrizzleVersion; build(app: ScratchApp): Promise<void> }
@@ -146,7 +146,7 @@ const bundlers: Record<
 };
 
 test.each(Object.entries(bundlers))(
-  'a page that shares the schema with the server is built with %s and runs',
+  'a page that shares the schema with the server runs when built with %s',
   async (_, { drizzle, build: buildSite }) => {
     const app = await browserApp(drizzle);
     await buildSite(app);
@@ -156,7 +156,7 @@ test.each(Object.entries(bundlers))(
   240_000,
 );
 
-/** Returns what a page shows, once its script has run. */
+/** Returns what the page shows after its script has run. */
 async function textOf(browser: Browser, site: string): Promise<unknown> {
   const tab = await browser.newPage();
   try {
@@ -178,7 +178,7 @@ test.each([
   ['imports', 'server.mjs', `import { DrizzleStore } from 'connect-drizzle';`],
   ['requires', 'server.cjs', `const { DrizzleStore } = require('connect-drizzle');`],
 ])(
-  'webpack leaves the drivers of a server that %s the package to Node, without a warning',
+  'webpack bundles a server that %s the package, but not the drivers, without a warning',
   async (_, entry, load) => {
     const app = await browserApp();
     await app.write(
@@ -192,9 +192,9 @@ test.each([
       target: 'node',
       entry: `./${entry}`,
       output: { path: join(app.folder, 'built'), filename: 'server.cjs' },
-      // For the imports in Drizzle.
+      // Drizzle imports them, too.
       externals: Object.fromEntries(drivers.map((name) => [name, `commonjs ${name}`])),
-      // A condition that webpack has for a server would lead to the ES module.
+      // Webpack's default conditions for a server would resolve to the ES module.
       resolve: {
         conditionNames: [entry.endsWith('.mjs') ? 'import' : 'require', 'node', 'default'],
       },
@@ -218,9 +218,9 @@ test('the schema imports nothing but drizzle-orm', async () => {
   expect(new Set(external)).toEqual(new Set(['drizzle-orm', 'drizzle-orm/pg-core']));
 });
 
-test('sessions costs a bundle less than 1 kB more than a table of its own, and nothing if it is unused', async () => {
+test('sessions adds less than 1 kB to a bundle compared with a hand-written table, and nothing if unused', async () => {
   const app = await browserApp();
-  /** Bytes of the minified bundle of an app that has a table and this code besides. */
+  /** The size in bytes of the minified bundle of an app with a table of its own and this code. */
   async function sizeWith(code: string): Promise<number> {
     const contents = `
       import { getTableColumns, sql } from 'drizzle-orm';
@@ -267,6 +267,6 @@ test('sessions costs a bundle less than 1 kB more than a table of its own, and n
   );
   expect(used - byHand).toBeLessThan(1000);
   expect(unused).toBe(without);
-  // The table is left out of a bundle that uses only something else of its module.
+  // A bundle that uses only another export of the module does not contain the table.
   expect(both - columns).toBeGreaterThan(500);
 });

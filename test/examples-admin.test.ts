@@ -3,7 +3,7 @@ import { freshDatabase, type TestDatabase, withDatabase } from './support/databa
 import { type Example, startExample } from './support/example.js';
 import type { Browser } from './support/http.js';
 
-/** What a browser sends with a form of the page itself. */
+/** The header that a browser sends with a form of the page itself. */
 const fromThePage = { 'Sec-Fetch-Site': 'same-origin' };
 
 interface Listed {
@@ -13,7 +13,7 @@ interface Listed {
   described: Record<string, string>;
 }
 
-/** The sessions that the page lists, as JSON. */
+/** The sessions that the page lists, read as JSON. */
 async function listedTo(browser: Browser): Promise<Listed[]> {
   const headers = { Accept: 'application/json' };
   const answer = await browser.get('/admin/sessions/', { headers });
@@ -49,7 +49,7 @@ describe('the admin page of the express example', () => {
   }
 
   let people = 0;
-  /** An account that no other test has, and a browser that is logged in to it. */
+  /** A new account and a browser that is logged in to it. */
   async function somebody() {
     people += 1;
     const name = `visitor-${people}`;
@@ -62,7 +62,7 @@ describe('the admin page of the express example', () => {
   const asAdmin = () => loggedIn('admin', 'all-sessions');
   const asAda = () => loggedIn('Ada', 'difference-engine');
 
-  test('lets in the admin, and shows who is logged in where', async () => {
+  test('admits the admin and shows who is logged in where', async () => {
     await asAda();
     const admin = await asAdmin();
     expect((await admin.get('/')).text).toContain('href="/admin/sessions/"');
@@ -74,7 +74,7 @@ describe('the admin page of the express example', () => {
     expect(ada?.described.Browser).toBeDefined();
   });
 
-  test('ends a session: its browser is logged out, and the audit log names the admin', async () => {
+  test('logs a browser out and names the admin in the audit log', async () => {
     const { browser: victim, name } = await somebody();
     const admin = await asAdmin();
     const session = (await listedTo(admin)).find(({ described }) => described.Name === name);
@@ -89,7 +89,7 @@ describe('the admin page of the express example', () => {
     expect(example.output).toContain(`Audit: ${JSON.stringify(entry)}\n`);
   });
 
-  test('refuses everybody else: 403 for pages, streams and forms', async () => {
+  test('answers 403 to everyone else, for pages, streams and forms', async () => {
     const ada = await asAda();
     expect((await ada.get('/')).text).not.toContain('/admin/sessions');
     const [session] = await listedTo(await asAdmin());
@@ -111,7 +111,7 @@ describe('the admin page of the express example', () => {
     expect((await admin.get('/')).text).toContain('Hello, admin');
   });
 
-  test('asks for the role each time: an admin who is no longer one is refused at once', async () => {
+  test('checks the role each time, and refuses a former admin at once', async () => {
     const admin = await asAdmin();
     expect((await admin.get('/admin/sessions/')).status).toBe(200);
     const setRole = (isAdmin: boolean) =>
@@ -124,7 +124,7 @@ describe('the admin page of the express example', () => {
     }
   });
 
-  test('does not take the name for the role', async () => {
+  test('goes by the role, not by the name', async () => {
     const signUp = (name: string) => {
       const form = new URLSearchParams({ name, password: 'some-password' });
       const browser = example.browser();
@@ -138,7 +138,7 @@ describe('the admin page of the express example', () => {
 });
 
 describe('the admin role of the express example', () => {
-  test('is nobody’s in a database of an older version where somebody else is called admin', () =>
+  test('is not given to an account called admin that an older version has created', () =>
     withDatabase(async (database) => {
       await database.query(
         'create table example_accounts (id serial primary key, name text not null, password text not null)',
@@ -164,7 +164,7 @@ describe('the admin page of the NestJS example', () => {
       await using example = await startExample('examples/nestjs/main.ts', { args: [database.url] });
       const logIn = async (name: string) => {
         const browser = example.browser();
-        // By the form of the start page.
+        // With the form of the start page.
         expect((await browser.get('/')).text).toContain('action="/login"');
         const answer = await browser.post('/login', new URLSearchParams({ name }));
         expect(answer.headers.get('location')).toBe('/');
@@ -180,13 +180,13 @@ describe('the admin page of the NestJS example', () => {
         for (const path of ['', '/', '/stats', '/events', `/s/${session?.id}`]) {
           const answer = await browser.get(`/admin/sessions${path}`);
           expect(answer.status).toBe(403);
-          // The guard's answer, not the page's own.
+          // The guard answers, not the page.
           expect(answer.json()).toMatchObject({ message: 'Forbidden resource' });
         }
         expect((await end(browser, session?.id ?? '')).status).toBe(403);
       }
 
-      // Relative links need the slash.
+      // The relative links need the trailing slash.
       const answer = await admin.get('/admin/sessions');
       expect(answer.status).toBe(308);
       expect((await admin.get('/admin/sessions/assets/nothing')).status).toBe(404);

@@ -17,7 +17,7 @@ if (!chromium) {
   console.log('No browser test: no Chromium is installed, and CHROMIUM does not name one.');
 }
 
-/** `SCREENSHOTS=1` renews the pictures of the README. */
+/** With `SCREENSHOTS=1`, the run takes the pictures of the README again. */
 const pictures = process.env.SCREENSHOTS
   ? fileURLToPath(new URL('../docs/images/', import.meta.url))
   : undefined;
@@ -50,7 +50,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
 
   afterEach(async () => {
     for (const context of contexts.splice(0)) await context.close();
-    // Scripts that failed, and whatever the content security policy kept out.
+    // Errors in scripts, and what the content security policy blocked.
     expect(complaints.splice(0)).toEqual([]);
   });
 
@@ -59,7 +59,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await example?.stop();
   });
 
-  /** The page in a browser of its own: no cookie in it yet. */
+  /** Opens the page in a new browser context, without cookies. */
   async function open(options: BrowserContextOptions = laptop): Promise<Page> {
     const context = await browser.newContext({ baseURL: example.url, ...options });
     context.setDefaultTimeout(20_000);
@@ -77,7 +77,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
   }
 
   let people = 0;
-  /** Signs somebody new up in an open page, and gives what to log in with elsewhere. */
+  /** Signs a new person up in an open page. Returns their name and password. */
   async function signUp(page: Page) {
     people += 1;
     const account = { name: `Person-${people}`, password: `password-${people}` };
@@ -103,7 +103,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
   const hasFocus = async (element: Locator) =>
     (await element.and(element.page().locator(':focus')).count()) === 1;
 
-  /** Something that a reload would take away. */
+  /** Sets a mark that a reload would remove. */
   const mark = (page: Page) => page.evaluate('globalThis.marked = true');
   const isMarked = (page: Page) => page.evaluate('globalThis.marked === true');
 
@@ -116,7 +116,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
     });
   }
 
-  /** The page of the races, on a phone only the first one. */
+  /** Takes pictures of the page of the races; on a phone, of the first race only. */
   async function takeRaces(page: Page) {
     await page.evaluate('document.activeElement.blur()');
     for (const [name, viewport, colorScheme, last] of [
@@ -134,7 +134,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
     }
   }
 
-  test('says at once on one device that another has logged it out, without a reload', async () => {
+  test('shows at once, without a reload, that another device has logged this one out', async () => {
     const one = await open();
     const other = await open(phone);
     const account = { name: 'Ada', password: 'difference-engine' };
@@ -145,7 +145,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await isLive(other);
     await mark(other);
 
-    // The new device appears on the page that was open, and is announced.
+    // The new device appears on the open page and is announced.
     await one.getByText('Safari on iPhone', { exact: true }).waitFor();
     expect(await one.locator('#news').textContent()).toBe('Safari on iPhone has logged in.');
     expect(await isMarked(one)).toBe(true);
@@ -165,7 +165,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await picture(other, 'logged-out-phone');
     expect(await isMarked(other)).toBe(true);
     expect(await other.title()).toMatch(/^Logged out/);
-    // Nothing of the account is left there, and a screen reader is taken to the news.
+    // The page shows nothing of the account any more, and the heading has the focus.
     expect(await other.locator('body').textContent()).not.toContain('127.0.0.1');
     expect(await hasFocus(ended(other))).toBe(true);
 
@@ -175,7 +175,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await other.getByRole('heading', { name: 'Log in', exact: true }).waitFor();
   });
 
-  test('says at once in one tab that another tab has logged out', async () => {
+  test('shows at once that another tab has logged out', async () => {
     const tab = await open();
     await signUp(tab);
     const other = await tab.context().newPage();
@@ -185,11 +185,11 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await tab.getByRole('button', { name: 'Log out here' }).click();
     await ended(other).waitFor();
     expect(await isMarked(other)).toBe(true);
-    // The tab that asked for it goes to the log-in page like any page.
+    // The tab that logged out goes to the log-in page.
     await tab.getByRole('heading', { name: 'Log in', exact: true }).waitFor();
   });
 
-  test('logs out all others with one button', async () => {
+  test('logs out all other devices with one button', async () => {
     const one = await open();
     const account = await signUp(one);
     const others = [await open(phone), await open(windows)];
@@ -202,7 +202,7 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await one.getByText('2 other devices are logged out.').waitFor();
   });
 
-  test('keeps the focus where it is when the list changes, and works by keyboard alone', async () => {
+  test('keeps the focus when the list changes, and can be used with the keyboard alone', async () => {
     const one = await open();
     const account = await signUp(one);
     const other = await open(phone);
@@ -237,10 +237,10 @@ describe.runIf(chromium)('the express example in a browser', () => {
     await one.getByRole('heading', { name: 'Log in', exact: true }).waitFor();
   });
 
-  test('runs the races in place, says the outcomes to screen readers, and keeps the focus', async () => {
+  test('runs the races without leaving the page, announces the outcomes and keeps the focus', async () => {
     const page = await open();
     await page.getByRole('link', { name: 'Two requests at once' }).first().click();
-    // Loaded with its script: without it, the browser would leave the page.
+    // Wait until the page and its script have loaded. Without the script, the browser would leave the page.
     await page.waitForURL('**/races');
     await mark(page);
     for (const [name, outcomes] of [
@@ -263,77 +263,74 @@ describe.runIf(chromium)('the express example in a browser', () => {
     expect(await page.locator('.outcome').count()).toBe(4);
     if (pictures) await takeRaces(page);
 
-    // They are still there after a reload.
+    // The outcomes are still there after a reload.
     await page.reload();
     expect(await page.locator('.outcome').count()).toBe(4);
   });
 
-  test('shows what is wrong if a race cannot be run', async () => {
+  test('sends the form like a browser without script if a race cannot be run in place', async () => {
     const page = await open();
     await page.goto('/races');
     await page.route('**/races/lost-update', (route, request) =>
       request.isNavigationRequest() ? route.continue() : route.fulfill({ status: 500 }),
     );
-    // Without the script's help, the browser sends the form itself.
+    // The script's request fails, so the browser sends the form itself.
     await page.getByRole('button', { name: 'Run the lost update' }).click();
     await page.waitForURL('**/races#lost-update');
     await page.locator('.verdict').getByText('The tea is lost').waitFor();
   });
 
-  test.each(['light', 'dark'] as const)(
-    'can be read and used by everybody, in %s colours',
-    async (colorScheme) => {
-      const page = await open({
-        ...phone,
-        viewport: { width: 320, height: 640 },
-        colorScheme,
-        // While a result appears, its contrast is too low.
-        reducedMotion: 'reduce',
-      });
-      const check = async () => {
-        expect(await axeViolations(page)).toEqual([]);
-        expect(await page.evaluate(lowContrast)).toEqual([]);
-        expect(await page.evaluate(unlabelled)).toEqual([]);
-        expect(await page.evaluate(smallTargets)).toEqual([]);
-        expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(320);
-      };
-      await check();
-      await page.goto('/races');
-      for (const name of ['Run the lost update', 'Run the revived log-out']) {
-        await page.getByRole('button', { name }).click();
-      }
-      const outcomes = page.locator('.verdict');
-      await outcomes.getByText('The tea is lost').waitFor();
-      await outcomes.getByText('Ada is logged in again').waitFor();
-      await check();
-      await page.goto('/');
-      await page.getByRole('link', { name: 'Sign up' }).click();
-      await page.getByLabel('Name').fill('Ada');
-      await page.getByLabel('Password').fill('some-password');
-      await page.getByRole('button', { name: 'Sign up' }).click();
-      // The problem is named at its field, which has the focus.
-      const name = page.getByLabel('Name');
-      expect(await name.getAttribute('aria-invalid')).toBe('true');
-      expect(await name.getAttribute('aria-describedby')).toContain('name-problem');
-      expect(await hasFocus(name)).toBe(true);
-      await check();
-      await page.getByRole('link', { name: 'Log in' }).click();
+  test.each(['light', 'dark'] as const)('is accessible in %s colours', async (colorScheme) => {
+    const page = await open({
+      ...phone,
+      viewport: { width: 320, height: 640 },
+      colorScheme,
+      // During its animation, the contrast of a result is too low.
+      reducedMotion: 'reduce',
+    });
+    const check = async () => {
+      expect(await axeViolations(page)).toEqual([]);
+      expect(await page.evaluate(lowContrast)).toEqual([]);
+      expect(await page.evaluate(unlabelled)).toEqual([]);
+      expect(await page.evaluate(smallTargets)).toEqual([]);
+      expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(320);
+    };
+    await check();
+    await page.goto('/races');
+    for (const name of ['Run the lost update', 'Run the revived log-out']) {
+      await page.getByRole('button', { name }).click();
+    }
+    const outcomes = page.locator('.verdict');
+    await outcomes.getByText('The tea is lost').waitFor();
+    await outcomes.getByText('Ada is logged in again').waitFor();
+    await check();
+    await page.goto('/');
+    await page.getByRole('link', { name: 'Sign up' }).click();
+    await page.getByLabel('Name').fill('Ada');
+    await page.getByLabel('Password').fill('some-password');
+    await page.getByRole('button', { name: 'Sign up' }).click();
+    // The message is at its field, which has the focus.
+    const name = page.getByLabel('Name');
+    expect(await name.getAttribute('aria-invalid')).toBe('true');
+    expect(await name.getAttribute('aria-describedby')).toContain('name-problem');
+    expect(await hasFocus(name)).toBe(true);
+    await check();
+    await page.getByRole('link', { name: 'Log in' }).click();
 
-      const account = await signUp(page);
-      const other = await open(windows);
-      await logIn(other, account);
-      await page.getByText('Firefox on Windows', { exact: true }).waitFor();
-      await check();
-      await other.getByRole('button', { name: 'Log out Safari on iPhone' }).click();
-      await ended(page).waitFor();
-      await check();
-    },
-  );
+    const account = await signUp(page);
+    const other = await open(windows);
+    await logIn(other, account);
+    await page.getByText('Firefox on Windows', { exact: true }).waitFor();
+    await check();
+    await other.getByRole('button', { name: 'Log out Safari on iPhone' }).click();
+    await ended(page).waitFor();
+    await check();
+  });
 });
 
-// What follows runs in the page.
+// The scripts below run in the page.
 
-/** Texts whose contrast against what is behind them is below WCAG AA's 4.5. */
+/** Texts whose contrast with their background is below 4.5, the limit of WCAG AA. */
 const lowContrast = `(() => {
   const parse = (color) => color.match(/[\\d.]+/g).map(Number);
   const luminance = (rgb) => {
@@ -364,7 +361,7 @@ const lowContrast = `(() => {
   return found;
 })()`;
 
-/** Fields and buttons without a name, images without an alternative or a sign that they need none. */
+/** Fields and buttons without a name, and images without `alt` that are not hidden. */
 const unlabelled = `(() => {
   const fields = [...document.querySelectorAll('input:not([type=hidden])')];
   const buttons = [...document.querySelectorAll('button, a')];
@@ -376,7 +373,7 @@ const unlabelled = `(() => {
   ].map((element) => element.outerHTML);
 })()`;
 
-/** Buttons and fields that a thumb would miss: below 44 pixels. */
+/** Buttons and fields that are too small for a thumb: below 44 pixels. */
 const smallTargets = `[...document.querySelectorAll('button, .button, input:not([type=hidden])')]
   .filter((element) => element.getBoundingClientRect().height < 44)
   .map((element) => element.outerHTML)`;

@@ -17,7 +17,7 @@ const connectPgSimple: (
 
 const raceNames: readonly RaceName[] = ['lost-update', 'revived-log-out'];
 
-/** What is left if both requests count, and if only the one that is saved last does. */
+/** The stored session if both requests took effect, and (`wrong`) if only the last save did. */
 const right = {
   'lost-update': { customer: 'Ada', cart: ['tea'], theme: 'dark' },
   'revived-log-out': null,
@@ -44,7 +44,7 @@ describe('a race', () => {
   });
 
   test.each(raceNames)(
-    '%s: connect-drizzle keeps what both requests did, each time',
+    '%s: connect-drizzle always keeps the changes of both requests',
     async (race) => {
       for (let run = 0; run < 5; run += 1) {
         expect(await runRace(race, ours)).toEqual({ left: right[race], held: true });
@@ -52,15 +52,15 @@ describe('a race', () => {
     },
   );
 
-  test.each(raceNames)('%s: a plain store keeps what was saved last, each time', async (race) => {
+  test.each(raceNames)('%s: a plain store always keeps only the last save', async (race) => {
     for (let run = 0; run < 5; run += 1) {
       expect(await runRace(race, plain)).toEqual({ left: wrong, held: false });
     }
   });
 
-  // The page says so.
+  // The page claims this.
   test.each(raceNames)(
-    '%s: MemoryStore and connect-pg-simple do as the plain store',
+    '%s: MemoryStore and connect-pg-simple keep only the last save, too',
     async (race) => {
       const pgSimple = new (connectPgSimple(session))({
         pool,
@@ -73,7 +73,7 @@ describe('a race', () => {
     },
   );
 
-  test('does not mix with others that run at the same time', async () => {
+  test('is not affected by other races at the same time', async () => {
     const runs = Array.from({ length: 5 }, () => raceNames).flat();
     const outcomes = await Promise.all(
       runs.flatMap((race) => [runRace(race, ours), runRace(race, plain)]),
@@ -106,7 +106,7 @@ describe('a race', () => {
     },
   );
 
-  test('fails instead of waiting for ever if the slow request cannot load its session', async () => {
+  test('fails instead of hanging if the slow request cannot load its session', async () => {
     class LostStore extends MemoryStore {
       override get(_sid: string, callback: (error: unknown) => void): void {
         callback(new Error('no connection'));
@@ -153,11 +153,11 @@ describe('the page of the races', () => {
     expect(plain?.left).toContain(left);
     expect(others).toEqual([]);
 
-    // They belong to this visitor.
+    // Other visitors do not see the outcomes.
     expect(outcomesOn((await example.browser().get('/races')).text)).toEqual([]);
   });
 
-  test('keeps the results of two races that were started at once', async () => {
+  test('keeps the outcomes of two races started at once', async () => {
     const browser = example.browser();
     await browser.get('/races');
     await Promise.all(
@@ -166,7 +166,7 @@ describe('the page of the races', () => {
     expect(outcomesOn((await browser.get('/races')).text)).toHaveLength(4);
   });
 
-  test('knows no other race, and runs none for another site', async () => {
+  test('refuses unknown races and forms of other sites', async () => {
     const browser = example.browser();
     const post = (path: string, headers = {}) =>
       browser.post(path, new URLSearchParams(), { headers });
@@ -178,7 +178,7 @@ describe('the page of the races', () => {
     expect(outcomesOn((await browser.get('/races')).text)).toEqual([]);
   });
 
-  test('is linked from the start page, for visitors and for those who are logged in', async () => {
+  test('is linked from the start page, for visitors and for people who are logged in', async () => {
     const browser = example.browser();
     expect((await browser.get('/')).text).toContain('href="/races"');
     const account = new URLSearchParams({ name: 'Ada', password: 'difference-engine' });
@@ -188,7 +188,7 @@ describe('the page of the races', () => {
   });
 });
 
-/** The outcomes that a page shows, in its order. */
+/** The outcomes on the page, from top to bottom. */
 function outcomesOn(text: string) {
   const pattern =
     /<h3>([^<]+)<\/h3>\s*<p class="verdict">.*?<span>([^<]+)<\/span><\/p>\s*<pre>([^<]*)<\/pre>/gs;

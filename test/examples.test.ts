@@ -16,7 +16,7 @@ function logIn(browser: Browser, { name, password }: { name: string; password: s
 }
 
 let people = 0;
-/** An account that no other test has, and a browser that is logged in to it. */
+/** A new account and a browser that is logged in to it. */
 async function somebody(example: Example) {
   people += 1;
   const account = { name: `person-${people}`, password: `password-${people}` };
@@ -26,14 +26,14 @@ async function somebody(example: Example) {
   return { account, browser };
 }
 
-/** Another browser of the same person. */
+/** Another browser, logged in to the same account. */
 async function another(example: Example, account: { name: string; password: string }) {
   const browser = example.browser();
   expect((await logIn(browser, account)).status).toBe(303);
   return browser;
 }
 
-/** The ids in the list of devices, this device's first. */
+/** The ids in the list of devices, this device first. */
 function devicesOn({ text }: { text: string }): string[] {
   return [...text.matchAll(/<li class="device" data-id="([^"]+)"/g)].map(([, id]) => id ?? '');
 }
@@ -52,7 +52,7 @@ describe('the express example, in memory', () => {
 
   afterAll(() => example?.stop());
 
-  test('says what it stores sessions in and where its page is', () => {
+  test('prints where it stores sessions and the address of its page', () => {
     expect(example.output).toContain('an embedded database in memory');
     expect(example.output).toMatch(/The page is at http:\/\/localhost:\d+/);
   });
@@ -64,7 +64,7 @@ describe('the express example, in memory', () => {
     expect(visitsOn(await other.get('/'))).toBe(1);
   });
 
-  test('logs in with the password that the page shows, and with no other', async () => {
+  test('logs in only with the password that the page shows', async () => {
     const browser = example.browser();
     expect((await browser.get('/')).text).toContain(ada.password);
     const refused = await logIn(browser, { ...ada, password: 'guess' });
@@ -77,7 +77,7 @@ describe('the express example, in memory', () => {
     expect((await browser.get('/')).text).toContain('Hello, Ada');
   });
 
-  test('gives a log-in a new cookie, so that the one from before is nobody', async () => {
+  test('gives a log-in a new cookie, and the old one is not logged in', async () => {
     const browser = example.browser();
     await browser.get('/');
     const before = browser.copy();
@@ -86,7 +86,7 @@ describe('the express example, in memory', () => {
     expect((await before.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
   });
 
-  test('signs somebody up, once for each name in any case', async () => {
+  test('signs people up, and refuses a taken name in upper or lower case', async () => {
     const { account, browser } = await somebody(example);
     expect((await browser.get('/')).text).toContain(`Hello, ${account.name}`);
     const same = new URLSearchParams({ ...account, name: account.name.toUpperCase() });
@@ -97,7 +97,7 @@ describe('the express example, in memory', () => {
     expect((await example.browser().post('/signup', short)).status).toBe(422);
   });
 
-  test('shows what came in a form as text, never as markup', async () => {
+  test('shows form input as text, never as markup', async () => {
     const name = '"><script>alert(1)</script>';
     for (const path of ['/login', '/signup']) {
       const form = new URLSearchParams({ name, password: 'some-password' });
@@ -107,7 +107,7 @@ describe('the express example, in memory', () => {
     }
   });
 
-  test('lists the devices of a person, this one first, under names that people know', async () => {
+  test('lists the devices of a person with readable names, this device first', async () => {
     const { account, browser } = await somebody(example);
     const phone = example.browser();
     const agent =
@@ -119,7 +119,7 @@ describe('the express example, in memory', () => {
     expect(page.text).toContain('Safari on iPhone');
     expect(page.text.match(/This device/g)).toHaveLength(1);
     expect(devicesOn(page)).toEqual(devicesOn(await browser.get('/')).reverse());
-    // The list is made of ids, and the secret of no session is in it.
+    // The list contains ids, and no sid.
     for (const each of [phone, browser]) {
       const sid =
         decodeURIComponent(each.cookies.get('sid') ?? '')
@@ -130,7 +130,7 @@ describe('the express example, in memory', () => {
     }
   });
 
-  test('logs out one device from another, which has one button for that', async () => {
+  test('logs out one device from another, with one button per device', async () => {
     const { account, browser } = await somebody(example);
     const lost = await another(example, account);
     const before = await browser.get('/');
@@ -144,7 +144,7 @@ describe('the express example, in memory', () => {
     expect(devicesOn(page)).toHaveLength(1);
   });
 
-  test("leaves another person's device alone", async () => {
+  test("does not log out another person's device", async () => {
     const { browser: victim } = await somebody(example);
     const { browser: meddler } = await somebody(example);
     const [id = ''] = devicesOn(await victim.get('/'));
@@ -165,7 +165,7 @@ describe('the express example, in memory', () => {
     }
   });
 
-  test('logs out here, for every tab that has the cookie', async () => {
+  test('logs out all tabs that have the cookie', async () => {
     const { browser } = await somebody(example);
     const tab = browser.copy();
     await browser.post('/logout', new URLSearchParams());
@@ -173,7 +173,7 @@ describe('the express example, in memory', () => {
     expect((await tab.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
   });
 
-  test('sends an open page the new list when a device comes, and its end when it is logged out', async () => {
+  test('sends an open page the new list when a device logs in, and ends its stream when it is logged out', async () => {
     const { account, browser } = await somebody(example);
     const events = eventsOf(await browser.open('/events'));
     const first = await nextEvent(events, ({ name }) => name === 'devices');
@@ -185,7 +185,7 @@ describe('the express example, in memory', () => {
     expect(await events.next()).toMatchObject({ done: true });
   });
 
-  test('tells a page at once that another tab has logged out, though no session changed', async () => {
+  test('ends the stream of a page at once when another tab has logged out', async () => {
     const { browser } = await somebody(example);
     const events = eventsOf(await browser.copy().open('/events'));
     await nextEvent(events, ({ name }) => name === 'devices');
@@ -193,29 +193,29 @@ describe('the express example, in memory', () => {
     await nextEvent(events, ({ name }) => name === 'ended');
   });
 
-  test('tells a page that nobody is logged in to so, instead of keeping it waiting', async () => {
+  test('ends the stream of a page on which nobody is logged in at once', async () => {
     const events = eventsOf(await example.browser().open('/events'));
     expect(await events.next()).toMatchObject({ value: { name: 'ended' } });
   });
 
   test.each([
-    ['the browser says so', { 'Sec-Fetch-Site': 'cross-site' }],
-    ['its origin is another', { Origin: 'https://evil.example' }],
-    ['its origin is hidden', { Origin: 'null' }],
-  ])('refuses a form of another site: %s', async (_how, headers) => {
+    ['Sec-Fetch-Site', { 'Sec-Fetch-Site': 'cross-site' }],
+    ['a foreign Origin', { Origin: 'https://evil.example' }],
+    ['an opaque Origin', { Origin: 'null' }],
+  ])('refuses a form of another site by %s', async (_how, headers) => {
     const { browser } = await somebody(example);
     const answer = await browser.post('/logout', new URLSearchParams(), { headers });
     expect(answer.status).toBe(403);
     expect((await browser.get('/')).text).toContain('Log out here');
   });
 
-  test('takes a form of its own page', async () => {
+  test('accepts a form of its own page', async () => {
     const { browser } = await somebody(example);
     const headers = { 'Sec-Fetch-Site': 'same-origin', Origin: example.url };
     expect((await browser.post('/logout', new URLSearchParams(), { headers })).status).toBe(303);
   });
 
-  test('keeps its cookie from scripts and other sites, and its pages from caches and frames', async () => {
+  test('hides its cookie from scripts and other sites, and keeps its pages out of caches and frames', async () => {
     const { headers } = await example.browser().get('/');
     expect(headers.getSetCookie().join()).toMatch(/sid=.*HttpOnly; SameSite=Lax/);
     expect(headers.get('cache-control')).toBe('no-store');
@@ -223,7 +223,7 @@ describe('the express example, in memory', () => {
     expect(headers.get('content-security-policy')).toContain("frame-ancestors 'none'");
   });
 
-  test('answers what it does not know with a page, not with a stack', async () => {
+  test('answers unknown addresses and bad input without a stack trace', async () => {
     const browser = example.browser();
     expect((await browser.get('/nothing')).status).toBe(404);
     const big = await browser.post('/login', new URLSearchParams({ name: 'x'.repeat(20_000) }));
@@ -235,7 +235,7 @@ describe('the express example, in memory', () => {
 });
 
 describe('the express example, started and stopped', () => {
-  test('runs by npm start, and stops on a signal with a page still open', async () => {
+  test('starts with npm start and stops on a signal', async () => {
     const run = launch('npm', ['start']);
     const url = await run.until(/http:\/\/localhost:\d+/);
     const response = await fetch(url);
@@ -251,7 +251,7 @@ describe('the express example, started and stopped', () => {
     expect(run.output).toContain('Stopped.');
   });
 
-  test('stops cleanly while a page is listening', async () => {
+  test('stops on a signal while a page listens for events', async () => {
     const example = await startExample(app);
     const { browser } = await somebody(example);
     const events = eventsOf(await browser.open('/events'));
@@ -260,7 +260,7 @@ describe('the express example, started and stopped', () => {
     expect(example.output).toContain('Stopped.');
   });
 
-  test('keeps sessions and accounts in a folder over a restart, one process at a time', async () => {
+  test('keeps sessions and accounts in a folder across a restart, for one process at a time', async () => {
     const folder = join(await mkdtemp(join(tmpdir(), 'connect-drizzle-example-')), 'data');
     try {
       const first = await startExample(app, { args: [folder] });
@@ -283,7 +283,7 @@ describe('the express example, started and stopped', () => {
     }
   });
 
-  test('opens a folder whose process was killed', async () => {
+  test('opens the folder of a process that was killed', async () => {
     const folder = join(await mkdtemp(join(tmpdir(), 'connect-drizzle-example-')), 'data');
     try {
       const first = await startExample(app, { args: [folder] });
@@ -299,9 +299,9 @@ describe('the express example, started and stopped', () => {
     }
   });
 
-  test('tells a page of one process at once what happened in another, on one Postgres', () =>
+  test('updates a page of one process at once when a session changes in another, on Postgres', () =>
     withDatabase(async (database) => {
-      // Both make the tables at once.
+      // Both processes create the tables at once.
       const [one, two] = await Promise.all([
         startExample(app, { args: [database.url] }),
         startExample(app, { env: { DATABASE_URL: database.url } }),
@@ -323,7 +323,6 @@ describe('the express example, started and stopped', () => {
       await nextEvent(events, ({ name }) => name === 'ended');
       expect((await browser.get('/')).text).toContain('<h2 id="log-in">Log in</h2>');
 
-      // What is in the table opens nothing.
       const rows = await database.query<{ id: string }>('select id from sessions');
       expect(rows.length).toBeGreaterThan(0);
       expect(devicesOn(await elsewhere.get('/'))).toHaveLength(1);
@@ -361,7 +360,7 @@ describe('the express example, started and stopped', () => {
 });
 
 describe('the passport example', () => {
-  test('logs in, counts as logged in, and logs out here or everywhere', async () => {
+  test('logs in, shows who is logged in, and logs out here or everywhere', async () => {
     await using example = await startExample('examples/passport/server.ts');
     const right = new URLSearchParams({ username: 'ada', password: 'difference-engine' });
     const wrong = new URLSearchParams({ username: 'ada', password: 'guess' });
@@ -390,7 +389,7 @@ describe('the passport example', () => {
 });
 
 describe('the NestJS example', () => {
-  test('logs in, lists the sessions of a person and revokes one, on a Postgres', () =>
+  test('logs in, lists the sessions of a person and revokes one, on Postgres', () =>
     withDatabase(async (database) => {
       await using example = await startExample('examples/nestjs/main.ts', {
         args: [database.url],
@@ -427,7 +426,7 @@ describe('the NestJS example', () => {
 });
 
 describe('the OpenTelemetry example', () => {
-  test("prints a span for each operation below its request's, and metrics when it stops", async () => {
+  test('prints the spans of the operations of a request, and metrics when it stops', async () => {
     await using example = await startExample('examples/opentelemetry/server.ts');
     const browser = example.browser();
     expect((await browser.get('/')).text).toBe('Opened 1 times in this session.\n');

@@ -9,7 +9,7 @@ import {
   type ScratchApp,
 } from './support/package.js';
 
-// An app whose own tests run under Jest, which has no import() and resolves `require`.
+// An app whose tests run under Jest, which has no import() and resolves the `require` condition.
 
 let packed: Package;
 let links: Map<string, string>;
@@ -22,7 +22,7 @@ afterAll(async () => {
   for (const app of apps) await app[Symbol.asyncDispose]();
 });
 
-/** The body of the app's test file, in JavaScript that is TypeScript as well. */
+/** The body of the app's test file; except for `roundTrip`, it is valid JavaScript and TypeScript. */
 const appTests = `
   const url = process.env.DATABASE_URL ?? '';
   const options = { createTableIfMissing: true };
@@ -40,13 +40,13 @@ const appTests = `
     await store.close();
   }
 
-  test('the app’s own pool', async () => {
+  test('works on the app’s own pool', async () => {
     const pool = new Pool({ connectionString: url });
     await roundTrip(new DrizzleStore(pool, options), 'through a pool');
     await pool.end();
   });
 
-  test('a Drizzle database on it, and the app’s own query', async () => {
+  test('works on a Drizzle database, beside queries of the app', async () => {
     const pool = new Pool({ connectionString: url });
     const db = drizzle({ client: pool });
     await roundTrip(new DrizzleStore(db, options), 'through a database');
@@ -55,17 +55,17 @@ const appTests = `
     await pool.end();
   });
 
-  test('a URL', async () => {
+  test('works on a URL', async () => {
     await roundTrip(new DrizzleStore(url, options), 'through a URL');
   });
 
-  test('realtime', async () => {
+  test('works with sync', async () => {
     const store = new DrizzleStore(url, { ...options, sync: true });
     await store.ready();
     await roundTrip(store, 'in realtime');
   });
 
-  test('a driver that is not installed', async () => {
+  test('names a driver that is not installed', async () => {
     const store = new DrizzleStore('memory://');
     await expect(store.get('a sid')).rejects.toThrow(
       'This source needs the package @electric-sql/pglite, which is not installed',
@@ -73,13 +73,13 @@ const appTests = `
     await store.close();
   });
 
-  test('no server', async () => {
+  test('reports that it cannot connect', async () => {
     const store = new DrizzleStore('postgres://nobody@127.0.0.1:1/none');
     await expect(store.get('a sid')).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
     await store.close();
   });
 
-  test('what the package and its schema export is the same table', () => {
+  test('exports the same table from the package and its schema', () => {
     expect(sessions).toBe(tableOfTheSchema);
   });`;
 
@@ -124,7 +124,7 @@ interface Report {
   }[];
 }
 
-/** Runs the app's Jest and returns its report; its failures are those of this test. */
+/** Runs the app's Jest and returns its report. Throws if a test fails. */
 async function runJest(app: ScratchApp): Promise<Report> {
   await using db = await freshDatabase();
   const jest = join(links.get('jest') ?? '', 'bin/jest.js');
@@ -132,7 +132,7 @@ async function runJest(app: ScratchApp): Promise<Report> {
   return JSON.parse(output);
 }
 
-test('Jest with its defaults saves and reads sessions through every kind of source', async () => {
+test('the tests of an app pass under Jest with its defaults', async () => {
   const app = await jestApp({});
   await app.write('app.test.js', inJavaScript);
   const report = await runJest(app);
@@ -141,9 +141,9 @@ test('Jest with its defaults saves and reads sessions through every kind of sour
 
 test.each([
   ['CommonJS modules', { module: 'CommonJS' }],
-  ['the modules of Node', { module: 'NodeNext', isolatedModules: true }],
-  ['the modules of Node, with all types checked', { module: 'NodeNext' }],
-])('ts-jest does as well, compiling to %s', async (_, options) => {
+  ['Node modules', { module: 'NodeNext', isolatedModules: true }],
+  ['Node modules, with type checks', { module: 'NodeNext' }],
+])('the tests of an app pass under ts-jest that compiles to %s', async (_, options) => {
   const app = await jestApp({ jest: { preset: 'ts-jest' } });
   const compilerOptions = {
     target: 'ES2023',

@@ -11,7 +11,7 @@ import {
   type ScratchApp,
 } from './support/package.js';
 
-// Every way into the table, from the packed tarball, in an app that has migrations of its own.
+// All ways to create the table, from the packed tarball, in an app with migrations of its own.
 
 let packed: Package;
 beforeAll(async () => {
@@ -20,7 +20,7 @@ beforeAll(async () => {
 
 const versions: DrizzleVersion[] = ['0.45', '1.0'];
 
-/** Uses a store on the table as an app does; arguments: the database's URL, the options as JSON. */
+/** A program that uses a store on the table. Arguments: the URL of the database, the options as JSON. */
 const useStore = `
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -52,7 +52,7 @@ async function app(drizzle: DrizzleVersion, db: TestDatabase): Promise<ScratchAp
   return made;
 }
 
-/** The app's own schema grows by a table, and by whatever else the test adds, and is migrated. */
+/** Writes the app's schema, and generates and applies its migrations. */
 async function migrateApp(made: ScratchApp, ...schema: string[]): Promise<void> {
   await made.write(
     'schema.ts',
@@ -65,7 +65,7 @@ async function migrateApp(made: ScratchApp, ...schema: string[]): Promise<void> 
 const before = `export const before = pgTable('before', { id: serial('id').primaryKey() });`;
 const after = `export const after = pgTable('after', { id: serial('id').primaryKey() });`;
 
-/** The columns and indexes of a session table, to compare one way in with another. */
+/** The columns and indexes of a session table. */
 async function describeTable(db: TestDatabase, table = 'sessions', schema = 'public') {
   const columns = await db.query(
     `select attname as name, format_type(atttypid, atttypmod) as type, attnotnull as required,
@@ -91,7 +91,7 @@ async function tableNames(db: TestDatabase, schema = 'public'): Promise<string[]
 }
 
 describe.each(versions)('with Drizzle %s', (drizzle) => {
-  test('the schema is re-exported: the app generates and applies the migration among its own', async () => {
+  test('an app that re-exports the schema generates and applies the migration among its own', async () => {
     await using db = await freshDatabase();
     await using made = await app(drizzle, db);
     const sessions = `export * from 'connect-drizzle/schema';`;
@@ -101,11 +101,11 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
 
     expect(await tableNames(db)).toEqual(['after', 'before', 'sessions']);
     expect(await made.node(['use-store.js', db.url])).toBe('works\n');
-    // Nothing is left to generate: what the package exports is stable.
+    // There is nothing left to generate.
     expect(await made.drizzleKit('generate')).toMatch(/No schema changes/);
   });
 
-  test('the bundled migrations are applied by drizzle-kit between and beside the own ones', async () => {
+  test('drizzle-kit applies the bundled migrations between those of the app, and before them', async () => {
     await using db = await freshDatabase();
     await using made = await app(drizzle, db);
     const out = `./node_modules/connect-drizzle/drizzle${drizzle === '1.0' ? '/v1' : ''}`;
@@ -124,7 +124,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     expect(await tableNames(db)).toEqual(['after', 'before', 'sessions']);
     expect(await made.node(['use-store.js', db.url])).toBe('works\n');
 
-    // A second environment, where all of it is new and the sessions come first.
+    // In a second environment, both are applied from the start, the sessions first.
     await using other = await freshDatabase();
     for (const config of ['drizzle.sessions.config.ts', 'drizzle.config.ts']) {
       const text = await readFile(`${made.folder}/${config}`, 'utf8');
@@ -134,7 +134,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     expect(await tableNames(other)).toEqual(['after', 'before', 'sessions']);
   });
 
-  test('store.migrate() goes between the own migrations, and a second time does nothing', async () => {
+  test('store.migrate() works between the migrations of the app, and does nothing the second time', async () => {
     await using db = await freshDatabase();
     await using made = await app(drizzle, db);
     await made.write(
@@ -180,7 +180,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     expect(await tableNames(db)).toEqual(expect.arrayContaining(['one', 'two']));
   });
 
-  test('sessionTable() puts the table into the own migrations under the names that were given', async () => {
+  test('sessionTable() adds the table to the migrations of the app, under the given names', async () => {
     await using db = await freshDatabase();
     await using made = await app(drizzle, db);
     const sessions = `
@@ -207,7 +207,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
       `'0b4d6c1e-8f0a-4c52-9a39-6f6f0f3f8a11'`,
     ],
   ])(
-    'a table of the app with more columns and a foreign key to users by %s serves the store',
+    'a table of the app with an extra column and a foreign key of type %s works',
     async (_, key, userId, user, userInSql) => {
       await using db = await freshDatabase();
       await using made = await app(drizzle, db);
@@ -248,7 +248,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
        const ids = [];
        for await (const { id } of store.sessions({ userId: user })) ids.push(id);
        assert.deepEqual(ids, [idOf('a sid')]);
-       // The users go, and their sessions with them.
+       // Deleting the users deletes their sessions.
        await db.delete(users);
        assert.ok(!(await store.get('a sid')));
        assert.ok(await store.get('another'));
@@ -296,7 +296,7 @@ test.each([
   ['0.45', /^drizzle\/\d+_\w+\.sql$/],
   ['1.0', /^drizzle\/v1\/\w+\/migration\.sql$/],
 ] as const)(
-  'the SQL files in the format of Drizzle %s make the table through psql',
+  'psql creates the table from the SQL files in the format of Drizzle %s',
   async (drizzle, sqlFile) => {
     await using db = await freshDatabase();
     await using made = await app(drizzle, db);
@@ -307,7 +307,7 @@ test.each([
   },
 );
 
-/** `psql -f`, or the same text as one simple query where the machine has no psql. */
+/** Runs `psql -f`; without psql, sends the file as one simple query. */
 async function psql(db: TestDatabase, made: ScratchApp, file: string): Promise<void> {
   try {
     await made.run('psql', ['-X', '-v', 'ON_ERROR_STOP=1', '-f', file, db.url]);
@@ -318,7 +318,7 @@ async function psql(db: TestDatabase, made: ScratchApp, file: string): Promise<v
   }
 }
 
-test('twenty processes that start at once on an empty database all come up', async () => {
+test('twenty processes can start at once on an empty database', async () => {
   await using db = await freshDatabase();
   await using made = await app('0.45', db);
   await made.write(
@@ -350,7 +350,7 @@ test('twenty processes that start at once on an empty database all come up', asy
       next: async () => (await lines.next()).value,
     };
   });
-  // All are loaded before the first may start.
+  // All processes have loaded the package before the first may start.
   expect(await Promise.all(processes.map(({ next }) => next()))).toEqual(Array(20).fill('loaded'));
   for (const { stdin } of processes) stdin.write('go\n');
   const said = await Promise.all(processes.map(({ next }) => next()));

@@ -8,7 +8,7 @@ import { type Browser, type Site, serve } from './support/http.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, endOf, sessionWith } from './support/sessions.js';
 
-/** It comes without types. */
+/** connect-pg-simple has no types of its own. */
 const connectPgSimple: (
   library: typeof session,
 ) => new (
@@ -16,7 +16,7 @@ const connectPgSimple: (
 ) => Store & { close(): Promise<void>; pruneSessions(done: (error?: unknown) => void): void } =
   createRequire(import.meta.url)('connect-pg-simple');
 
-/** The SQL of the guide, word for word, for this app. */
+/** The SQL of the guide for this app. */
 const importSessions = asSql(
   importScript({
     source: 'session',
@@ -31,7 +31,7 @@ const undo: (() => unknown)[] = [];
 let database: ReusedDatabase;
 
 beforeAll(async () => {
-  // Where connect-pg-simple writes times that are not in UTC, as on many a server.
+  // With this setting, connect-pg-simple stores times that are not in UTC.
   database = await reusedDatabase({ settings: { TimeZone: 'America/St_Johns' } });
 });
 
@@ -44,7 +44,7 @@ afterEach(async () => {
 
 type Owned = SessionData & { userId?: string };
 
-/** The same app on either store. */
+/** The app on a given store. */
 async function appOn(store: Store): Promise<Site> {
   const app = express();
   app.use(express.json());
@@ -103,7 +103,7 @@ async function ours(options: DrizzleStoreOptions = {}): Promise<DrizzleStore> {
   return store;
 }
 
-/** The same browser, when the app comes back elsewhere. */
+/** A browser with the same cookies on another site. */
 function moved(browser: Browser, site: Site): Browser {
   const other = site.browser();
   for (const [name, value] of browser.cookies) other.cookies.set(name, value);
@@ -121,7 +121,7 @@ async function seenBy(browser: Browser): Promise<Record<string, unknown>> {
 }
 
 describe('from connect-pg-simple', () => {
-  test('users stay logged in: one script moves the sessions', async () => {
+  test('the script moves the sessions, so that users stay logged in', async () => {
     const before = await appOn(peer());
     const people = {
       ada: { userId: 'ada', cart: { apples: 3, list: [1, null, 'é🙈'] } },
@@ -169,7 +169,7 @@ describe('from connect-pg-simple', () => {
       expect(await seenBy(moved(at(name), after))).not.toHaveProperty('userId');
     }
 
-    // They are the store's own in every respect.
+    // The rows look like those that the store writes.
     const sids = ['ada', 'bob'].map((name) => String(seen.get(name)?.sid));
     const stored = await database.query<{ id: string }>(
       'select id, sessions::text as row from sessions',
@@ -179,7 +179,7 @@ describe('from connect-pg-simple', () => {
     for (const sid of sids) expect(JSON.stringify(stored)).not.toContain(sid);
     expect(await store.length()).toBe(3);
     for (const { sid, ms } of expiries.filter((each) => sids.includes(each.sid))) {
-      // Touched since, to 30 minutes from now.
+      // The requests above have touched the session.
       const end = endOf(await store.get(sid)) ?? 0;
       expect(end).toBeGreaterThan(ms - 1000);
       expect(end).toBeLessThan(ms + minutes);
@@ -190,7 +190,7 @@ describe('from connect-pg-simple', () => {
     expect(await seenBy(moved(at('bob'), after))).not.toHaveProperty('userId');
   });
 
-  test('the script keeps the time at which a session ends, whatever the time zone', async () => {
+  test('the script keeps the expiry of a session in any time zone', async () => {
     const store = peer();
     const data = sessionWith({ userId: 'ada' }, 600);
     await new Promise((resolve) => store.set('sid', data, resolve));
@@ -206,7 +206,7 @@ describe('from connect-pg-simple', () => {
     expect(endOf(await own.get('sid'))).toBe(row?.ms);
   });
 
-  test('a session without maxAge, or with an odd one, is imported with the time of the import', async () => {
+  test('a session without a usable maxAge gets the time of the import as its created_at', async () => {
     const old = peer();
     const cookies = [null, 'a day', [], Number.MAX_SAFE_INTEGER];
     for (const [at, originalMaxAge] of cookies.entries()) {
@@ -223,7 +223,7 @@ describe('from connect-pg-simple', () => {
     expect(rows).toEqual(Array(3).fill({ recent: true }));
   });
 
-  test('an expiry with a time zone keeps it, whatever zone the script is told', async () => {
+  test('the script ignores its time zone if the expiry has one', async () => {
     await new Promise((resolve) => peer().set('sid', sessionWith({}, 600), resolve));
     await database.query('alter table session alter column expire type timestamptz');
     await ours();
@@ -235,7 +235,7 @@ describe('from connect-pg-simple', () => {
     ).toEqual([{ same: true }]);
   });
 
-  test('the script can be run again: it changes nothing that has gone on here', async () => {
+  test('the script can run again and keeps the changes of the new store', async () => {
     const old = peer();
     const set = (sid: string, data: SessionData) =>
       new Promise((resolve) => old.set(sid, data, resolve));
@@ -251,13 +251,13 @@ describe('from connect-pg-simple', () => {
     expect(await store.get('ended')).toBeUndefined();
     expect(contentOf(await store.get('untouched'))).toEqual({ userId: 'untouched' });
     expect(contentOf(await store.get('late'))).toEqual({ userId: 'late' });
-    // The hour has passed in which the table still knows that the session was ended.
+    // As if an hour had passed and the tombstone was deleted.
     await database.query('delete from sessions where revoked_at is not null');
     await database.query(importSessions);
     expect(await store.get('ended')).toBeUndefined();
   });
 
-  test('a later run brings what has gone on in the old store, unless the session was changed here', async () => {
+  test('a later run copies the changes of the old store, unless the session has changed in the new one', async () => {
     const old = peer();
     const set = (sid: string, data: SessionData) =>
       new Promise((resolve) => old.set(sid, data, resolve));
@@ -293,7 +293,7 @@ describe('from connect-pg-simple', () => {
     expect(contentOf(await store.get('changed'))).toEqual({ userId: 'ada', page: 3 });
   });
 
-  test('a session that the old store has pruned stays logged in if it is used here', async () => {
+  test('a session that the old store has pruned stays logged in if the new store has used it', async () => {
     const old = peer();
     const lifetimes = { expired: 600, 'about to expire': 45, 'logged out': 600 };
     for (const [sid, seconds] of Object.entries(lifetimes))
@@ -310,7 +310,7 @@ describe('from connect-pg-simple', () => {
     );
     await database.query(importSessions);
     await new Promise((resolve) => old.pruneSessions(resolve));
-    // By a process whose clock is ahead.
+    // As a process with a clock ahead of time would prune it.
     await database.query(`delete from session where sid = 'about to expire'`);
     await new Promise((resolve) => old.destroy('logged out', resolve));
     expect(await database.query('select sid from session')).toEqual([]);
@@ -321,7 +321,7 @@ describe('from connect-pg-simple', () => {
     expect(await store.get('logged out')).toBeUndefined();
   });
 
-  test('a session with U+0000 is moved and gets its user when it is next changed', async () => {
+  test('a session with U+0000 is copied, and gets its user with its next change', async () => {
     const old = peer();
     const odd = sessionWith({ userId: 'ada', odd: 'a\0b' });
     await new Promise((resolve) => old.set('odd', odd, resolve));
@@ -334,7 +334,7 @@ describe('from connect-pg-simple', () => {
     expect(await store.revokeUser('ada')).toBe(2);
   });
 
-  test('a store that is given the old table’s name says what is wrong', async () => {
+  test('a store with the name of the old table fails with an explanation', async () => {
     await new Promise((resolve) => peer().set('sid', sessionWith(), resolve));
     const options = {
       tableName: 'session',
@@ -351,7 +351,7 @@ describe('from connect-pg-simple', () => {
     await expect(store.migrate()).rejects.toMatchObject({ code: 'ERR_MIGRATION' });
     await expect(store.migrate()).rejects.toThrow('belongs to connect-pg-simple');
     expect(await database.query('select sid from session')).toEqual([{ sid: 'sid' }]);
-    // Once it is gone, its name is free.
+    // After the old table is dropped, its name can be used.
     await database.query('drop table session');
     const heir = await ours({ tableName: 'session' });
     await heir.set('sid', sessionWith());
@@ -359,7 +359,7 @@ describe('from connect-pg-simple', () => {
   });
 });
 
-test('from any other store: sessions that are set again under their sids stay logged in', async () => {
+test('from any other store, sessions that are saved again under their sids stay logged in', async () => {
   const memory = new MemoryStore();
   const before = await appOn(memory);
   const ada = before.browser();
@@ -382,13 +382,13 @@ test('from any other store: sessions that are set again under their sids stay lo
   expect(await store.revokeUser('ada')).toBe(1);
 });
 
-test('the schema may be called public, as it could before', async () => {
+test('schemaName may be public, as in connect-pg-simple', async () => {
   const store = await ours({ schemaName: 'public', createTableIfMissing: true });
   await store.set('sid', sessionWith({ userId: 'ada' }));
   expect(contentOf(await (await ours()).get('sid'))).toEqual({ userId: 'ada' });
 });
 
-test('a dropped table is made anew by the next start', async () => {
+test('the next start creates the table again if it was dropped', async () => {
   const store = await ours({ createTableIfMissing: true });
   await store.set('sid', sessionWith());
   await database.query('drop table sessions');
@@ -401,7 +401,7 @@ test('a dropped table is made anew by the next start', async () => {
   expect(contentOf(await next.get('sid'))).toEqual({ page: 1 });
 });
 
-// Which options the guide's tables name, by package, and what becomes of each here.
+// Options of other stores, by package, that the guide says are replaced or not needed.
 const options: Record<string, Record<string, unknown>> = {
   'connect-pg-simple': {
     pool: {},
@@ -433,7 +433,7 @@ const options: Record<string, Record<string, unknown>> = {
   },
 };
 
-/** What is taken as it was. */
+/** Options that this store has, too. */
 const kept: Record<string, DrizzleStoreOptions> = {
   'connect-pg-simple': {
     tableName: 'session',
@@ -460,7 +460,7 @@ describe.each(Object.keys(options))('the options of %s', (name) => {
   const section = guide.split(/^## /m).find((part) => part.startsWith(`${name}\n`)) ?? '';
 
   test.each(Object.entries(options[name] ?? {}))(
-    '%s went elsewhere, and the error says where',
+    'include %s, which is refused with an error that says what to use',
     (option, value) => {
       expect(section).toContain(`\`${option}\``);
       const make = () => new DrizzleStore('memory://', { [option]: value });
@@ -470,7 +470,7 @@ describe.each(Object.keys(options))('the options of %s', (name) => {
     },
   );
 
-  test('that are the same are taken', async () => {
+  test('that have the same name are accepted', async () => {
     for (const [option, value] of Object.entries(kept[name] ?? {})) {
       expect(section).toContain(`\`${option}\``);
       const store = new DrizzleStore('postgres://localhost:1/nowhere', {

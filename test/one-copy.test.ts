@@ -1,7 +1,7 @@
 import { beforeAll, expect, test } from 'vitest';
 import { linkedApp, type Package, packPackage } from './support/package.js';
 
-// One process that imports the package in one place and requires it in another, on each version of Node.
+// A process that imports the package in one place and requires it in another.
 
 let packed: Package;
 beforeAll(async () => {
@@ -19,7 +19,7 @@ const requires = `
   const required = require('connect-drizzle');
   const requiredSchema = require('connect-drizzle/schema');`;
 
-test('require gives the copy that was imported before', async () => {
+test('require() returns the copy that was imported before', async () => {
   await using app = await linkedApp(packed, '0.45');
   await app.write(
     'app.mjs',
@@ -34,7 +34,7 @@ test('require gives the copy that was imported before', async () => {
   expect(await app.node(['app.mjs'])).toBe('one copy\n');
 });
 
-test('import gives the copy that was required before', async () => {
+test('import() returns the copy that was required before', async () => {
   await using app = await linkedApp(packed, '0.45');
   await app.write(
     'app.cjs',

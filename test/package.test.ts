@@ -15,21 +15,21 @@ import {
 import { pages } from './support/snippets.js';
 import { startWebSocketProxy } from './support/websocket-proxy.js';
 
-// The package as its users get it.
+// The package as users install it.
 
 let packed: Package;
 beforeAll(async () => {
   packed = await packPackage();
 });
 
-test('the tarball holds what a user needs and nothing else', () => {
+test('the tarball contains what a user needs and nothing else', () => {
   const expected = [
     /^(README|CHANGELOG)\.md$/,
     /^LICENSE$/,
     /^package\.json$/,
     /^dist\/[\w-]+(\/[\w-]+){0,2}\.(js|d\.c?ts)(\.map)?$/,
     /^dist\/(index|schema|admin)\.cjs(\.map)?$/,
-    // What the maps lead to.
+    // The sources for the source maps.
     /^src\/[\w-]+(\/[\w-]+){0,2}\.c?ts$/,
     /^drizzle\/\d+_\w+\.sql$/,
     /^drizzle\/meta\/_journal\.json$/,
@@ -70,7 +70,7 @@ async function anchorsOf(page: string): Promise<string[]> {
   );
 }
 
-test('every link of the README and the docs leads to a file and a heading of the repository', async () => {
+test('every link of the README and the docs leads to an existing file and heading', async () => {
   const others = ['CHANGELOG.md', 'CONTRIBUTING.md', 'test/faults/README.md', 'examples/README.md'];
   const broken: string[] = [];
   let links = 0;
@@ -91,7 +91,7 @@ test('every link of the README and the docs leads to a file and a heading of the
   expect(links).toBeGreaterThan(40);
 });
 
-test('the README’s links work on the page of a registry, which has no docs', async () => {
+test('the README has no relative links, which would fail on the page of a registry', async () => {
   const manifest: { repository: { url: string }; homepage: string; bugs: string } = JSON.parse(
     await readFile(join(root, 'package.json'), 'utf8'),
   );
@@ -107,7 +107,7 @@ test('the README’s links work on the page of a registry, which has no docs', a
   expect(relative).toEqual([]);
 });
 
-test('every map leads to sources that are in the tarball', async () => {
+test('every source map leads to files in the tarball', async () => {
   await using app = await linkedApp(packed, '0.45');
   const own = join(app.folder, 'node_modules/connect-drizzle');
   const mapped = packed.files.filter((path) => /^dist\/.*\.(c?js|d\.c?ts)$/.test(path));
@@ -119,7 +119,7 @@ test('every map leads to sources that are in the tarball', async () => {
     const map: { file?: string; sources: string[] } = JSON.parse(
       await readFile(`${file}.map`, 'utf8'),
     );
-    // esbuild leaves `file` out.
+    // esbuild omits `file`.
     if (map.file !== undefined) expect(map.file).toBe(basename(path));
     expect(map.sources.length).toBeGreaterThan(0);
     for (const source of map.sources) await access(join(dirname(file), source));
@@ -134,7 +134,7 @@ test.each([
      const { DrizzleStore } = createRequire(import.meta.url)('connect-drizzle');`,
     ['--no-experimental-require-module'],
   ],
-])('a stack trace names the sources of what %s gives', async (_, load, flags) => {
+])('a stack trace names the TypeScript sources after %s', async (_, load, flags) => {
   await using app = await linkedApp(packed, '0.45');
   await app.write(
     'app.mjs',
@@ -155,7 +155,7 @@ const useStore = `
   }
   use(process.argv[2]).then((views) => console.log('views', views, typeof idOf, typeof sessions));`;
 
-describe('installed by npm into an empty app', () => {
+describe('installed by npm into an empty app, the package', () => {
   let app: ScratchApp;
   beforeAll(async () => {
     app = await emptyApp();
@@ -173,7 +173,7 @@ describe('installed by npm into an empty app', () => {
     await app[Symbol.asyncDispose]();
   });
 
-  test('the CommonJS build works by itself, with the database’s own driver', async () => {
+  test('works as CommonJS build', async () => {
     await using db = await freshDatabase();
     await app.write(
       'commonjs.cjs',
@@ -185,7 +185,7 @@ describe('installed by npm into an empty app', () => {
     );
   });
 
-  test('an ES module imports it', async () => {
+  test('can be imported by an ES module', async () => {
     await using db = await freshDatabase();
     await app.write(
       'app.mjs',
@@ -194,7 +194,7 @@ describe('installed by npm into an empty app', () => {
     expect(await app.node(['app.mjs', db.url])).toBe('views 1 function object\n');
   });
 
-  test('a CommonJS module requires it, without a warning', async () => {
+  test('can be required by a CommonJS module without a warning', async () => {
     await using db = await freshDatabase();
     await app.write(
       'app.cjs',
@@ -205,7 +205,7 @@ describe('installed by npm into an empty app', () => {
     expect(await app.node(['app.cjs', db.url])).toBe('views 1 function object\n');
   });
 
-  test('it has one dependency', async () => {
+  test('has one dependency', async () => {
     const own: { dependencies: object } = JSON.parse(
       await readFile(join(app.folder, 'node_modules/connect-drizzle/package.json'), 'utf8'),
     );
@@ -226,7 +226,7 @@ describe('installed by npm into an empty app', () => {
   test.each([
     ['the ES module', []],
     ['the CommonJS build', ['--no-experimental-require-module']],
-  ])('an embedded database says which package is missing, with %s', async (_, flags) => {
+  ])('names the missing package of an embedded database, with %s', async (_, flags) => {
     await app.write(
       'embedded.cjs',
       `const { DrizzleStore } = require('connect-drizzle');
@@ -242,7 +242,7 @@ describe('installed by npm into an empty app', () => {
   });
 });
 
-test('a Neon pool works, and listens, without pg', async () => {
+test('a Neon pool works and listens without pg', async () => {
   await using db = await freshDatabase();
   await using proxy = await startWebSocketProxy(db.url);
   await using app = await linkedApp(packed, '0.45', { links: ['@neondatabase/serverless', 'ws'] });
@@ -269,13 +269,13 @@ test('a Neon pool works, and listens, without pg', async () => {
   expect(await app.node(['app.mjs', db.url, proxy.address])).toBe('1 up\nERR_MODULE_NOT_FOUND\n');
 });
 
-describe('its program', () => {
+describe('the command line', () => {
   test.each(['0.45', '1.0'] as const)(
-    'runs by its name where the package is installed, with Drizzle %s',
+    'runs by its name in an app with Drizzle %s',
     async (drizzle) => {
       await using db = await freshDatabase();
       await using app = await linkedApp(packed, drizzle);
-      // As npm installs it.
+      // npm links the program like this.
       const bin = join(app.folder, 'node_modules/.bin/connect-drizzle');
       await mkdir(dirname(bin));
       await chmod(join(app.folder, 'node_modules/connect-drizzle/dist/cli/bin.js'), 0o755);
@@ -314,7 +314,7 @@ describe('its program', () => {
     },
   );
 
-  test('uses postgres where pg is not installed, and asks for one of them where neither is', async () => {
+  test('uses postgres if pg is not installed, and asks for pg if neither is', async () => {
     await using db = await freshDatabase();
     await using app = await linkedApp(packed, '0.45');
     const run = (...args: string[]) =>
@@ -327,7 +327,7 @@ describe('its program', () => {
   });
 });
 
-describe('its CommonJS build', () => {
+describe('the CommonJS build', () => {
   test('has no import(), which fails under Jest', async () => {
     await using app = await linkedApp(packed, '0.45');
     for (const name of ['index', 'schema', 'admin']) {
@@ -336,7 +336,7 @@ describe('its CommonJS build', () => {
     }
   });
 
-  test('exports what the ES module does, and one sessions', async () => {
+  test('has the exports of the ES module, and the same table in all modules', async () => {
     await using app = await linkedApp(packed, '0.45');
     await app.write(
       'app.mjs',
@@ -367,7 +367,7 @@ test.each([
   ['an ES module', 'app.mjs', 'import', []],
   ['a CommonJS module', 'app.cjs', 'require', []],
   ['the CommonJS build', 'app.cjs', 'require', ['--no-experimental-require-module']],
-])('%s has the admin page', async (_, file, kind, flags) => {
+])('%s can serve the admin page', async (_, file, kind, flags) => {
   await using db = await freshDatabase();
   await using app = await linkedApp(packed, '0.45', { links: ['express'] });
   const load = (names: string, from: string) =>
@@ -395,7 +395,7 @@ test.each([
 
 const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
 
-describe('its types', () => {
+describe('the types of the package', () => {
   const source = `
     import express from 'express';
     import session from 'express-session';
@@ -454,7 +454,7 @@ describe('its types', () => {
       return views ?? Number(wrong);
     }`;
 
-  // Drizzle's declarations for a CommonJS module are others than those for an ES module.
+  // Drizzle has other declarations for CommonJS modules than for ES modules.
   const ownTable = `
     import { sessionColumns, sessionIndexes } from 'connect-drizzle/schema';
     import { eq } from 'drizzle-orm';
@@ -487,7 +487,7 @@ describe('its types', () => {
       target: 'ES2023',
       strict: true,
       noEmit: true,
-      // Declarations name the type of the exported store.
+      // The declarations must be able to name the type of the exported store.
       declaration: true,
       types: ['node'],
       ...options,
@@ -502,13 +502,10 @@ describe('its types', () => {
     ['a CommonJS module', '0.45', 'commonjs', { module: 'NodeNext' }],
     ['a CommonJS module with Drizzle 1.0', '1.0', 'commonjs', { module: 'NodeNext' }],
     ['a bundled app', '0.45', 'module', { module: 'ESNext', moduleResolution: 'Bundler' }],
-  ] as const)(
-    'the app’s own SessionData goes through them in %s',
-    async (_, drizzle, type, options) => {
-      await using app = await typed(drizzle, type, { ...options, skipLibCheck: true });
-      expect(await app.node([tsc, '-p', '.'])).toBe('');
-    },
-  );
+  ] as const)('know the SessionData of the app in %s', async (_, drizzle, type, options) => {
+    await using app = await typed(drizzle, type, { ...options, skipLibCheck: true });
+    expect(await app.node([tsc, '-p', '.'])).toBe('');
+  });
 
   test.each([
     ['0.45', 'module'],
@@ -516,10 +513,10 @@ describe('its types', () => {
     ['1.0', 'module'],
     ['1.0', 'commonjs'],
   ] as const)(
-    'they hold with Drizzle %s in a package of the type %s where libraries are checked too',
+    'have no errors of their own with Drizzle %s in a package of type %s, without skipLibCheck',
     async (drizzle, type) => {
       await using app = await typed(drizzle, type, { module: 'NodeNext' });
-      // Drizzle's own declarations do not hold: what is said of others does not count.
+      // Drizzle's declarations have errors, so only those of this package count.
       const said = await app.node([tsc, '-p', '.']).catch((error: Error) => error.message);
       const own = said.split('\n').filter((line) => /connect-drizzle\/dist|^app\.ts/.test(line));
       expect(own).toEqual([]);
@@ -527,7 +524,7 @@ describe('its types', () => {
   );
 });
 
-test('the types of the schema need nothing of Node', async () => {
+test('the types of the schema do not need the types of Node', async () => {
   await using app = await linkedApp(packed, '0.45');
   await app.write(
     'app.ts',
@@ -544,15 +541,15 @@ test('the types of the schema need nothing of Node', async () => {
     types: [],
   };
   await app.write('tsconfig.json', JSON.stringify({ compilerOptions, files: ['app.ts'] }));
-  // Drizzle's own declarations do not hold.
+  // Drizzle's declarations have errors, which do not count.
   const output = await app.node([tsc, '-p', '.']).catch((error: Error) => error.message);
   expect(output.split('\n').filter((line) => /connect-drizzle\/dist|^app\.ts/.test(line))).toEqual(
     [],
   );
 });
 
-describe('what an import loads', () => {
-  /** Where each script came from that Node compiled while the app ran. */
+describe('an import', () => {
+  /** The paths of all scripts that Node loaded while the app ran. */
   async function loadedBy(app: ScratchApp, code: string, ...args: string[]): Promise<string[]> {
     await app.write('loads.mjs', code);
     const coverage = join(app.folder, 'coverage');
@@ -573,7 +570,7 @@ describe('what an import loads', () => {
       files.some((file) => file.includes(`/node_modules${driver}`)),
     );
 
-  test('the import alone loads no driver', async () => {
+  test('of connect-drizzle loads no driver', async () => {
     await using app = await linkedApp(packed, '0.45');
     const loaded = await loadedBy(app, `import 'connect-drizzle';`);
     expect(drivers(loaded)).toEqual([]);
@@ -589,14 +586,14 @@ describe('what an import loads', () => {
     );
   });
 
-  test('connect-drizzle/schema alone loads neither the store nor a driver', async () => {
+  test('of connect-drizzle/schema loads neither the store nor a driver', async () => {
     await using app = await linkedApp(packed, '0.45');
     const loaded = await loadedBy(app, `import 'connect-drizzle/schema';`);
     expect(drivers(loaded)).toEqual([]);
     expect(loaded.filter((file) => /\/dist\/(store|queries\/|batching\/)/.test(file))).toEqual([]);
   });
 
-  test('a URL loads node-postgres only, an embedded database PGlite only', async () => {
+  test('of a driver happens when it is needed: node-postgres for a URL, PGlite for an embedded database', async () => {
     await using db = await freshDatabase();
     await using app = await linkedApp(packed, '0.45');
     const open = `
@@ -625,34 +622,30 @@ test.each([
     `const { DrizzleStore, idOf } = require('connect-drizzle');
      const { sessions } = require('connect-drizzle/schema');`,
   ],
-] as const)(
-  'an app that is bundled into one file, %s, still makes its table',
-  async (_, format, load) => {
-    await using db = await freshDatabase();
-    await using app = await linkedApp(packed, '0.45');
-    const [entry, output] =
-      format === 'esm' ? ['app.mjs', 'bundle.mjs'] : ['app.cjs', 'bundle.cjs'];
-    await app.write(entry, `${load}\n${useStore}`);
-    await build({
-      absWorkingDir: app.folder,
-      entryPoints: [entry],
-      bundle: true,
-      platform: 'node',
-      format,
-      outfile: join(app.folder, output),
-      external: ['pg', 'postgres', '@electric-sql/pglite'],
-      banner:
-        format === 'esm'
-          ? {
-              js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`,
-            }
-          : {},
-      logLevel: 'error',
-    });
-    await app.run('rm', ['-r', 'node_modules/connect-drizzle', 'node_modules/drizzle-orm']);
-    expect(await app.node([output, db.url])).toBe('views 1 function object\n');
-  },
-);
+] as const)('an app bundled into one file, %s, can create its table', async (_, format, load) => {
+  await using db = await freshDatabase();
+  await using app = await linkedApp(packed, '0.45');
+  const [entry, output] = format === 'esm' ? ['app.mjs', 'bundle.mjs'] : ['app.cjs', 'bundle.cjs'];
+  await app.write(entry, `${load}\n${useStore}`);
+  await build({
+    absWorkingDir: app.folder,
+    entryPoints: [entry],
+    bundle: true,
+    platform: 'node',
+    format,
+    outfile: join(app.folder, output),
+    external: ['pg', 'postgres', '@electric-sql/pglite'],
+    banner:
+      format === 'esm'
+        ? {
+            js: `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`,
+          }
+        : {},
+    logLevel: 'error',
+  });
+  await app.run('rm', ['-r', 'node_modules/connect-drizzle', 'node_modules/drizzle-orm']);
+  expect(await app.node([output, db.url])).toBe('views 1 function object\n');
+});
 
 async function sizeOf(folder: string): Promise<number> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });

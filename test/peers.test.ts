@@ -11,7 +11,7 @@ import {
   type ScratchApp,
 } from './support/package.js';
 
-// The ends of the ranges in `peerDependencies`: exactly these versions, installed by npm into an empty folder.
+// The lowest and highest versions in `peerDependencies`, installed by npm into an empty folder.
 
 const folder = fileURLToPath(new URL('./apps/peers/', import.meta.url));
 const tsc = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
@@ -58,8 +58,8 @@ const outcome = {
 describe.each([
   ['the lowest versions', lowest],
   ['the highest versions', highestOf('0.45.4')],
-  ['the lowest 1.0', highestOf('1.0.0-rc.5')],
-])('%s', (name, versions) => {
+  ['the lowest Drizzle 1.0 and the highest versions', highestOf('1.0.0-rc.5')],
+])('with %s of its peers', (name, versions) => {
   let app: ScratchApp;
   beforeAll(async () => {
     app = await emptyApp({ manifest: { type: 'module' } });
@@ -74,14 +74,14 @@ describe.each([
     expect(await cycle(app, driver)).toEqual(outcome);
   });
 
-  test('express-session saves and loads through it', async () => {
+  test('express-session saves and loads through a store', async () => {
     await app.write('http.mjs', overHttp);
     await withDatabase(async ({ url }) => {
       expect(await app.node(['http.mjs', url])).toBe('1 2 3\n');
     });
   });
 
-  // test/types.test.ts has the newest.
+  // test/types.test.ts tests the newest versions.
   if (name === 'the lowest versions') {
     test('the types accept the databases', async () => {
       await copyFile(join(folder, 'app.ts'), join(app.folder, 'app.ts'));
@@ -99,7 +99,7 @@ describe.each([
   }
 });
 
-/** express-session on Node's own server: a visitor's three requests. */
+/** A program with express-session on Node's HTTP server, and three requests of a visitor. */
 const overHttp = `
   import { once } from 'node:events';
   import { createServer } from 'node:http';
@@ -127,7 +127,7 @@ const overHttp = `
   server.closeAllConnections();
   await store.close();`;
 
-test('a database of another copy of Drizzle than the store’s works', async () => {
+test('a store works on a database of another copy of Drizzle', async () => {
   await using app = await linkedApp(packed, '0.45');
   await using other = await linkedApp(packed, '1.0');
   await app.run('mkdir', ['-p', 'workspace/node_modules']);

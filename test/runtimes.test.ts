@@ -14,14 +14,14 @@ import {
 } from './support/package.js';
 import { startWebSocketProxy } from './support/websocket-proxy.js';
 
-// The packed package in each runtime, as an ES module and as a CommonJS module.
+// The packed package in each runtime, from an ES module and from a CommonJS module.
 
 const cycleFile = fileURLToPath(new URL('./apps/peers/cycle.mjs', import.meta.url));
 const programs = fileURLToPath(new URL('./apps/runtimes/', import.meta.url));
 const bin = join(installIn('test/apps/runtimes'), 'node_modules/.bin');
 const PATH = [bin, dirname(process.execPath), process.env.PATH].join(delimiter);
 
-/** Network access needs a flag of its own from Node 25 on. */
+/** From Node 25 on, network access needs a flag of its own. */
 const flags = process.allowedNodeEnvironmentFlags;
 const permissions = [
   flags.has('--permission') ? '--permission' : '--experimental-permission',
@@ -51,7 +51,7 @@ const outcome = {
   left: 1,
 };
 
-/** Where `cycle.mjs` reaches Neon, as environment variables. */
+/** Starts stand-ins for Neon. `env` tells `cycle.mjs` their addresses. */
 async function neonAt({ url }: TestDatabase) {
   const [sockets, http] = await Promise.all([startWebSocketProxy(url), startNeonEndpoint(url)]);
   return {
@@ -62,7 +62,7 @@ async function neonAt({ url }: TestDatabase) {
   };
 }
 
-/** A database and a URL of it for Bun, which refuses the cheap password hashes of the test server. */
+/** A URL with a role of its own, because Bun refuses the cheap password hashes of the test server. */
 async function withBunUrl(use: (url: string) => Promise<void>): Promise<void> {
   await withDatabase(async (database) => {
     const { name } = database;
@@ -81,7 +81,7 @@ async function withBunUrl(use: (url: string) => Promise<void>): Promise<void> {
   });
 }
 
-/** Says what happens without the packages of the drivers. */
+/** Prints the errors of sources whose driver is missing. */
 const withoutDrivers = `
   for (const source of ['postgres://localhost/app', 'memory://']) {
     const store = new DrizzleStore(source, { errorLog() {} });
@@ -148,7 +148,7 @@ describe.each(runtimes)('in %s', (name, command, args) => {
       });
     });
 
-    test('a store on an SQL of Bun refuses what could undo its sessions, listens, and outlives its connections', async () => {
+    test('a store on an SQL of Bun refuses transactions, hears changes and reconnects', async () => {
       await withBunUrl(async (url) => {
         expect(JSON.parse(await run(app, 'bun-sql.mjs', url))).toEqual({
           refused: [
@@ -180,7 +180,7 @@ describe.each(runtimes)('in %s', (name, command, args) => {
 });
 
 test.each(['pg', 'pglite'])(
-  'under the permission model of Node, a store on %s only has to read its packages',
+  'under the permission model of Node, a store on %s needs no permission except to read its packages',
   async (driver) => {
     await using app = await linkedApp(packed, '0.45');
     await copyFile(cycleFile, join(app.folder, 'cycle.mjs'));

@@ -6,7 +6,7 @@ import { installIn } from '../scripts/install.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { emptyApp, packPackage, type ScratchApp } from './support/package.js';
 
-// Servers that are bundled into one file, in an app that has installed pg and no other driver.
+// Servers bundled into one file, in an app with pg and no other driver.
 
 let app: ScratchApp;
 let database: TestDatabase;
@@ -37,7 +37,7 @@ const moduleRequires = `
   const pg = require('pg');
   const { DrizzleStore } = require('connect-drizzle');`;
 
-/** Serves two requests of one visitor on each source, and prints what the second one got. */
+/** Serves two requests of one visitor on each source, and prints the response to the second one. */
 const serverWith = (modules: string) => `${modules}
   const url = process.argv[2];
   async function serveOn(source) {
@@ -97,7 +97,7 @@ const esbuild =
       ...options,
     });
 
-/** The lines of the guide that give an ES module a `require`. */
+/** The banner of the guide, which defines `require` in an ES module. */
 const banner = `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);`;
 
 const rollup: Bundler = (entry, file) =>
@@ -159,7 +159,7 @@ const ncc: Bundler = (entry, file) =>
      writeFileSync(${JSON.stringify(file)}, code);`,
   );
 
-/** Each builds an entry into one file, whose extension says which kind of module it is. */
+/** Each bundles an entry into one file with this extension. */
 const builds: [string, string, string, Bundler][] = [
   [
     'esbuild, --format=esm --packages=external',
@@ -190,7 +190,7 @@ const builds: [string, string, string, Bundler][] = [
 ];
 
 test.each(builds.map(([name, ...rest], at) => [name, ...rest, at] as const))(
-  '%s bundles %s, and the server runs on a pool, on a URL, and names a missing driver',
+  '%s bundles %s, and the server works on a pool and on a URL, and names a missing driver',
   async (_, entry, extension, bundle, at) => {
     const file = `bundle-${at}.${extension}`;
     await bundle(entry, file);

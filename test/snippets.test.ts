@@ -10,7 +10,7 @@ import { buildCli, type CliProgram } from './support/cli.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { pages, type Snippet, snippetsOf } from './support/snippets.js';
 
-// The code in README.md and in docs/ compiles, and runs if it can.
+// The code in README.md and docs/ compiles, and runs if it can.
 
 const execute = promisify(execFile);
 const root = fileURLToPath(new URL('../', import.meta.url));
@@ -22,7 +22,7 @@ let folder: string;
 let database: TestDatabase;
 let cli: CliProgram;
 beforeAll(async () => {
-  // Below the packages that only the documentation uses.
+  // In a folder below the packages that only the documentation uses.
   folder = await mkdtemp(join(installIn('test/apps/docs'), '.tmp-'));
   for (const { file, code, language, plan } of all) {
     if (plan.kind === 'neither' || !isScript(language)) continue;
@@ -41,7 +41,7 @@ const isScript = (language: Snippet['language']) => language === 'ts' || languag
 const planned = (kind: Snippet['plan']['kind'], ...languages: Snippet['language'][]) =>
   all.filter(({ plan, language }) => plan.kind === kind && languages.includes(language));
 
-test('every snippet is run or compiled, or says why not', () => {
+test('every snippet is run or compiled, or gives a reason why not', () => {
   const count = (kind: Snippet['plan']['kind']) => all.filter(({ plan }) => plan.kind === kind);
   const neither = count('neither');
   console.log(
@@ -86,7 +86,7 @@ test('the TypeScript snippets compile under the strict settings of the repositor
 });
 
 test('the JavaScript snippets use functions and options that exist', async () => {
-  // Sessions and users hold what each page keeps in them.
+  // Each page has other fields in its sessions and users.
   await writeFile(
     join(folder, 'any.d.ts'),
     `import 'express-session';
@@ -108,7 +108,7 @@ test('the JavaScript snippets use functions and options that exist', async () =>
   expect(errors.filter((line) => !unclear.test(line))).toEqual([]);
 });
 
-test('the commands are well-formed', async () => {
+test('the shell commands are well-formed', async () => {
   for (const { place, code } of all.filter(({ language }) => language === 'sh')) {
     await execute('bash', ['-n', '-c', code]).catch((error: Error) => {
       throw new Error(`${place}: ${error.message}`);
@@ -116,14 +116,14 @@ test('the commands are well-formed', async () => {
   }
 });
 
-/** What the runner prints of a snippet. */
+/** What the runner prints for a snippet. */
 interface Result {
   readonly place: string;
   readonly error?: string;
   readonly body?: string;
 }
 
-/** What a snippet's server answered, by its place. */
+/** The responses of the snippets' servers, by place. */
 const answers = new Map<string, string>();
 
 test('the TypeScript and JavaScript snippets run', async () => {
@@ -149,7 +149,7 @@ test('the TypeScript and JavaScript snippets run', async () => {
     },
     logLevel: 'error',
   });
-  // One process for all, because most of the time is what the start of one takes.
+  // One process runs all snippets, because starting a process takes most of the time.
   const list = runnable.map(({ place, file, plan }) => ({
     ...plan,
     place,
@@ -180,7 +180,7 @@ test('the TypeScript and JavaScript snippets run', async () => {
   expect(results).toBe(list.length);
 }, 300_000);
 
-test('the commands run', async () => {
+test('the shell commands run', async () => {
   for (const { place, code } of planned('run', 'sh')) {
     const script = `npx() { shift; "$NODE" "$CLI" "$@"; }\n${code}`;
     const env = {
@@ -203,7 +203,7 @@ test('the SQL snippets run', async () => {
   }
 });
 
-test('the dashboard and the alerts use metrics that the guide exports', async () => {
+test('the dashboard and the alerts use only metrics that the guide exports', async () => {
   const [, exported = ''] =
     [...answers].find(([place]) => place.startsWith('docs/guides/metrics.md')) ?? [];
   const types = Array.from(exported.matchAll(/^# TYPE (\w+) (\w+)$/gm), ([, name, type]) =>
@@ -218,7 +218,7 @@ test('the dashboard and the alerts use metrics that the guide exports', async ()
   }
 });
 
-test('the reference has every option, method and code', async () => {
+test('the reference lists every option, method and error code', async () => {
   const page = async (name: string) => readFile(join(root, 'docs', name), 'utf8');
   const { OPTIONS } = await import('../src/options.js');
   const options = await page('options.md');

@@ -23,19 +23,19 @@ import {
   type ScratchApp,
 } from './support/package.js';
 
-// An app as many have it (test/apps/template) moves from connect-pg-simple by the steps of the guide.
+// A typical app (test/apps/template) moves from connect-pg-simple by the steps of the guide.
 
 const template = fileURLToPath(new URL('./apps/template', import.meta.url));
 const root = fileURLToPath(new URL('../', import.meta.url));
 
-/** The time zone in which the app's connections write, and the one that psql asks for. */
+/** The time zones of the app's connections and of psql. */
 const appZone = 'America/St_Johns';
 const psqlZone = 'Asia/Tokyo';
 
 const minute = 60_000;
 const week = 7 * 24 * 60 * minute;
 
-/** Packages of the repository that the app has as well. */
+/** Packages of the repository that the app uses, too. */
 const shared = ['express', 'passport', 'passport-local', 'connect-pg-simple', 'typescript'].concat(
   ['express', 'express-session', 'node', 'passport', 'passport-local', 'pg'].map(
     (name) => `@types/${name}`,
@@ -51,7 +51,7 @@ beforeAll(async () => {
   links = await packagesOf('test/apps/template');
   for (const name of shared) links.set(name, `${root}node_modules/${name}`);
   packed = await packPackage();
-  // Drizzle 1.0 has the schemas for zod itself, and finds zod only beside itself.
+  // Drizzle 1.0 contains drizzle-zod, and finds zod only in the node_modules folder that it is in itself.
   besideZod = await emptyApp();
   drizzleV1 = `${besideZod.folder}/node_modules/drizzle-orm`;
   const installed = `${installIn('test/drizzle-v1')}/node_modules/drizzle-orm`;
@@ -113,7 +113,7 @@ class Template {
     return ended(child);
   }
 
-  /** `drizzle-kit push` in a terminal: Enter at each question, and this answer at the last one. */
+  /** `drizzle-kit push` in a terminal. Presses Enter at each question, and gives this answer to the last one. */
   async pushInTerminal(confirm: 'yes' | 'no'): Promise<Push> {
     const command = `${process.execPath} node_modules/drizzle-kit/bin.cjs push`;
     const child = spawn('script', ['-qefc', command, '/dev/null'], {
@@ -140,7 +140,7 @@ class Template {
     return ended(child);
   }
 
-  /** Builds the server as the app's own script does. */
+  /** Builds the server as the script of the app does. */
   async buildServer(outdir: string): Promise<void> {
     await build({
       absWorkingDir: this.app.folder,
@@ -170,7 +170,7 @@ class Template {
     throw new Error('The server did not start');
   }
 
-  /** Runs the guide's script through psql, or as one query if psql is not installed. */
+  /** Runs the script of the guide with psql, or as one query if psql is not installed. */
   async runScript(variables: Partial<Record<ImportVariable, string>>): Promise<void> {
     const script = importScript(variables);
     await this.app.write('import.sql', script);
@@ -248,7 +248,7 @@ function pushArguments(drizzle: DrizzleVersion): string[] {
   return ['--hints', hints];
 }
 
-/** The constant of the old table is renamed, and the new table added, as the guide says. */
+/** Renames the constant of the old table and adds the new table, as in the guide. */
 async function addTable(template: Template): Promise<void> {
   await template.edit('shared/schema.ts', 'export const sessions =', 'export const oldSessions =');
   const [, imports = '', table = ''] =
@@ -257,13 +257,13 @@ async function addTable(template: Template): Promise<void> {
   await template.edit('shared/schema.ts', /$/, `\n${table}`);
 }
 
-/** The old table in the schema. */
+/** Matches the old table in the schema. */
 const oldTable = /export const \w+ = pgTable\(\n {2}'sessions',.+?\n\);\n/s;
 
 /** The export that the guide and the error recommend. */
 const byName = "export { sessions } from 'connect-drizzle/schema'";
 
-/** `script` of util-linux, which runs a command in a terminal. */
+/** util-linux has `script`, which runs a command in a terminal. */
 const hasTerminals = existsSync('/usr/bin/script') && process.platform === 'linux';
 if (!hasTerminals) {
   console.log('drizzle-kit push is not tested in a terminal: /usr/bin/script of Linux is missing.');
@@ -273,7 +273,7 @@ const versions: DrizzleVersion[] = ['0.45', '1.0'];
 const names = ['ada', 'bob', 'cem', 'dee', 'eve'];
 
 describe.each(versions)('with Drizzle %s', (drizzle) => {
-  test('the app moves with everybody logged in', async () => {
+  test('the app moves and everybody stays logged in', async () => {
     await using app = await Template.create(drizzle);
     const { database } = app;
     const steps: string[] = [];
@@ -348,14 +348,14 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
         const late = expiresAt.getTime() - (expiries.get(id) ?? 0);
         expect(late).toBeGreaterThanOrEqual(0);
         expect(late).toBeLessThan(minute);
-        // The log-in: the expiry minus the cookie's originalMaxAge, a millisecond or so less than its maxAge.
+        // The log-in is the expiry minus originalMaxAge, which is about a millisecond less than the cookie's maxAge.
         expect(Math.abs(expiresAt.getTime() - createdAt.getTime() - week)).toBeLessThan(minute);
         expect(createdAt.getTime()).toBeGreaterThan(started - minute);
         expect(createdAt.getTime()).toBeLessThan(loggedIn + minute);
       }
     }
 
-    // Old and new processes, side by side.
+    // The old and the new process run side by side.
     await using after = await timed('start', () => app.start('new'));
     const person = (at: number) => {
       const found = people[at];
@@ -414,7 +414,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     );
   });
 
-  test('drizzle-kit push of the new table under the old one’s name never keeps the sessions usable', async () => {
+  test('drizzle-kit push cannot turn the old table into the new one under the same name', async () => {
     await using app = await Template.create(drizzle);
     await app.push();
     await app.database.query(
@@ -449,7 +449,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     }
   });
 
-  test('drizzle-kit push drops a table that the schema does not name: if it is empty, without a question', async () => {
+  test('drizzle-kit push drops an old table that is not in the schema, and asks only if it has rows', async () => {
     await using app = await Template.create(drizzle);
     await addTable(app);
     await app.push();
@@ -466,7 +466,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
     expect(await app.tables()).toEqual(['user_sessions', 'users']);
   });
 
-  test('two modules that both export sessions: ready() says how to export ours', async () => {
+  test('if two modules export sessions, the error of ready() says how to export the table', async () => {
     await using app = await Template.create(drizzle);
     await app.app.write(
       'shared/other.ts',
@@ -496,7 +496,7 @@ describe.each(versions)('with Drizzle %s', (drizzle) => {
   });
 });
 
-test('the constructor takes the template’s options, except a ttl in milliseconds', async () => {
+test('the constructor accepts the options of the app, except a ttl in milliseconds', async () => {
   await using database = await freshDatabase();
   await database.query(
     'create table sessions (sid varchar primary key, sess jsonb, expire timestamp)',

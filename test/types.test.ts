@@ -10,8 +10,8 @@ import {
   type ScratchApp,
 } from './support/package.js';
 
-// What the constructor accepts and refuses at compile time, in each version of TypeScript and Drizzle. The
-// files hold the lines that must compile, and those that must not (`@ts-expect-error`).
+// Sources that the constructor accepts and refuses at compile time, with each version of TypeScript and Drizzle.
+// The files contain lines that must compile, and lines that must not (`@ts-expect-error`).
 
 const folder = fileURLToPath(new URL('./apps/types/', import.meta.url));
 
@@ -51,7 +51,7 @@ describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {
   afterAll(() => app[Symbol.asyncDispose]());
 
   test.each(['typescript-5.0', 'typescript-5.9', 'typescript-6', 'typescript'])(
-    'it accepts the databases of every driver it works on, and refuses the others, in %s',
+    'the constructor accepts databases of the supported drivers and refuses others, with %s',
     async (version) => {
       const installed = (await packagesOf('test/apps/types')).get(version);
       const compiler = installed ?? newest;
@@ -60,7 +60,7 @@ describe.each(['0.45', '1.0'] as const)('with Drizzle %s', (drizzle) => {
     },
   );
 
-  test('it accepts databases on the SQL of Bun, and refuses its transactions', async () => {
+  test('the constructor accepts databases on an SQL of Bun and refuses its transactions', async () => {
     const bunTypes = (await packagesOf('test/apps/types')).get('bun-types') ?? '';
     const options = { ...compilerOptions, types: ['node', bunTypes] };
     await app.write(

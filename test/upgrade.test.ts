@@ -1,4 +1,4 @@
-// The upgrade of a table in use: a million rows of version 1.0.0, and both versions at work while it is migrated.
+// The migration of a table of version 1.0.0 with a million rows, while both versions use it.
 import { EventEmitter } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { DrizzleStore, idOf } from 'connect-drizzle';
@@ -11,7 +11,7 @@ import { version1 } from './support/version-1.js';
 const ROWS = 1_000_000;
 const SESSIONS = 40;
 const WORKERS = 4;
-/** Changes of each version before the migration, and again after it. */
+/** The number of changes by each version before the migration, and after it. */
 const CHANGES = 400;
 
 let database: TestDatabase;
@@ -28,7 +28,7 @@ interface StatementTime {
   answeredMs: number;
 }
 
-/** Notes when the statements of a pool were sent, and when they had been answered. One is in flight at a time. */
+/** Records when each statement of a pool is sent and answered. Only one is in flight at a time. */
 function timed(pool: pg.Pool): StatementTime[] {
   const times: StatementTime[] = [];
   pool.on('connect', (client) => {
@@ -56,7 +56,7 @@ function timeOf(times: readonly StatementTime[], pattern: RegExp): StatementTime
   return found;
 }
 
-/** The file that holds the table: another one after a rewrite. */
+/** The name of the table's file, which changes if the table is rewritten. */
 async function fileOfTable(): Promise<string | undefined> {
   const [row] = await database.query<{ file: string }>(
     `select relfilenode::text as file from pg_class where oid = 'sessions'::regclass`,
@@ -64,7 +64,7 @@ async function fileOfTable(): Promise<string | undefined> {
   return row?.file;
 }
 
-test('a million sessions of version 1.0.0 are migrated under load, and both versions go on with them', async () => {
+test('a table of version 1.0.0 with a million sessions is migrated under load without a lost change or a revived session', async () => {
   const sql = await readFile(new URL('../drizzle/0000_sessions.sql', import.meta.url), 'utf8');
   for (const statement of sql.split('--> statement-breakpoint')) await database.query(statement);
   await database.query(
@@ -82,7 +82,7 @@ test('a million sessions of version 1.0.0 are migrated under load, and both vers
   const tomorrow = Date.now() + 86_400_000;
   for (const sid of sids) await old.put(sid, sessionWith({ by: 'old' }, 86_400), tomorrow);
 
-  // Each worker has a key of its own in every session, and counts in it. `acknowledged` is what it must find again.
+  // Each worker counts in a key of its own in every session. `acknowledged` has the counts that must be there.
   const acknowledged = new Map<string, number>();
   const ended: string[] = [];
   const counts = { old: 0, new: 0 };
@@ -105,7 +105,7 @@ test('a million sessions of version 1.0.0 are migrated under load, and both vers
       }
       slowestMs = Math.max(slowestMs, performance.now() - startedAt);
       acknowledged.set(`${sid} ${key}`, n);
-      // A log-in by one version, and a log-out by the other.
+      // One version logs in, and the other logs out.
       if (n % 10 === 0) {
         if (version === 'old') await old.put(own, sessionWith(), tomorrow);
         else await store.set(own, sessionWith());

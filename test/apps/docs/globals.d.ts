@@ -1,4 +1,4 @@
-/** What the snippets of the documentation may use without an import: see runner.js. */
+/** The globals that runner.js defines for the snippets of the documentation. */
 declare const DrizzleStore: typeof import('connect-drizzle').DrizzleStore;
 declare const store: import('connect-drizzle').DrizzleStore;
 declare const pool: import('pg').Pool;

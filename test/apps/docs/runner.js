@@ -1,12 +1,12 @@
-// Runs snippets, one after the other: node runner.js. The environment: SNIPPETS, a JSON list of
-// { place, file, request?: { method, path } }; DATABASE_URL. Prints a line of JSON for each: { place, error?, status?, body? }.
+// Runs snippets one after the other: node runner.js. Environment: DATABASE_URL, and SNIPPETS, a JSON list of
+// { place, file, request?: { method, path } }. Prints a line of JSON for each: { place, error?, status?, body? }.
 import { Server } from 'node:http';
 import { DrizzleStore } from 'connect-drizzle';
 import express from 'express';
 import session from 'express-session';
 import pg from 'pg';
 
-/** Servers that a snippet has started. Each listens on a free port, whatever its code says. */
+/** The servers that a snippet has started. Each listens on a free port, whatever its code says. */
 const servers = new Set();
 const { listen, close } = Server.prototype;
 Server.prototype.listen = function (...args) {
@@ -24,7 +24,7 @@ Server.prototype.close = function (...args) {
 };
 
 /**
- * Sends the request that a snippet asks for, or `GET /`, which need not be there.
+ * Sends the request that a snippet asks for, or else `GET /`, which may be missing.
  *
  * @param {Server} server
  */
@@ -42,7 +42,7 @@ async function request(server, path = '/', method = 'GET', isExpected = false) {
   return { status: response.status, body };
 }
 
-/** What a server last failed with: a snippet may not look at it. */
+/** The last failure response of a server, because a snippet may ignore it. */
 let lastFailure = '';
 const { fetch } = globalThis;
 globalThis.fetch = async (...args) => {
@@ -81,14 +81,14 @@ async function run({ place, file, request: expected }) {
 process.on('unhandledRejection', (error) => {
   process.stdout.write(`\n@${JSON.stringify({ place: 'unhandled', error: String(error) })}\n`);
 });
-// Keeps the process alive while a snippet waits for what does not.
+// Keeps the process alive while a snippet waits for something that does not.
 setInterval(() => {}, 60_000);
 for (const snippet of JSON.parse(process.env.SNIPPETS)) {
   const result = await run(snippet).catch((error) => ({
     place: snippet.place,
     error: `${error?.stack ?? error} ${lastFailure}`,
   }));
-  // A line of its own, whatever the snippet has printed.
+  // Starts a new line, because a snippet may have printed part of one.
   process.stdout.write(`\n@${JSON.stringify(result)}\n`);
 }
 process.exit(0);

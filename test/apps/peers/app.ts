@@ -11,7 +11,7 @@ const schema = { sessions };
 declare const nodePg: NodePgDatabase<typeof schema>;
 declare const postgresJs: PostgresJsDatabase<typeof schema>;
 declare const pglite: PgliteDatabase<typeof schema>;
-// biome-ignore lint/suspicious/noExplicitAny: apps that write for several drivers name the database so.
+// biome-ignore lint/suspicious/noExplicitAny: apps that support several drivers use this type.
 declare const anyPg: PgDatabase<any, any, any>;
 // biome-ignore lint/suspicious/noExplicitAny: as above.
 declare const transaction: PgTransaction<any, any, any>;

@@ -1,8 +1,8 @@
-// What a store does, on one driver: node cycle.mjs DRIVER DATABASE_URL
-// Neon is reached at NEON_WEBSOCKET (host and port) and NEON_HTTP (a URL).
+// Uses a store on one driver: node cycle.mjs DRIVER DATABASE_URL
+// NEON_WEBSOCKET (host and port) and NEON_HTTP (a URL) are the addresses of Neon.
 import { DrizzleStore } from 'connect-drizzle';
 
-/** Drivers without connections: another one creates the table, and nothing listens. */
+/** Drivers without connections. They cannot create the table or listen. */
 const connectionless = ['neon-http', 'pg-proxy'];
 
 const drivers = {

@@ -1,4 +1,4 @@
-// What a store on an SQL of Bun refuses, hears and survives: bun bun-sql.mjs DATABASE_URL
+// Tests what is special about a store on an SQL of Bun: bun bun-sql.mjs DATABASE_URL
 import { once } from 'node:events';
 import { SQL } from 'bun';
 import { DrizzleStore } from 'connect-drizzle';
@@ -10,7 +10,7 @@ const session = (n) => {
   return { cookie: { originalMaxAge: 600_000, expires }, n };
 };
 
-/** Why the constructor refuses a source. */
+/** The reason why the constructor refuses a source. */
 function refusal(source) {
   try {
     new DrizzleStore(source);
@@ -30,7 +30,7 @@ const reserved = await sql.reserve();
 refused.push(refusal(reserved));
 await reserved.release();
 
-// `sync` on the app's pool, and on a URL of its own.
+// One store listens through the app's pool, the other through a URL.
 const store = new DrizzleStore(sql, { sync: true, errorLog() {} });
 const direct = new DrizzleStore(sql, { sync: { connectionString: url }, errorLog() {} });
 await store.migrate();
@@ -45,7 +45,7 @@ const heard = Promise.all([store, direct].map((each) => once(each, 'destroy')));
 await silent.destroy('ended');
 const events = (await heard).map(([{ local }]) => local);
 
-// A statement that waits for a lock is given up, and never runs.
+// A statement that waits for a lock is given up and never runs.
 const holder = await sql.reserve();
 await holder`begin`;
 await holder`lock table sessions in access exclusive mode`;
@@ -54,11 +54,11 @@ const { code: late } = await impatient.set('late', session(3)).catch((error) => 
 await holder`commit`;
 await holder.release();
 
-// The server's own code of an error.
+// The cause has the SQLSTATE of the server's error.
 await sql`alter table sessions add check (data->>'n' is null or data->>'n' <> '4')`;
 const { cause } = await store.set('refused', session(4)).catch((error) => error);
 
-// All connections end. Bun listens again by itself; the store must not take that for an unbroken connection.
+// All connections end. Bun listens again by itself; the store must nevertheless notice the loss.
 const lost = once(store, 'sync');
 await sql`select pg_terminate_backend(pid) from pg_stat_activity
           where datname = current_database() and pid <> pg_backend_pid()`;

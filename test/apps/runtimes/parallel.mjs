@@ -1,4 +1,4 @@
-// Two workers with a store each, as threads or as processes of a cluster: node parallel.mjs KIND DATABASE_URL
+// Two workers with a store each, threads or processes of a cluster: node parallel.mjs KIND DATABASE_URL
 import cluster from 'node:cluster';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -29,5 +29,5 @@ if (isMainThread && cluster.isPrimary) {
   }
 }
 await store.close();
-// Its channel to the primary process would keep it alive.
+// The channel to the primary process would keep a worker alive.
 cluster.worker?.disconnect();

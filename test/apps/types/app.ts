@@ -1,4 +1,4 @@
-// Compiled with every version of Drizzle and TypeScript.
+// Compiled with each version of Drizzle and TypeScript.
 import { PGlite } from '@electric-sql/pglite';
 import { Client as NeonClient, Pool as NeonPool, neon } from '@neondatabase/serverless';
 import { createClient, createPool, sql as vercelSql } from '@vercel/postgres';
@@ -71,25 +71,25 @@ export const refused = [
   new DrizzleStore(5432),
   // @ts-expect-error options alone
   new DrizzleStore({ ttl: 60 }),
-  // @ts-expect-error connect-pg-simple's way
+  // @ts-expect-error the options of connect-pg-simple
   new DrizzleStore({ pool: new pg.Pool() }),
-  // @ts-expect-error connect-pg-simple's other way
+  // @ts-expect-error the options of connect-pg-simple with a URL
   new DrizzleStore({ conString: 'postgres://localhost/app' }),
   // @ts-expect-error a single client
   new DrizzleStore(new pg.Client()),
   // @ts-expect-error a client that was checked out
   new DrizzleStore(poolClient),
-  // @ts-expect-error a single client of Neon's
+  // @ts-expect-error a single client of Neon
   new DrizzleStore(new NeonClient()),
-  // @ts-expect-error a single client of Vercel's
+  // @ts-expect-error a single client of Vercel
   new DrizzleStore(createClient()),
-  // @ts-expect-error HTTP has no connection that could listen
+  // @ts-expect-error HTTP has no connection to listen on
   new DrizzleStore(neon('postgres://localhost/app'), { sync: true }),
   // @ts-expect-error a reserved connection
   new DrizzleStore(reserved),
   // @ts-expect-error another dialect
   new DrizzleStore(drizzleSqlite(async () => ({ rows: [] }))),
-  // @ts-expect-error the constructor of express-session's factory style
+  // @ts-expect-error express-session itself, as for a factory
   new DrizzleStore(session),
 ];
 

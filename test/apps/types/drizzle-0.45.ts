@@ -1,4 +1,4 @@
-// Compiled with Drizzle 0.43 to 0.45: what the types of these versions alone have.
+// Compiled with Drizzle 0.45, whose types differ from those of 1.0.
 import { PGlite } from '@electric-sql/pglite';
 import { neon } from '@neondatabase/serverless';
 import { DrizzleStore, sessions } from 'connect-drizzle';
@@ -24,7 +24,7 @@ declare const pgliteWithSchema: PgliteDatabase<typeof schema>;
 declare const neonDb: NeonDatabase;
 declare const neonWithSchema: NeonDatabase<typeof schema>;
 declare const vercel: VercelPgDatabase<typeof schema>;
-// biome-ignore lint/suspicious/noExplicitAny: apps that write for several drivers name the database so.
+// biome-ignore lint/suspicious/noExplicitAny: apps that support several drivers use this type.
 declare const anyPg: PgDatabase<any, any, any>;
 
 declare const neonHttp: NeonHttpDatabase<typeof schema>;
@@ -62,11 +62,11 @@ export const accepted = [
 declare const transaction: PgTransaction<any, any, any>;
 
 export const refused = [
-  // @ts-expect-error HTTP has no connection that could listen
+  // @ts-expect-error HTTP has no connection to listen on
   new DrizzleStore(neonHttp, { sync: true }),
   // @ts-expect-error the same, as `drizzle()` returns it
   new DrizzleStore(neonHttpDatabase, { cache: true }),
-  // @ts-expect-error a proxy has no connection that could listen
+  // @ts-expect-error a proxy has no connection to listen on
   new DrizzleStore(proxy, { sync: { heartbeat: 1 } }),
   // @ts-expect-error a proxy has no transactions
   new DrizzleStore(proxy, { createTableIfMissing: true }),
@@ -85,6 +85,6 @@ export const refusedInTransactions = () => [
   postgresJs.transaction(async (tx) => new DrizzleStore(tx)),
   // @ts-expect-error a transaction
   pglite.transaction(async (tx) => new DrizzleStore(tx)),
-  // The databases themselves are used as ever.
+  // The database itself still has its own types.
   nodePgWithSchema.execute<{ one: number }>(sql`select 1 as one`).then(({ rows }) => rows[0]?.one),
 ];

@@ -1,4 +1,4 @@
-// Compiled with Drizzle 1.0: what its types alone have.
+// Compiled with Drizzle 1.0, whose types differ from those of 0.45.
 import { PGlite } from '@electric-sql/pglite';
 import { neon } from '@neondatabase/serverless';
 import { DrizzleStore, sessions } from 'connect-drizzle';
@@ -24,7 +24,7 @@ declare const pgliteWithRelations: PgliteDatabase<typeof relations>;
 declare const neonDb: NeonDatabase;
 declare const neonWithRelations: NeonDatabase<typeof relations>;
 declare const vercel: VercelPgDatabase<typeof relations>;
-// biome-ignore lint/suspicious/noExplicitAny: apps that write for several drivers name the database so.
+// biome-ignore lint/suspicious/noExplicitAny: apps that support several drivers use this type.
 declare const anyPg: PgAsyncDatabase<any, any>;
 
 declare const neonHttp: NeonHttpDatabase<typeof relations>;
@@ -58,11 +58,11 @@ export const accepted = [
 ];
 
 export const refused = [
-  // @ts-expect-error HTTP has no connection that could listen
+  // @ts-expect-error HTTP has no connection to listen on
   new DrizzleStore(neonHttp, { sync: true }),
   // @ts-expect-error the same, as `drizzle()` returns it
   new DrizzleStore(neonHttpDatabase, { cache: true }),
-  // @ts-expect-error a proxy has no connection that could listen
+  // @ts-expect-error a proxy has no connection to listen on
   new DrizzleStore(proxy, { sync: { heartbeat: 1 } }),
   // @ts-expect-error a proxy has no transactions
   new DrizzleStore(proxy, { createTableIfMissing: true }),
