@@ -1,4 +1,4 @@
-/** Arrays to which several requests of one browser append at once, through express-session. */
+/** Several requests of one browser append to an array at once, through express-session. */
 import { randomUUID } from 'node:crypto';
 import { DrizzleStore } from 'connect-drizzle';
 import express, { type Request, type RequestHandler } from 'express';
@@ -8,7 +8,7 @@ import { freshDatabase, type TestDatabase } from './support/database.js';
 import { type Gate, gate } from './support/gate.js';
 import { type Browser, type Site, serve } from './support/http.js';
 
-/** What connect-flash 0.1.1 adds to a request: without a message, it returns those of a type and deletes them. */
+/** Does what `req.flash` of connect-flash 0.1.1 does: without a message, it returns and deletes those of the type. */
 function flash({ session }: Request, type: string, message?: string): unknown {
   const sessionFlash = (Reflect.get(session, 'flash') ?? {}) as Record<string, unknown[]>;
   Reflect.set(session, 'flash', sessionFlash);
@@ -33,10 +33,10 @@ let database: TestDatabase;
 let store: DrizzleStore;
 let site: Site;
 let browser: Browser;
-/** Requests that have loaded their session wait here for their turn, by name. */
+/** Requests that have loaded their session and wait for their turn, by name. */
 const waiting = new Map<string, { arrived: Gate; turn: Gate }>();
 
-/** Lets a request load its session, and run only when the test says so. */
+/** Holds a request that has loaded its session until the test opens its turn. */
 const inTurn: RequestHandler = async ({ query }, _response, next) => {
   const place = waiting.get(String(query.name));
   place?.arrived.open();
@@ -44,7 +44,7 @@ const inTurn: RequestHandler = async ({ query }, _response, next) => {
   next();
 };
 
-/** Starts all requests; each runs to its end only after the one before, but all have loaded the session before. */
+/** Starts requests that all load the session first and then run one after the other. */
 async function atOnce(...paths: string[]): Promise<void> {
   const requests: { turn: Gate; answer: Promise<unknown> }[] = [];
   for (const path of paths) {
@@ -113,26 +113,26 @@ afterAll(async () => {
 const cart = (...items: string[]) => items.map((item) => ({ item }));
 
 describe('a cart', () => {
-  test('keeps the items of three requests that push at once, the first ones included', async () => {
+  test('keeps the items of three requests that push at once, also if it did not exist before', async () => {
     await atOnce('/cart/add/tea', '/cart/add/nuts', '/cart/add/figs');
     expect(await seen('/cart')).toEqual(cart('tea', 'nuts', 'figs'));
     await atOnce('/cart/add/oats', '/cart/add/rice', '/cart/add/salt');
     expect(await seen('/cart')).toEqual(cart('tea', 'nuts', 'figs', 'oats', 'rice', 'salt'));
   });
 
-  test('has an item once that a double click adds twice', async () => {
+  test('has an item only once after a double click', async () => {
     await browser.get('/cart/add/tea');
     await atOnce('/cart/add/nuts', '/cart/add/nuts');
     expect(await seen('/cart')).toEqual(cart('tea', 'nuts'));
   });
 
-  test('keeps the items that requests push between two saves of their own', async () => {
+  test('keeps the items of requests that push and save twice', async () => {
     await browser.get('/cart/add/tea');
     await atOnce('/cart/add-and-save/a1/a2', '/cart/add-and-save/b1/b2', '/cart/add/c');
     expect(await seen('/cart')).toEqual(cart('tea', 'a1', 'a2', 'b1', 'b2', 'c'));
   });
 
-  test('that one request deletes does not come back through the push of another', async () => {
+  test('does not come back through a push if another request deletes it', async () => {
     await browser.get('/cart/add/tea');
     await atOnce('/cart/empty', '/cart/add/nuts');
     expect(await seen('/cart')).toEqual([]);
@@ -143,13 +143,13 @@ describe('a cart', () => {
 });
 
 describe('the messages of connect-flash', () => {
-  test('are three if three requests add one at once, and then are shown once', async () => {
+  test('are all kept if three requests add one at once, and are shown once', async () => {
     await atOnce('/flash/one', '/flash/two', '/flash/three');
     expect(await seen('/flash')).toEqual(['one', 'two', 'three']);
     expect(await seen('/flash')).toEqual([]);
   });
 
-  test('do not come back after they were shown, and take along one that is added meanwhile', async () => {
+  test('do not come back once they were shown; one added at the same time is lost', async () => {
     await browser.get('/flash/one');
     await atOnce('/flash', '/flash/two');
     expect(await seen('/flash')).toEqual([]);

@@ -23,28 +23,28 @@ function times<T>(count: number, make: (at: number) => T): T[] {
   return Array.from({ length: count }, (_, at) => make(at));
 }
 
-describe('any calls of few ids, answered in any order', () => {
-  /** What a session holds beside its cookie. */
+describe('random calls on three sids, answered in any order', () => {
+  /** The content of a session, without its cookie. */
   type Content = Readonly<Record<string, number>>;
 
-  /** A live session: which of those that the sid has had it is, what it holds, when it ends. */
+  /** A live session. `life` distinguishes it from earlier sessions with the same sid. */
   interface Live {
     readonly life: number;
     readonly content: Content;
     readonly end: number;
   }
 
-  /** A session object that some request has in its hands, and what it has seen. */
+  /** A session object that a request has loaded, and the content it has seen. */
   interface InHand {
     readonly sid: number;
     readonly object: Promise<SessionData | undefined>;
-    /** Of the live session at the time of its `get`. */
+    /** The life of the session that was live at the time of the `get`. */
     life: number | undefined;
     seen: Content;
     now: Content;
   }
 
-  /** The store as a plain Map, where every call takes effect at once. */
+  /** The store as a plain Map: every call takes effect at once. */
   class Model {
     readonly sessions = new Map<number, Live | 'ended'>();
     readonly inHand: InHand[] = [];
@@ -56,7 +56,7 @@ describe('any calls of few ids, answered in any order', () => {
       return session === 'ended' ? undefined : session;
     }
 
-    /** Later than any before. */
+    /** An expiry later than all before. */
     nextEnd(): number {
       this.#ends += 1;
       return Date.UTC(2100, 0, 1) + this.#ends * 1000;
@@ -71,13 +71,13 @@ describe('any calls of few ids, answered in any order', () => {
   interface Real {
     readonly store: DrizzleStore;
     readonly sidOf: (n: number) => string;
-    /** Calls under way, each with the check of its answer. */
+    /** The calls in flight, each with the check of its answer. */
     readonly underWay: Promise<void>[];
   }
 
   type Step = fc.AsyncCommand<Model, Real>;
 
-  /** A command that makes its call and goes on without its answer. */
+  /** A command that starts its call and does not wait for the answer. */
   function call(
     name: string,
     run: (model: Model, real: Real) => Promise<void>,
@@ -129,7 +129,7 @@ describe('any calls of few ids, answered in any order', () => {
         const end = model.nextEnd();
         const session = sessionUntil(new Date(end), content);
         model.begin(sid, content, end);
-        // As express-session does it.
+        // express-session sets and calls `generate` like this.
         Reflect.set(store, 'generate', (request: object) =>
           Object.assign(request, { session, sessionID: sidOf(sid) }),
         );
@@ -206,7 +206,7 @@ describe('any calls of few ids, answered in any order', () => {
     }),
   );
 
-  /** What this request changed, applied to what is stored. */
+  /** Applies the changes of this request to the stored content. */
   function merged(seen: Content, now: Content, stored: Content): Content {
     const result: Record<string, number> = { ...stored };
     for (const key of ['a', 'b', 'c']) {
@@ -231,7 +231,7 @@ describe('any calls of few ids, answered in any order', () => {
     settle,
   ];
 
-  test.each([2, 10])('end as in a plain Map, on a pool of %i', async (max) => {
+  test.each([2, 10])('have the results that a plain Map has, on a pool of %i', async (max) => {
     const open = new Set<QueryGate>();
     const gate: QueryGate = (query) => {
       const [current] = open;
@@ -248,7 +248,7 @@ describe('any calls of few ids, answered in any order', () => {
           runs += 1;
           const run = runs;
           const sidOf = (n: number) => `sid ${n} of run ${run}`;
-          // A query leaves, and its answer comes back, when the scheduler picks it.
+          // The scheduler decides when a query is sent and when its answer arrives.
           const scheduled: QueryGate = async (query) => {
             await scheduler.schedule(Promise.resolve(), 'sent');
             const [answer] = await Promise.allSettled([query()]);
@@ -292,7 +292,7 @@ describe('any calls of few ids, answered in any order', () => {
   });
 });
 
-describe('a connection that is lost', () => {
+describe('a lost connection', () => {
   async function killWaiting(): Promise<void> {
     await database.query(
       `select pg_terminate_backend(pid) from pg_stat_activity
@@ -307,7 +307,7 @@ describe('a connection that is lost', () => {
     return new Map(rows.map(({ id, data }) => [id, contentOf(data)]));
   }
 
-  test('gives everybody in its batch the error, and loses nothing that was acknowledged', async () => {
+  test('fails every write in its batch, and loses no acknowledged write', async () => {
     const store = await database.store({}, database.pool({ max: 2 }));
     await Promise.all(times(50, (n) => store.set(`sid ${n}`, sessionWith({ n }))));
     const loaded = await Promise.all(times(10, (n) => store.get(`sid ${n}`)));
@@ -319,7 +319,7 @@ describe('a connection that is lost', () => {
     );
     const outcomes = Promise.allSettled(inFlight);
     await lock.waiting(1);
-    // These wait for the lane, and are none of its business.
+    // These calls wait for the lane. They are not in the batch that fails.
     const waiting = [
       ...loaded.map((one, n) =>
         store.set(`sid ${n}`, Object.assign(one ?? {}, sessionWith({ n: n + 100 }))),
@@ -344,7 +344,7 @@ describe('a connection that is lost', () => {
     expect(await store.get('new 1')).toBeUndefined();
   });
 
-  test('gives every reader in its batch the error, and the next one its session', async () => {
+  test('fails every read in its batch, and no later read', async () => {
     const store = await database.store();
     await store.set('sid', sessionWith({ n: 1 }));
     const table = await holding(database, 'lock table sessions in access exclusive mode');
@@ -364,7 +364,7 @@ describe('a connection that is lost', () => {
     expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
   });
 
-  test('before a commit is answered is an error, whatever became of it', async () => {
+  test('fails writes whose commit was not acknowledged, also if they were committed', async () => {
     await using proxy = await startProxy(database.url);
     const store = await database.store({}, database.pool({ connectionString: proxy.url, max: 2 }));
     await store.set('sid', sessionWith({ n: 1 }));
@@ -384,7 +384,7 @@ describe('a connection that is lost', () => {
     expect(contentOf(await store.get('new 7'))).toEqual({ n: 8 });
   });
 
-  test('time and again loses nothing that was acknowledged', async () => {
+  test('loses no acknowledged write, also if connections are lost again and again', async () => {
     const pool = database.pool({ application_name: 'victim' });
     const store = await database.store({}, pool);
     let acknowledged = 0;
@@ -422,7 +422,7 @@ describe('a connection that is lost', () => {
 });
 
 describe('two stores on one table', () => {
-  test('write the same sessions thousands of times without a deadlock, and lose nothing', async () => {
+  test('write the same sessions thousands of times without a deadlock or a lost change', async () => {
     using log = logStatements();
     const hasty = () => database.pool({ options: '-c deadlock_timeout=10ms' });
     const pair = [await database.store({}, hasty()), await database.store({}, hasty())];
@@ -443,7 +443,7 @@ describe('two stores on one table', () => {
               store.update(sid, increment),
               store.touch(sid, sessionWith()),
               store.get(sid),
-              // Sessions that come and go: inserts and tombstones over each other.
+              // Inserts and tombstones of the same ids.
               (n + round) % 2 === 0
                 ? store.set(`${sid} of ${round}`, sessionWith({ which }))
                 : store.destroy(`${sid} of ${round}`),

@@ -14,7 +14,7 @@ import { callbacksOf, contentOf, endOf, sessionUntil, sessionWith } from './supp
 import { onPortable } from './support/statement-set.js';
 
 let database: ReusedDatabase;
-/** In front of the statements of the cached store, and of its listener. */
+/** Proxies in front of the statements of the cached store, and of its listener. */
 let statements: Awaited<ReturnType<typeof startProxy>>;
 let notifications: Awaited<ReturnType<typeof startProxy>>;
 let logged: unknown[][];
@@ -62,7 +62,7 @@ async function another(options: DrizzleStoreOptions = {}): Promise<DrizzleStore>
   return store;
 }
 
-/** A store with a cache, whose connections go through the proxies, and another that writes beside it. */
+/** A store with a cache, whose connections go through the proxies, and the store of another process. */
 async function pair(options: DrizzleStoreOptions & { pool?: pg.Pool } = {}) {
   const { pool = database.pool({ connectionString: statements.url }), ...rest } = options;
   const other = await another(rest.userId && { userId: rest.userId });
@@ -75,12 +75,12 @@ async function pair(options: DrizzleStoreOptions & { pool?: pg.Pool } = {}) {
   return { store, other };
 }
 
-/** A pool whose first connection goes through the proxy, and the others do not. */
+/** A pool of which only the first connection goes through the proxy. */
 function poolWithOneProxied(): pg.Pool {
   let made = 0;
   class Client extends pg.Client {
     constructor(config: pg.ClientConfig = {}) {
-      // The store makes its listener of the same class.
+      // The store uses the same class for its listener.
       const isPooled = config.connectionString === database.url;
       if (isPooled) made += 1;
       super(isPooled && made === 1 ? { ...config, connectionString: statements.url } : config);
@@ -89,20 +89,20 @@ function poolWithOneProxied(): pg.Pool {
   return database.pool({ Client });
 }
 
-/** Closes the other connections of a pool, so that the next call takes this one. */
+/** Closes all other idle connections of the pool, so that the next call uses this one. */
 async function keepOnly(pool: pg.Pool, client: object): Promise<void> {
   const idle: pg.PoolClient[] = [];
   while (pool.idleCount > 0) idle.push(await pool.connect());
   for (const each of idle) each.release(each !== client);
 }
 
-/** Breaks a connection on the client's side: what is held on its way to the server still arrives. */
+/** Closes the client's side of a connection. Data that the proxy holds still reaches the server. */
 function breakOff(client: object): void {
   const stream: unknown = Reflect.get(Reflect.get(client, 'connection'), 'stream');
   if (stream instanceof Socket) stream.destroy();
 }
 
-/** A store, and a write of 2 that failed for its caller and is still on its way to the server. */
+/** A store whose write of 2 has failed for its caller but has not reached the server yet. */
 async function unknownWrite() {
   const pool = poolWithOneProxied();
   const proxied = once(pool, 'connect');
@@ -119,7 +119,7 @@ async function unknownWrite() {
   return { store, other };
 }
 
-/** Saves while notifications are held, and returns whether it is still cached once they are heard. */
+/** Saves while notifications are held. Returns whether the session is still cached after they arrive. */
 async function staysCached(
   { store, other }: { store: DrizzleStore; other: DrizzleStore },
   count: number,
@@ -141,14 +141,14 @@ function set(store: DrizzleStore, count: number, sid = 'sid'): Promise<void> {
   return store.set(sid, sessionWith({ visits: count }));
 }
 
-/** Whether a read is answered without the database. */
+/** Whether the cache answers a read. */
 async function isHit(store: DrizzleStore, sid = 'sid'): Promise<boolean> {
   const { hits } = store.stats();
   await store.get(sid);
   return store.stats().hits > hits;
 }
 
-/** Has it in the cache, as the other has written it. */
+/** Writes a session in the other process and reads it until it is cached. */
 async function cached(
   { store, other }: { store: DrizzleStore; other: DrizzleStore },
   count = 1,
@@ -159,7 +159,7 @@ async function cached(
   await until(() => isHit(store, sid));
 }
 
-/** How far the package's clock is ahead of the real one, in milliseconds. */
+/** How far the package's clock is ahead of the real one. */
 const clock = vi.hoisted(() => ({ aheadMs: 0 }));
 
 vi.mock(import('../src/util/clock.js'), async (importOriginal) => {
@@ -171,11 +171,11 @@ function setTime(time: number): void {
   vi.useFakeTimers({ toFake: ['Date'], now: time });
 }
 
-/** Tests of an announcement that comes with a write whose answer does not. */
+/** A reason to skip tests in which a write is announced but its answer is lost. */
 const announcedLater = onPortable('a change is announced after its answer');
 
-describe('What is cached', () => {
-  test('a session is read once, and after that without the database', async () => {
+describe('the cache', () => {
+  test('answers all reads of a session after the first', async () => {
     const { store, other } = await pair();
     await set(other, 1);
     await caughtUp(store, other);
@@ -190,7 +190,7 @@ describe('What is cached', () => {
     });
   });
 
-  test('a session that was saved here is read without the database', async () => {
+  test('answers reads of a session that this process saved', async () => {
     const { store } = await pair();
     await set(store, 1);
     expect(await isHit(store)).toBe(true);
@@ -201,7 +201,7 @@ describe('What is cached', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('two callers never share an object', async () => {
+  test('never gives two callers the same object', async () => {
     const { store } = await pair();
     await store.set('sid', sessionWith({ user: { roles: ['reader'] } }));
     const [one, two] = await Promise.all([store.get('sid'), store.get('sid')]);
@@ -214,7 +214,7 @@ describe('What is cached', () => {
     expect(store.stats().hits).toBe(3);
   });
 
-  test('a session that cannot be read is told of once a read', async () => {
+  test('reports a session that cannot be read once per read', async () => {
     let isBroken = false;
     const parse = (text: string): unknown => {
       if (isBroken) throw new Error('broken');
@@ -231,7 +231,7 @@ describe('What is cached', () => {
     expect(logged).toHaveLength(2);
   });
 
-  test('nothing once the store is closed', async () => {
+  test('is empty once the store is closed', async () => {
     const { store } = await pair();
     await set(store, 1);
     expect(store.stats().cached).toBe(1);
@@ -239,7 +239,7 @@ describe('What is cached', () => {
     expect(store.stats().cached).toBe(0);
   });
 
-  test('what a serializer gives may be frozen', async () => {
+  test('accepts frozen objects from a serializer', async () => {
     const parse = (text: string) =>
       JSON.parse(text, (_, value) => (typeof value === 'object' ? Object.freeze(value) : value));
     const { store } = await pair({ serializer: { stringify: JSON.stringify, parse } });
@@ -252,7 +252,7 @@ describe('What is cached', () => {
     expect(store.stats().hits).toBeGreaterThan(0);
   });
 
-  test('what a serializer gives may throw, and its caller has the error as any other', async () => {
+  test('passes an error thrown by a getter of the session on to the caller', async () => {
     let isBroken = false;
     const parse = (text: string) => {
       if (!isBroken) return JSON.parse(text);
@@ -271,20 +271,20 @@ describe('What is cached', () => {
     await expect(store.get('sid')).rejects.toThrow('a getter of the app');
   });
 
-  test('is kept for a maxIdle of any length', async () => {
+  test('works with a maxIdle that is no whole number', async () => {
     const { store } = await pair({ cache: { maxIdle: 100 / 3 } });
     await set(store, 1);
     expect(await isHit(store)).toBe(true);
   });
 
-  test('an encrypted session is read back from it', async () => {
+  test('answers reads of an encrypted session', async () => {
     const { store } = await pair({ encryptionKeys: [Buffer.alloc(32, 7)] });
     await set(store, 1);
     expect([await visits(store), await visits(store)]).toEqual([1, 1]);
     expect(store.stats().hits).toBe(2);
   });
 
-  test('no more than max, the last used of them', async () => {
+  test('holds at most max sessions, the last used ones', async () => {
     const { store } = await pair({ cache: { max: 2 } });
     for (const sid of ['a', 'b']) await set(store, 1, sid);
     await store.get('a');
@@ -294,7 +294,7 @@ describe('What is cached', () => {
     expect(await isHit(store, 'b')).toBe(false);
   });
 
-  test('what is not used for maxIdle seconds is released by the scavenger', async () => {
+  test('drops sessions that were not used for maxIdle seconds', async () => {
     const { store } = await pair({
       cache: { maxIdle: 60, maxAge: 600, scavenge: 0.01 },
       sync: { connectionString: notifications.url, heartbeat: 3600 },
@@ -308,7 +308,7 @@ describe('What is cached', () => {
     expect(await isHit(store, 'idle')).toBe(false);
   });
 
-  test('a save that only moves the expiry keeps the session cached', async () => {
+  test('keeps a session after a save that only moves its expiry', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     const session = await store.get('sid');
@@ -320,7 +320,7 @@ describe('What is cached', () => {
     expect(endOf(await store.get('sid'))).toBe(expires.getTime());
   });
 
-  test('an update is made from what is stored, not from what is cached', async () => {
+  test('is not used by update(), which starts from the stored session', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     void notifications.hold('toClient');
@@ -335,8 +335,8 @@ describe('What is cached', () => {
   });
 });
 
-describe('A change that another process makes', () => {
-  test('is read as soon as it is heard of', async () => {
+describe('a change by another process', () => {
+  test('is visible as soon as it is announced', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     const heard = heardOf(store, 'change', 'sid');
@@ -345,7 +345,7 @@ describe('A change that another process makes', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('ends the cached session where it was a log-out', async () => {
+  test('removes the session from the cache if it was a log-out', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     const heard = heardOf(store, 'destroy', 'sid');
@@ -354,7 +354,7 @@ describe('A change that another process makes', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('is not covered by a read that was on its way when it was heard of', async () => {
+  test('is not hidden by a read that was in flight when it was announced', async () => {
     const { store, other } = await pair();
     await set(other, 1);
     await caughtUp(store, other);
@@ -369,7 +369,7 @@ describe('A change that another process makes', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('is not covered by a read where it was a log-out', async () => {
+  test('is not hidden by a read in flight if it was a log-out', async () => {
     const { store, other } = await pair();
     await set(other, 1);
     await caughtUp(store, other);
@@ -384,7 +384,7 @@ describe('A change that another process makes', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('is not covered by a write of this one that was on its way when it was heard of', async () => {
+  test('is not hidden by a write of this process that was in flight when it was announced', async () => {
     const { store, other } = await pair();
     await set(store, 1);
     const held = statements.hold('toClient');
@@ -399,7 +399,7 @@ describe('A change that another process makes', () => {
     expect(await visits(store)).toBe(3);
   });
 
-  test('is not covered by a save of this one that moved only the expiry', async () => {
+  test('is not hidden by a save of this process that only moved the expiry', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     const session = await store.get('sid');
@@ -416,7 +416,7 @@ describe('A change that another process makes', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('says nothing of a session that is not cached, and the others stay', async () => {
+  test('does not evict other sessions', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     for (let at = 0; at < 20; at += 1) await set(other, at, `sid ${at}`);
@@ -428,8 +428,8 @@ describe('A change that another process makes', () => {
   });
 });
 
-describe('An own write', () => {
-  test('takes the session out of the cache when it is called, not when it is done', async () => {
+describe('a write of this process', () => {
+  test('evicts the session when it is called, not when it is done', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     const held = statements.hold('toServer');
@@ -441,7 +441,7 @@ describe('An own write', () => {
     expect(await read).toBe(2);
   });
 
-  test('does not forget what it has filled when its own echo comes late', async () => {
+  test('stays cached when its own announcement arrives late', async () => {
     const { store, other } = await pair();
     const held = notifications.hold('toClient');
     await set(store, 1);
@@ -452,19 +452,19 @@ describe('An own write', () => {
     expect(await isHit(store)).toBe(true);
   });
 
-  test('fills the cache where its own echo comes before its answer', async () => {
+  test('fills the cache if its own announcement arrives before its answer', async () => {
     const { store, other } = await pair();
     const held = statements.hold('toClient');
     const written = set(store, 1);
     await held;
-    // The echo comes before the marker, on the same connection.
+    // The announcement arrives before the marker, on the same connection.
     await caughtUp(store, other);
     statements.release();
     await written;
     expect(await isHit(store)).toBe(true);
   });
 
-  test('that is queued keeps an earlier one from filling the cache', async () => {
+  test('that is queued keeps an earlier write from filling the cache', async () => {
     const { store } = await pair();
     const seen: unknown[] = [];
     const writes = [1, 2, 3].map((count) => set(store, count).then(() => seen.push(count)));
@@ -476,7 +476,7 @@ describe('An own write', () => {
   });
 
   test.skipIf(announcedLater)(
-    'that failed for its caller before it was done is read when it is done',
+    'that failed for its caller and takes effect later is visible then',
     async () => {
       const { store, other } = await unknownWrite();
       expect([await visits(store), await isHit(store)]).toEqual([1, true]);
@@ -487,7 +487,7 @@ describe('An own write', () => {
     },
   );
 
-  test('whose outcome was unknown evicts its session once, when it is announced', async () => {
+  test('with an unknown outcome evicts its session only once, when it is announced', async () => {
     const { store, other } = await unknownWrite();
     statements.release();
     await until(async () => (await visits(other)) === 2);
@@ -496,7 +496,7 @@ describe('An own write', () => {
   });
 
   test.skipIf(announcedLater)(
-    'whose outcome was unknown is read, although later ones were announced before it',
+    'with an unknown outcome is visible when it takes effect, also after later writes were announced',
     async () => {
       const { store, other } = await unknownWrite();
       expect(await staysCached({ store, other }, 3)).toBe(true);
@@ -509,7 +509,7 @@ describe('An own write', () => {
     },
   );
 
-  test('that failed and was never done evicts nothing later', async () => {
+  test('that failed and never took effect evicts nothing later', async () => {
     const pool = database.pool({ connectionString: statements.url });
     const { store, other } = await pair({ pool });
     await set(other, 1);
@@ -520,7 +520,7 @@ describe('An own write', () => {
     expect(await staysCached({ store, other }, 3)).toBe(true);
   });
 
-  test.skipIf(announcedLater)('whose answer is lost is read', async () => {
+  test.skipIf(announcedLater)('whose answer is lost is visible at once', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     const held = statements.hold('toClient');
@@ -535,7 +535,7 @@ describe('An own write', () => {
   });
 });
 
-describe('An own announcement is unexplained', () => {
+describe('an announcement of this process counts as unexplained', () => {
   const listening = { epoch: 0 };
   const acknowledged = (writes: OwnWrites, epoch = listening.epoch) => {
     writes.begin('id');
@@ -543,7 +543,7 @@ describe('An own announcement is unexplained', () => {
     return writes.end('id');
   };
 
-  test('unless there is one acknowledged write for each, in any order', () => {
+  test('unless an acknowledged write matches it, in any order', () => {
     const writes = new OwnWrites(listening);
     expect([acknowledged(writes), writes.hear('id'), writes.hear('id')]).toEqual([
       false,
@@ -557,14 +557,14 @@ describe('An own announcement is unexplained', () => {
     expect(writes.hear('another')).toBe(true);
   });
 
-  test('where it came while a write was in flight that then failed', () => {
+  test('if it arrives during a write that fails', () => {
     const writes = new OwnWrites(listening);
     writes.begin('id');
     expect(writes.hear('id')).toBe(false);
     expect(writes.end('id')).toBe(true);
   });
 
-  test('where the only write it could be of was sent before listening began, or was announced before', () => {
+  test('if the only matching write was sent before listening began, or was announced before', () => {
     const writes = new OwnWrites(listening);
     acknowledged(writes);
     const before = listening.epoch;
@@ -575,12 +575,12 @@ describe('An own announcement is unexplained', () => {
   });
 });
 
-describe('Sessions that are ended by their user', () => {
+describe('ended sessions', () => {
   const userId = (session: object) => Reflect.get(session, 'user');
   const login = (store: DrizzleStore, sid: string, user: string) =>
     store.set(sid, sessionWith({ user }));
 
-  test('are out of the cache before revokeUser answers, and no others', async () => {
+  test('leave the cache before revokeUser() resolves, and no others do', async () => {
     const { store } = await pair({ userId });
     for (const [sid, user] of Object.entries({ a: 'ann', b: 'ann', c: 'bob' })) {
       await login(store, sid, user);
@@ -592,7 +592,7 @@ describe('Sessions that are ended by their user', () => {
     expect(await isHit(store, 'c')).toBe(true);
   });
 
-  test('are out of the cache before clear answers', async () => {
+  test('leave the cache before clear() resolves', async () => {
     const { store } = await pair();
     await set(store, 1);
     void notifications.hold('toClient');
@@ -600,7 +600,7 @@ describe('Sessions that are ended by their user', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('are out of the cache before revoke and destroy answer', async () => {
+  test('leave the cache before revoke() and destroy() resolve', async () => {
     const { store } = await pair();
     for (const sid of ['a', 'b']) await set(store, 1, sid);
     void notifications.hold('toClient');
@@ -610,7 +610,7 @@ describe('Sessions that are ended by their user', () => {
   });
 
   test.skipIf(announcedLater)(
-    'are out of the cache where the answer is lost and they have ended',
+    'leave the cache also if the answer of revokeUser() is lost',
     async () => {
       const { store, other } = await pair({ userId });
       await login(store, 'a', 'ann');
@@ -628,8 +628,8 @@ describe('Sessions that are ended by their user', () => {
   );
 });
 
-describe('Two reads', () => {
-  test('the later is not undone by the earlier, whose answer comes last', async () => {
+describe('the newest read', () => {
+  test('is not undone by an earlier read whose answer arrives later', async () => {
     const { store, other } = await pair({ pool: poolWithOneProxied() });
     await set(other, 1);
     await caughtUp(store, other);
@@ -644,7 +644,7 @@ describe('Two reads', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('what one has told is not forgotten by a save that moved only the expiry', async () => {
+  test('is not undone by a save that only moved the expiry', async () => {
     const { store, other } = await pair({ pool: poolWithOneProxied() });
     await cached({ store, other });
     const session = await store.get('sid');
@@ -664,7 +664,7 @@ describe('Two reads', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('what the database has told while the lease was over is not forgotten when it is renewed', async () => {
+  test('is not undone when an expired lease is renewed', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     await cached({ store, other }, 1, 'logged out');
@@ -674,14 +674,14 @@ describe('Two reads', () => {
     clock.aheadMs = 6000;
     expect(await visits(store)).toBe(2);
     expect(await store.get('logged out')).toBeUndefined();
-    // As if a heartbeat had come back that was sent before the change.
+    // As if a heartbeat that was sent before the change had come back.
     clock.aheadMs = 0;
     expect(await visits(store)).toBe(2);
     expect(await store.get('logged out')).toBeUndefined();
   });
 });
 
-describe('Before the first heartbeat has come back', () => {
+describe('before the first heartbeat has come back', () => {
   test('nothing is cached', async () => {
     const other = await another();
     notifications.refuse();
@@ -696,7 +696,7 @@ describe('Before the first heartbeat has come back', () => {
     expect(store.stats()).toMatchObject({ sync: 'down', hits: 0, cached: 0 });
   });
 
-  test('what was asked for before it listened does not fill the cache', async () => {
+  test('a read that was sent before the store listened does not fill the cache', async () => {
     const other = await another();
     await set(other, 1);
     notifications.refuse();
@@ -718,8 +718,8 @@ describe('Before the first heartbeat has come back', () => {
   });
 });
 
-describe('A listener that is', () => {
-  test('lost empties the cache, and what was asked for before does not fill it again', async () => {
+describe('a listener', () => {
+  test('that is lost empties the cache, and reads sent before do not fill it again', async () => {
     const pool = poolWithOneProxied();
     const proxied = once(pool, 'connect');
     const { store, other } = await pair({ pool });
@@ -745,7 +745,7 @@ describe('A listener that is', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('half open leaves nothing that is older than the heartbeat', async () => {
+  test('that hears nothing serves nothing older than the heartbeat', async () => {
     const heartbeat = 1;
     const { store, other } = await pair({
       sync: { connectionString: notifications.url, heartbeat },
@@ -763,7 +763,7 @@ describe('A listener that is', () => {
         readAt = calledAt;
         return false;
       });
-      // Not above 0 where its lease was just over, which shows nothing.
+      // If the lease had just ended, this is not above 0 and shows nothing.
       servedMs = readAt - changedAt;
       expect(servedMs).toBeLessThan(heartbeat * 1000);
       await untilSync(store, 'down');
@@ -773,7 +773,7 @@ describe('A listener that is', () => {
     }
   });
 
-  test('half open does not answer once its lease is over, told or not', async () => {
+  test('that hears nothing serves nothing once its lease has ended, although no timer or socket has reported it', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     notifications.swallow();
@@ -782,12 +782,12 @@ describe('A listener that is', () => {
     const { hits } = store.stats();
     clock.aheadMs = 5000;
     const read = visits(store);
-    // No timer and no socket has told it anything.
+    // No timer and no socket has reported anything.
     expect(store.stats()).toMatchObject({ sync: 'up', hits });
     expect(await read).toBe(2);
   });
 
-  test('alive answers nothing after its machine was suspended, until it has caught up', async () => {
+  test('serves nothing after its machine was suspended, until it has caught up', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     void notifications.hold('toClient');
@@ -797,7 +797,7 @@ describe('A listener that is', () => {
   });
 });
 
-describe('A listener whose announcements never come back', () => {
+describe('a listener that never hears its own announcements', () => {
   const heartbeat = 0.3;
 
   /** Writes and reads for longer than several leases. */
@@ -815,7 +815,7 @@ describe('A listener whose announcements never come back', () => {
     expect(store.stats()).toMatchObject({ sync: 'down', hits: 0, cached: 0 });
   }
 
-  test('in another database: the store works without a cache, and says why once', async () => {
+  test('on another database disables the cache, and is reported once', async () => {
     await using elsewhere = await freshDatabase();
     const store = storeOn(database.pool(), {
       cache: true,
@@ -826,7 +826,7 @@ describe('A listener whose announcements never come back', () => {
   });
 
   test.skipIf(pgbouncer === undefined)(
-    'behind a transaction pooler: the store works without a cache, and says why once',
+    'behind a transaction pooler disables the cache, and is reported once',
     async () => {
       await using bouncer = await startPgbouncer(database.url);
       const pool = database.pool({ connectionString: bouncer.url, max: 4 });
@@ -843,7 +843,7 @@ describe('A listener whose announcements never come back', () => {
   );
 
   test.skipIf(pgbouncer === undefined)(
-    'until it is given a direct connection beside the pooler',
+    'behind a transaction pooler works with a direct connection in sync.connectionString',
     async () => {
       await using bouncer = await startPgbouncer(database.url);
       const pool = database.pool({ connectionString: bouncer.url, max: 4 });
@@ -862,18 +862,21 @@ describe('A listener whose announcements never come back', () => {
     },
   );
 
-  test.skipIf(pgbouncer === undefined)('unlike behind a pooler of sessions', async () => {
-    await using bouncer = await startPgbouncer(database.url, { pool_mode: 'session' });
-    const pool = database.pool({ connectionString: bouncer.url, max: 4 });
-    const { store, other } = await pair({ pool, sync: true });
-    await cached({ store, other });
-    await store.close();
-    await pool.end();
-  });
+  test.skipIf(pgbouncer === undefined)(
+    'behind a session pooler does not occur: the cache works',
+    async () => {
+      await using bouncer = await startPgbouncer(database.url, { pool_mode: 'session' });
+      const pool = database.pool({ connectionString: bouncer.url, max: 4 });
+      const { store, other } = await pair({ pool, sync: true });
+      await cached({ store, other });
+      await store.close();
+      await pool.end();
+    },
+  );
 });
 
-describe('Time', () => {
-  test('is not that of fake timers, and none of them runs for the cache', async () => {
+describe('the age of a cached session', () => {
+  test('is not measured by fake timers, and no timer of the app runs for the cache', async () => {
     vi.useFakeTimers({ now: Date.now() });
     const setInterval = vi.spyOn(globalThis, 'setInterval');
     const { store } = await pair();
@@ -887,7 +890,7 @@ describe('Time', () => {
 
   const sync = () => ({ connectionString: notifications.url, heartbeat: 3600 });
 
-  test('what nobody announces is read after maxAge seconds', async () => {
+  test('is at most maxAge, so that a change without an announcement is visible then', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
     await cached({ store, other });
     await database.query(`update sessions set revoked_at = now(), data = null where id = $1`, [
@@ -899,7 +902,7 @@ describe('Time', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('maxAge is counted from when the database was asked, not from the last use or touch', async () => {
+  test('counts from when the database was asked, not from the last use or touch', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
     await set(other, 1);
     await caughtUp(store, other);
@@ -917,7 +920,7 @@ describe('Time', () => {
     expect(await isHit(store)).toBe(false);
   });
 
-  test('a cached session ends to the millisecond', async () => {
+  test('does not exceed the expiry, to the millisecond', async () => {
     const { store } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -927,7 +930,7 @@ describe('Time', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('a cached session ends at its absolute end', async () => {
+  test('does not exceed maxLifetime', async () => {
     const { store } = await pair({ sync: sync(), maxLifetime: 100 });
     await store.set('sid', sessionWith({ visits: 1 }, 1000));
     const end = endOf(await store.get('sid')) ?? 0;
@@ -937,7 +940,7 @@ describe('Time', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('a touch here extends what is cached', async () => {
+  test('may reach the expiry that a touch of this process set', async () => {
     const { store } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -950,7 +953,7 @@ describe('Time', () => {
     expect(endOf(await store.get('sid'))).toBe(end + 100_000);
   });
 
-  test('a touch in another process keeps a cached session from being cut off', async () => {
+  test('may reach the expiry that a touch of another process set', async () => {
     const { store, other } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -964,7 +967,7 @@ describe('Time', () => {
     expect(endOf(await store.get('sid'))).toBe(end + 100_000);
   });
 
-  test('a save here does not take back what a touch in another process has added', async () => {
+  test('does not make a save take back the touch of another process', async () => {
     const { store, other } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -980,7 +983,7 @@ describe('Time', () => {
     expect(endOf(await other.get('sid'))).toBe(end + 100_000);
   });
 
-  test('a touch that only looks at what is cached counts as no hit', async () => {
+  test('is read by a touch without counting as a hit', async () => {
     const { store, other } = await pair({ touchAfter: 600 });
     await cached({ store, other });
     const end = endOf(await other.get('sid')) ?? 0;
@@ -989,7 +992,7 @@ describe('Time', () => {
     expect(store.stats()).toMatchObject({ hits, statements: sent });
   });
 
-  test('a touch of a session that another process has ended takes it out of the cache', async () => {
+  test('ends with a touch if another process has ended the session', async () => {
     const { store, other } = await pair({ touchAfter: 0 });
     await cached({ store, other });
     const session = await store.get('sid');

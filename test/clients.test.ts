@@ -28,8 +28,7 @@ declare module 'fastify' {
   }
 }
 
-// The same modules under the types of those who load them: Express 4 has none of its own here, and
-// Connect knows nothing of Express' requests.
+// Express 4 has no types of its own here, and express-session's types do not fit Connect's requests.
 const require = createRequire(import.meta.url);
 const express4: typeof express5 = require('express4');
 const connectSession: (options: SessionOptions) => NextHandleFunction = require('express-session');
@@ -105,13 +104,13 @@ function promised(call: (done: (error?: unknown) => void) => void): Promise<void
   });
 }
 
-/** A slow request's way in and out: it has its session when it says `inside`, and ends after `leave`. */
+/** Gates of a slow request: it opens `inside` once it has loaded its session, and ends after `leave`. */
 interface Slow {
   inside: Gate;
   leave: Gate;
 }
 
-/** One handler for every framework that express-session runs in. */
+/** One handler for all frameworks on which express-session runs. */
 function handler(slow: Slow) {
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
     if (!hasSession(request)) throw new Error('no session on the request');
@@ -189,7 +188,7 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     expect(await liveIds()).toEqual([]);
   });
 
-  test('a log-in gets a new sid, and the old session ends', async () => {
+  test('gives a log-in a new sid and ends the old session', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const before = browser.copy();
@@ -199,7 +198,7 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     expect(await liveIds()).toEqual([idOf(sidOf(browser, 'connect.sid'))]);
   });
 
-  test('ends a logged-out session for everybody who has its cookie', async () => {
+  test('ends a logged-out session for everyone who has its cookie', async () => {
     const browser = at.browser();
     await browser.post('/login');
     const thief = browser.copy();
@@ -208,7 +207,7 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     expect(await liveIds()).toEqual([]);
   });
 
-  test('no request in flight brings a logged-out session back', async () => {
+  test('does not let a request in flight bring a logged-out session back', async () => {
     const browser = at.browser();
     await browser.post('/login');
     const tab = browser.copy();
@@ -221,7 +220,7 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     expect(await liveIds()).toEqual([]);
   });
 
-  test('moves the expiry with a request that changes nothing', async () => {
+  test('extends the expiry with a request that changes nothing', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const id = idOf(sidOf(browser, 'connect.sid'));
@@ -238,14 +237,14 @@ describe.each(Object.entries(frameworks))('%s', (_name, framework) => {
     forged.cookies.set('connect.sid', signed('made-up'));
     expect(seen(await forged.get('/visit'))).toEqual({ visits: 1 });
     expect(sidOf(forged, 'connect.sid')).not.toBe('made-up');
-    // The primary key of the table, which an admin page may show, opens nothing.
+    // The id in the table, which an admin page may show, is no valid sid.
     const curious = at.browser();
     curious.cookies.set('connect.sid', signed(idOf(sid)));
     expect(seen(await curious.get('/look'))).toEqual({});
   });
 });
 
-/** A cookie with the right signature, as somebody who knows the secret can make it. */
+/** A cookie with a valid signature. */
 function signed(sid: string): string {
   const { sign }: { sign(value: string, key: string): string } = require('cookie-signature');
   return encodeURIComponent(`s:${sign(sid, secret)}`);
@@ -289,7 +288,7 @@ describe('passport', () => {
 
   const right = { username: 'ada', password: 'right' };
 
-  test('regenerates the session at log-in: the old sid is unknown', async () => {
+  test('regenerates the session at log-in, and the old sid is unknown', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const before = browser.copy();
@@ -299,7 +298,7 @@ describe('passport', () => {
     expect(seen(await before.get('/look'))).toEqual({});
   });
 
-  test("keeps the session's content at log-in if told to", async () => {
+  test('keeps the content of the session at log-in with keepSessionInfo', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     await browser.post('/login/keeping', right);
@@ -314,7 +313,7 @@ describe('passport', () => {
     expect(seen(await browser.get('/visit'))).toEqual({ visits: 2 });
   });
 
-  test('logs out of the session that was logged in, for whoever has its cookie', async () => {
+  test('logs out everyone who has the cookie of the session', async () => {
     const browser = at.browser();
     await browser.post('/login', right);
     const thief = browser.copy();
@@ -375,7 +374,7 @@ describe('@fastify/session', () => {
     expect(seen(await one.get('/look'))).toEqual({ visits: 3 });
   });
 
-  test('a log-in gets a new sid, and the old session ends', async () => {
+  test('gives a log-in a new sid and ends the old session', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const before = browser.copy();
@@ -385,7 +384,7 @@ describe('@fastify/session', () => {
     expect(seen(await before.get('/look'))).toEqual({});
   });
 
-  test('ends a logged-out session, and lets no request under way bring it back', async () => {
+  test('does not let a request in flight bring a logged-out session back', async () => {
     const browser = at.browser();
     await browser.post('/login');
     const tab = browser.copy();
@@ -399,7 +398,7 @@ describe('@fastify/session', () => {
     expect(await liveIds()).toEqual([]);
   });
 
-  test('of two requests, the last one wins, because its sessions are copies', async () => {
+  test('lets the last of two concurrent requests win, because it copies sessions', async () => {
     const browser = at.browser();
     await browser.get('/visit');
     const late = browser.copy().get('/slow');

@@ -37,7 +37,7 @@ async function withProcesses<T>(
 }
 
 describe('hundreds of concurrent requests on three browsers’ sessions, in two processes,', () => {
-  test('lose no acknowledged change, see no ended session, and only raise versions', async () => {
+  test('lose no acknowledged change, revive no ended session and reuse no version', async () => {
     await withProcesses('connect-drizzle', async (processes) => {
       let changes = 0;
       let logOuts = 0;
@@ -49,14 +49,14 @@ describe('hundreds of concurrent requests on three browsers’ sessions, in two 
           expect(history.errors).toEqual([]);
           expect(faultsIn(history)).toEqual([]);
         }),
-        // A plan that fails is not shrunk: it may not fail again.
+        // A plan that fails is not shrunk, because it may not fail again.
         { numRuns: 8, endOnFailure: true },
       );
       const stats = await Promise.all(processes.map((process) => process.tell({ do: 'stats' })));
       const [merges, dropped] = (['merges', 'dropped'] as const).map((count) =>
         stats.reduce((sum, report) => sum + (report[count] ?? 0), 0),
       );
-      // The histories have what they are to test.
+      // The histories contain enough of what they are to test.
       expect(changes).toBeGreaterThan(1000);
       expect(logOuts).toBeGreaterThan(20);
       expect(merges).toBeGreaterThan(100);
@@ -65,20 +65,20 @@ describe('hundreds of concurrent requests on three browsers’ sessions, in two 
   });
 });
 
-describe('the same checker finds in', () => {
+describe('the same checker', () => {
   const plans = fc.sample(plan, { numRuns: 3, seed: 1 });
 
   test.each<[StoreKind, ('lost' | 'revived')[]]>([
     ['connect-drizzle without origins', ['lost']],
     ['a plain upsert', ['lost', 'revived']],
     ['connect-pg-simple', ['lost', 'revived']],
-  ])('%s what was %j', async (kind, expected) => {
+  ])('finds with %s what was %j', async (kind, expected) => {
     await withProcesses(kind, async (processes) => {
       const faults = [];
       for (const planned of plans) {
         const history = await runPlan(planned, processes, database);
         expect(history.errors).toEqual([]);
-        // Peers do not promise the order of one process's calls.
+        // The other stores do not promise to keep the order of one process's calls.
         faults.push(...faultsIn(history, false));
       }
       const found = tally(faults);
@@ -107,14 +107,14 @@ describe('the checker', () => {
   const kinds = (history: Partial<History>) =>
     faultsIn({ ...nothing, ...history }).map(({ kind }) => kind);
 
-  test('allows what a later or a concurrent change of the same key explains', () => {
+  test('accepts a value that a later or a concurrent change of the same key explains', () => {
     const writes = [write('a', 1, 1, 2), write('a', 2, 3, 6), write('a', undefined, 4, 7)];
     for (const content of [{ a: 1 }, { a: 2 }, {}] as Record<string, number>[]) {
       expect(kinds({ writes, reads: [read(content, 5, 8)] })).toEqual([]);
     }
   });
 
-  test('finds a change that is missing, or back', () => {
+  test('finds a lost change, and a value that comes back', () => {
     const writes = [write('a', 1, 1, 2), write('a', 2, 3, 4), write('b', 1, 1, 2)];
     expect(kinds({ writes, reads: [read({ a: 2 }, 5, 6)] })).toEqual(['lost']);
     expect(kinds({ writes, reads: [read({ a: 1, b: 1 }, 5, 6)] })).toEqual(['lost']);
@@ -122,14 +122,14 @@ describe('the checker', () => {
     expect(kinds({ writes: deleted, reads: [read({ a: 1 }, 5, 6)] })).toEqual(['lost']);
   });
 
-  test('goes by the order of one process’s calls, too', () => {
+  test('uses the order of the calls of one process, too', () => {
     const writes = [write('a', 1, 1, 5), write('a', 2, 2, 4)];
     expect(kinds({ writes, reads: [read({ a: 1 }, 6, 7)] })).toEqual(['lost']);
     const history = { ...nothing, writes, reads: [read({ a: 1 }, 6, 7)] };
     expect(faultsIn(history, false)).toEqual([]);
   });
 
-  test('finds a session that is back, gone, or made up', () => {
+  test('finds a session that was revived, has vanished or was invented', () => {
     const writes = [write('a', 1, 1, 2)];
     const destroys = [{ ...call, invoked: 3, acked: 4 }];
     expect(kinds({ writes, destroys, reads: [read({ a: 1 }, 5, 6)] })).toEqual(['revived']);
@@ -138,7 +138,7 @@ describe('the checker', () => {
     expect(kinds({ writes, reads: [read({ a: 9 }, 5, 6)] })).toEqual(['invented']);
   });
 
-  test('finds a version that comes back, or stays while the data changes', () => {
+  test('finds a version that is reused, or stays while the data changes', () => {
     const look = (version: number, data: string) => ({ session: 's', version, data });
     expect(kinds({ looks: [look(1, 'x'), look(1, 'x'), look(3, 'y')] })).toEqual([]);
     expect(kinds({ looks: [look(2, 'x'), look(1, 'y'), look(2, 'z')] })).toEqual(['version']);

@@ -31,7 +31,7 @@ afterAll(async () => {
   await database.drop();
 });
 
-/** A program in a process of its own, on the same database. */
+/** Starts the scripted app in another process, on the same database. Returns its URL. */
 async function otherProcess(...args: string[]): Promise<string> {
   const example: Example = await startExample(program, {
     args,
@@ -57,7 +57,7 @@ async function rowOf(tab: Tab): Promise<Row | undefined> {
   return row;
 }
 
-/** Passes a session's time, or its tombstone's, without waiting for it. */
+/** Sets the expiry of a session or tombstone to the past. */
 async function expire(tab: Tab): Promise<void> {
   await database.query(`update sessions set expires_at = now() - interval '1 s' where id = $1`, [
     idOf(tab.sid),
@@ -71,10 +71,10 @@ async function pruneTombstone(tab: Tab): Promise<void> {
   expect(await rowOf(tab)).toBeUndefined();
 }
 
-/** Where the two requests of an interleaving run: the first URL serves the slow one. */
+/** The URLs to which the slow and the quick request of an interleaving go. */
 type Places = () => { slowUrl: string; quickUrl: string };
 
-/** A browser with a session, its tabs on both places, and a look at what is stored. */
+/** A browser with a session, its tabs on both URLs, and a function that reads the session. */
 async function visitor(places: Places, content: object, setup: Setup = {}) {
   const { slowUrl, quickUrl } = places();
   const first = new Tab(slowUrl, setup);
@@ -91,7 +91,7 @@ function stepsFor(content: object): Step[] {
   return Object.entries(content).map(([key, value]) => ['set', key, value]);
 }
 
-/** The session that new requests with a tab's cookie see, in both places. A session that has ended is empty. */
+/** The session that new requests with a tab's cookie see, which must be the same on both URLs; `{}` if it has ended. */
 async function seenBy(tab: Tab, places: Places): Promise<unknown> {
   const { slowUrl, quickUrl } = places();
   const { session } = await tab.another(slowUrl).run();
@@ -130,7 +130,7 @@ describe('Express', () => {
         quick: [['set', 'b', 2]],
         after: { a: 2, b: 2 },
       },
-      'of two changes of one key the one that was saved last holds': {
+      'of two changes of one key, the last save wins': {
         before: { a: 1, b: 1 },
         slow: [['set', 'a', 'slow']],
         quick: [['set', 'a', 'quick']],
@@ -145,19 +145,19 @@ describe('Express', () => {
         ],
         after: { deep: { x: 2, y: 2, deeper: { z: 2 } } },
       },
-      'two objects begun under one key become one': {
+      'two objects created under one key are merged': {
         before: { a: 1 },
         slow: [['set', 'cart', { tea: 1 }]],
         quick: [['set', 'cart', { nuts: 2 }]],
         after: { a: 1, cart: { tea: 1, nuts: 2 } },
       },
-      'elements that both append to an array are both kept': {
+      'elements that both requests append to an array are kept': {
         before: { list: [0] },
         slow: [['push', 'list', 'slow']],
         quick: [['push', 'list', 'quick']],
         after: { list: [0, 'quick', 'slow'] },
       },
-      'an array that only one of the two changed is kept': {
+      'arrays that only one of the requests changed keep the change': {
         before: { one: [0], two: [0] },
         slow: [['push', 'one', 1]],
         quick: [['push', 'two', 2]],
@@ -169,19 +169,19 @@ describe('Express', () => {
         quick: [['delete', 'b']],
         after: { c: 1 },
       },
-      'a key that the slow one deletes and the quick one changes is deleted': {
+      'a key that the slow request deletes and the quick one changes is deleted': {
         before: { a: 1, b: 1 },
         slow: [['delete', 'a']],
         quick: [['set', 'a', 2]],
         after: { b: 1 },
       },
-      'a key that the quick one deletes and the slow one changes is changed': {
+      'a key that the quick request deletes and the slow one changes keeps the change': {
         before: { a: 1, b: 1 },
         slow: [['set', 'a', 2]],
         quick: [['delete', 'a']],
         after: { a: 2, b: 1 },
       },
-      'a key that the quick one deletes stays deleted where the slow one changes another': {
+      'a key that the quick request deletes stays deleted if the slow one changes another key': {
         before: { a: 1, b: 1 },
         slow: [['set', 'b', 2]],
         quick: [['delete', 'a']],
@@ -193,7 +193,7 @@ describe('Express', () => {
         quick: [['delete', 'user']],
         after: { theme: 'dark' },
       },
-      'a log-out by `req.session.user = null` holds against it too': {
+      'a log-out by `req.session.user = null` holds against a slow `user.lastSeen = …`': {
         before: { user: { name: 'ada' }, theme: 'dark' },
         slow: [['set', 'user.lastSeen', 1]],
         quick: [['set', 'user', null]],
@@ -205,7 +205,7 @@ describe('Express', () => {
         quick: [['set', 'user.lastSeen', 1]],
         after: { theme: 'dark' },
       },
-      'a role that was taken away does not come back with a slow save of something else': {
+      'a role that was removed does not come back with the slow save of another key': {
         before: { roles: ['user', 'admin'], user: { name: 'ada', admin: true } },
         slow: [
           ['set', 'page', 7],
@@ -236,7 +236,7 @@ describe('Express', () => {
       });
     });
 
-    test('two requests that have both read keep both changes, whichever writes first', async () => {
+    test('two concurrent requests keep both changes, whichever saves first', async () => {
       for (const order of [0, 1]) {
         const tabs = await visitor(places, { n: 0 });
         const one = await tabs.slow.begin(['wait'], ['set', 'one', 1]);
@@ -246,7 +246,7 @@ describe('Express', () => {
       }
     });
 
-    test('twenty requests that have all read and end at once lose no change', async () => {
+    test('twenty concurrent requests lose no change', async () => {
       const tabs = await visitor(places, { n: 0 });
       const { slowUrl, quickUrl } = places();
       const running = await Promise.all(
@@ -265,7 +265,7 @@ describe('Express', () => {
       });
     });
 
-    test('two increments of one counter are one by a merge, and two by update()', async () => {
+    test('two increments of a counter count once in a merge, and twice with update()', async () => {
       const tabs = await visitor(places, { count: 0 });
       const slow = await tabs.slow.begin(['wait'], ['set', 'count', 1]);
       await tabs.quick.run(['set', 'count', 1]);
@@ -277,7 +277,7 @@ describe('Express', () => {
       expect(await tabs.look()).toEqual({ count: 3 });
     });
 
-    test('a request that saves several times, with another writer in between, keeps both', async () => {
+    test('a request that saves several times, with other saves in between, loses no change', async () => {
       const tabs = await visitor(places, { gone: 1 });
       const slow = await tabs.slow.begin(
         ['wait'],
@@ -298,7 +298,7 @@ describe('Express', () => {
       expect(await tabs.look()).toEqual({ a: 2, c: 1, x: 1, y: 1 });
     });
 
-    test('reload() shows what another wrote, and only later changes count as this request’s', async () => {
+    test('reload() loads the changes of other requests, and only later changes count as this request’s', async () => {
       const tabs = await visitor(places, { a: 1, b: 1 });
       const slow = await tabs.slow.begin(
         ['wait'],
@@ -314,7 +314,7 @@ describe('Express', () => {
       expect(await tabs.look()).toEqual({ a: 3, b: 2, c: 1 });
     });
 
-    test('reload() after a log-out fails, and what the request saves then is not written', async () => {
+    test('reload() after a log-out fails, and a later save of the request writes nothing', async () => {
       const tabs = await visitor(places, { user: 'ada' });
       const slow = await tabs.slow.begin(['wait'], ['reload'], ['set', 'a', 1], ['save']);
       await tabs.quick.run(['destroy']);
@@ -330,10 +330,10 @@ describe('Express', () => {
 
     const endings: Record<string, Ending> = {
       'saves a change': { last: [['set', 'a', 1]] },
-      'saves by itself, again and again': {
+      'saves several times': {
         last: [['set', 'a', 1], ['save'], ['set', 'a', 2], ['save'], ['set', 'a', 3]],
       },
-      'changed nothing, and touches': {},
+      'only touches': {},
       'changes the cookie’s lifetime': { last: [['maxAge', 30 * 24 * hour]] },
       'ends with resave: true': { setup: { resave: true } },
       'ends with rolling: true': { setup: { rolling: true, maxAge: hour } },
@@ -349,27 +349,24 @@ describe('Express', () => {
     };
 
     describe.each([
-      ['and its tombstone is there', false],
-      ['and its tombstone has been pruned', true],
-    ])(
-      'a session that was logged out, %s, stays logged out where a slow request',
-      (_when, isPruned) => {
-        test.each(Object.keys(endings))('%s', async (name) => {
-          const { setup = {}, first = [], last = [] } = endings[name] ?? {};
-          const tabs = await visitor(places, { user: 'ada' }, setup);
-          const slow = await tabs.slow.begin(...first, ['wait'], ...last);
-          await tabs.quick.run(['destroy']);
-          if (isPruned) await pruneTombstone(tabs.tab());
-          expect((await slow.end()).errors).toEqual([]);
-          expect(await tabs.look()).toEqual({});
-          const row = await rowOf(tabs.tab());
-          if (isPruned) expect(row).toBeUndefined();
-          else expect(row).toMatchObject({ live: false, data: null });
-        });
-      },
-    );
+      ['whose tombstone exists', false],
+      ['whose tombstone was pruned', true],
+    ])('a logged-out session %s stays logged out if a slow request', (_when, isPruned) => {
+      test.each(Object.keys(endings))('%s', async (name) => {
+        const { setup = {}, first = [], last = [] } = endings[name] ?? {};
+        const tabs = await visitor(places, { user: 'ada' }, setup);
+        const slow = await tabs.slow.begin(...first, ['wait'], ...last);
+        await tabs.quick.run(['destroy']);
+        if (isPruned) await pruneTombstone(tabs.tab());
+        expect((await slow.end()).errors).toEqual([]);
+        expect(await tabs.look()).toEqual({});
+        const row = await rowOf(tabs.tab());
+        if (isPruned) expect(row).toBeUndefined();
+        else expect(row).toMatchObject({ live: false, data: null });
+      });
+    });
 
-    test('a log-out by `req.session = null` with unset: destroy holds as one by destroy()', async () => {
+    test('a log-out by `req.session = null` with unset: destroy holds like one by destroy()', async () => {
       const tabs = await visitor(places, { user: 'ada' }, { unset: 'destroy' });
       const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
       await tabs.quick.run(['unset']);
@@ -377,7 +374,7 @@ describe('Express', () => {
       expect(await tabs.look()).toEqual({});
     });
 
-    test('a log-out holds against the slow request’s own second save, too', async () => {
+    test('a log-out holds against the second save of a slow request', async () => {
       const tabs = await visitor(places, { user: 'ada' });
       const slow = await tabs.slow.begin(
         ['wait'],
@@ -394,11 +391,11 @@ describe('Express', () => {
     });
 
     test.each(Object.keys(endings))(
-      'after regenerate() the old sid never works again, where a slow request %s',
+      'after regenerate(), the old sid stays ended if a slow request %s',
       async (name) => {
         const { setup = {}, first = [], last = [] } = endings[name] ?? {};
         const tabs = await visitor(places, { cart: 1 }, setup);
-        // Whoever fixed the sid, or stole it before the log-in, has the old one.
+        // An attacker who fixed or stole the sid before the log-in has the old one.
         const old = tabs.tab();
         const slow = await tabs.slow.begin(...first, ['wait'], ...last);
         await tabs.quick.run(['regenerate'], ['set', 'user', 'ada']);
@@ -410,7 +407,7 @@ describe('Express', () => {
       },
     );
 
-    test('another user’s log-in on the same session is not mixed with what a slow request saves', async () => {
+    test('the log-in of another user in the same session is not mixed with the changes of a slow request', async () => {
       const tabs = await visitor(places, { user: 'ada', cart: ['hers'] }, { userKey: 'user' });
       const slow = await tabs.slow.begin(['wait'], ['set', 'address', 'hers']);
       await tabs.quick.run(['set', 'user', 'bob'], ['set', 'cart', []]);
@@ -431,7 +428,7 @@ describe('Express', () => {
 
       test.each<[string, Step[]]>([
         ['saves another key', [['set', 'a', 1]]],
-        ['touches', []],
+        ['only touches', []],
       ])('holds against a slow request that %s', async (_what, last) => {
         const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
         const slow = await tabs.slow.begin(['wait'], ...last);
@@ -442,7 +439,7 @@ describe('Express', () => {
         expect(row?.expires).toBeGreaterThan(Date.now() + remembered - hour);
       });
 
-      test('holds in a slow request against a quick one that saves another key', async () => {
+      test('in a slow request holds against a quick one that saves another key', async () => {
         const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
         const slow = await tabs.slow.begin(['wait'], ['maxAge', remembered]);
         await tabs.quick.run(['set', 'a', 1]);
@@ -453,7 +450,7 @@ describe('Express', () => {
         expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
       });
 
-      test('taken back holds against a slow request that saves another key', async () => {
+      test('that is turned off stays off against a slow request that saves another key', async () => {
         const tabs = await visitor(places, { user: 'ada' }, { maxAge: remembered });
         const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
         await tabs.quick.run(['maxAge', null]);
@@ -463,7 +460,7 @@ describe('Express', () => {
       });
     });
 
-    test('a session that expires while its request runs is saved with what it changed', async () => {
+    test('a session that expires during a request is saved with the changes of the request', async () => {
       const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
       const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
       await expire(tabs.tab());
@@ -472,7 +469,7 @@ describe('Express', () => {
       expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
     });
 
-    test('a session that expires while its request runs is not revived by a touch', async () => {
+    test('a session that expires during a request is not revived by its touch', async () => {
       const tabs = await visitor(places, { user: 'ada' }, { maxAge: hour });
       const slow = await tabs.slow.begin(['wait']);
       await expire(tabs.tab());
@@ -480,11 +477,11 @@ describe('Express', () => {
       expect(await tabs.look()).toEqual({});
     });
 
-    test('a stream that moved the expiry when it began does not end a session that was used since', async () => {
+    test('a stream that set the expiry at its start does not shorten a session that was used since', async () => {
       const tabs = await visitor(places, { user: 'ada' }, { rolling: true, maxAge: hour });
       const stream = await tabs.slow.begin(['write'], ['wait']);
       await tabs.quick.run(['set', 'a', 1]);
-      // As if an hour had gone by, in which the session was used.
+      // As if the session had been used during the next hour.
       const later = Date.now() + 2 * hour;
       await database.query('update sessions set expires_at = to_timestamp($1) where id = $2', [
         later / 1000,
@@ -494,7 +491,7 @@ describe('Express', () => {
       expect((await rowOf(tabs.tab()))?.expires).toBe(later);
     });
 
-    describe('where genid gives the same sid again after a log-out,', () => {
+    describe('if genid reuses a sid after a log-out,', () => {
       test.each(
         [false, true].flatMap((isPruned) =>
           Object.keys(endings).map((name): [string, string, boolean] => [
@@ -504,7 +501,7 @@ describe('Express', () => {
           ]),
         ),
       )(
-        '%s the tombstone is pruned, a slow request of the first session changes nothing of the second where it %s',
+        '%s the tombstone is pruned, a slow request of the old session does not change the new one if it %s',
         async (_when, name, isPruned) => {
           const { setup = {}, first = [], last = [] } = endings[name] ?? {};
           const sid = randomUUID();
@@ -525,8 +522,8 @@ describe('Express', () => {
   });
 });
 
-// @fastify/session copies what the store gives it, so the store knows nothing of where its sessions come
-// from. What can be promised is tested, and what cannot.
+// @fastify/session copies sessions, so to the store its objects are foreign. These tests show what holds
+// nevertheless, and what does not.
 describe('@fastify/session', () => {
   let url: string;
   let otherUrl: string;
@@ -551,18 +548,18 @@ describe('@fastify/session', () => {
   ])('in %s', (_, places) => {
     const endings: Record<string, Step[]> = {
       'saves a change': [['set', 'a', 1]],
-      'saves by itself, again and again': [
+      'saves several times': [
         ['set', 'a', 1],
         ['save'],
         ['set', 'a', 2],
         ['save'],
         ['set', 'a', 3],
       ],
-      'changed nothing': [],
+      'changes nothing': [],
     };
 
     test.each(Object.keys(endings))(
-      'a session that was logged out stays logged out where a slow request %s',
+      'a logged-out session stays logged out if a slow request %s',
       async (name) => {
         const tabs = await visitor(places, { user: 'ada' });
         const slow = await tabs.slow.begin(['wait'], ...(endings[name] ?? []));
@@ -574,7 +571,7 @@ describe('@fastify/session', () => {
     );
 
     test.each(Object.keys(endings))(
-      'after regenerate() the old sid does not work again, where a slow request %s',
+      'after regenerate(), the old sid stays ended if a slow request %s',
       async (name) => {
         const tabs = await visitor(places, { cart: 1 });
         const old = tabs.tab();
@@ -587,7 +584,7 @@ describe('@fastify/session', () => {
       },
     );
 
-    test('a log-out whose tombstone has been pruned holds no longer against a slow request', async () => {
+    test('a log-out no longer holds against a slow request once its tombstone was pruned', async () => {
       const tabs = await visitor(places, { user: 'ada' });
       const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
       await tabs.quick.run(['destroy']);
@@ -596,7 +593,7 @@ describe('@fastify/session', () => {
       expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
     });
 
-    test('of two requests that have both read, the last one’s session holds, whole', async () => {
+    test('of two concurrent requests, the last save replaces the whole session', async () => {
       const tabs = await visitor(places, { a: 1, b: 1, roles: ['admin'] });
       const slow = await tabs.slow.begin(['wait'], ['set', 'a', 2]);
       await tabs.quick.run(['set', 'b', 2], ['set', 'roles', []]);
@@ -604,7 +601,7 @@ describe('@fastify/session', () => {
       expect(await tabs.look()).toEqual({ a: 2, b: 1, roles: ['admin'] });
     });
 
-    test('a request that changed nothing writes nothing over another’s change', async () => {
+    test('a request that changed nothing does not overwrite the change of another', async () => {
       const tabs = await visitor(places, { a: 1 });
       const slow = await tabs.slow.begin(['wait']);
       await tabs.quick.run(['set', 'a', 2]);
@@ -612,7 +609,7 @@ describe('@fastify/session', () => {
       expect(await tabs.look()).toEqual({ a: 2 });
     });
 
-    test('reload() before a change keeps the window for another writer short', async () => {
+    test('reload() before a change loads the earlier changes of other requests, so that they are kept', async () => {
       const tabs = await visitor(places, { a: 1, b: 1 });
       const slow = await tabs.slow.begin(['wait'], ['reload'], ['set', 'a', 2]);
       await tabs.quick.run(['set', 'b', 2]);
@@ -620,7 +617,7 @@ describe('@fastify/session', () => {
       expect(await tabs.look()).toEqual({ a: 2, b: 2 });
     });
 
-    test('from its first save on a request’s further saves are merged', async () => {
+    test('the saves of a request after its first are merged', async () => {
       const tabs = await visitor(places, { a: 1 });
       const slow = await tabs.slow.begin(
         ['wait'],
@@ -635,7 +632,7 @@ describe('@fastify/session', () => {
       expect(await tabs.look()).toEqual({ a: 3, b: 1 });
     });
 
-    test('update() loses nothing', async () => {
+    test('concurrent calls of update() lose no change', async () => {
       const tabs = await visitor(places, { count: 0 });
       const { slowUrl, quickUrl } = places();
       await Promise.all(
@@ -646,7 +643,7 @@ describe('@fastify/session', () => {
       expect(await tabs.look()).toEqual({ count: 10 });
     });
 
-    test('a session that expires while its request runs is saved with what it changed', async () => {
+    test('a session that expires during a request is saved with the changes of the request', async () => {
       const tabs = await visitor(places, { user: 'ada' });
       const slow = await tabs.slow.begin(['wait'], ['set', 'a', 1]);
       await expire(tabs.tab());
@@ -655,7 +652,7 @@ describe('@fastify/session', () => {
     });
   });
 
-  test('with rolling: true every request saves, and a log-out holds against that', async () => {
+  test('with rolling: true, every request saves, and a log-out holds against it', async () => {
     const rolling = await listen({ rolling: true, maxAge: hour });
     const places = () => ({ slowUrl: rolling, quickUrl: rolling });
     const tabs = await visitor(places, { user: 'ada' });
@@ -665,7 +662,7 @@ describe('@fastify/session', () => {
     expect(await tabs.look()).toEqual({});
   });
 
-  test('with rolling: true a request that changed nothing writes what it read over another’s change', async () => {
+  test('with rolling: true, a request that changed nothing overwrites the change of another', async () => {
     const rolling = await listen({ rolling: true, maxAge: hour });
     const places = () => ({ slowUrl: rolling, quickUrl: rolling });
     const tabs = await visitor(places, { user: 'ada', a: 1 });
@@ -675,7 +672,7 @@ describe('@fastify/session', () => {
     expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
   });
 
-  test('a sid that its generator gives again works once the tombstone has been pruned', async () => {
+  test('a sid that idGenerator reuses works once the tombstone was pruned', async () => {
     const again = await listen({ sid: randomUUID() });
     const places = () => ({ slowUrl: again, quickUrl: again });
     const tabs = await visitor(places, { user: 'ada' });

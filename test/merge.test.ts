@@ -6,7 +6,7 @@ import { isPlainObject } from '../src/util/guards.js';
 
 type Plain = Record<string, unknown>;
 
-/** Cases of the comparison with the recursion: `MERGE_RUNS=300000` for a long run. */
+/** How many cases are compared with the recursive merge; `MERGE_RUNS=300000` for a long run. */
 const RUNS = Number(process.env.MERGE_RUNS ?? 10_000);
 
 const settings: MergeSettings = {
@@ -16,7 +16,7 @@ const settings: MergeSettings = {
 
 const merged = (seen: Plain, now: Plain, stored: Plain) => merge(seen, now, stored, settings);
 
-/** Keys of a prototype, keys that JavaScript puts in another order, and keys that many sessions share. */
+/** Common keys, names of inherited properties, and keys that JavaScript orders differently. */
 const key = fc.oneof(
   fc.constantFrom('a', 'b', 'user', 'cart'),
   fc.constantFrom('__proto__', 'constructor', 'prototype', 'toJSON', 'hasOwnProperty', 'valueOf'),
@@ -46,9 +46,9 @@ const cookie = fc
   })
   .map((fields) => JSON.parse(JSON.stringify(fields)));
 
-/** Three sides of a session, two of which have come about from the first by changes here and there, as sessions do. */
+/** Three versions of a session; mostly, the second and third come from a few edits of the first. */
 function sidesOf(value: fc.Arbitrary<unknown>): fc.Arbitrary<[Plain, Plain, Plain]> {
-  // JSON as a parser gives it: `__proto__` is an own key like any other.
+  // Objects as `JSON.parse` returns them: `__proto__` is an own key like any other.
   const { object } = fc.letrec<{ value: unknown; object: Plain }>((tie) => ({
     value: fc.oneof({ maxDepth: 3, withCrossShrink: true }, value, tie('object')),
     object: fc.array(fc.tuple(key, tie('value')), { maxLength: 5 }).map(fromEntries),
@@ -72,19 +72,19 @@ function sidesOf(value: fc.Arbitrary<unknown>): fc.Arbitrary<[Plain, Plain, Plai
 }
 
 const threeSides = sidesOf(leaf);
-/** Appended elements are merged by rules of their own: see "arrays" below. */
+/** Arrays have their own rules; "arrays" below tests them. */
 const threeSidesWithoutArrays = sidesOf(leafWithoutArray);
 
-test('merging with a stored session that nobody changed gives what this request made of it', () => {
+test('merging with an unchanged stored session returns the session of this request', () => {
   fc.assert(
     fc.property(threeSides, ([seen, now]) => {
-      // The automatic refresh of `originalMaxAge` drifts, and is no change; here it does not.
+      // A drift of `originalMaxAge` would be no change, but there is none here.
       expect(merged(seen, now, seen)).toEqual(now);
     }),
   );
 });
 
-test('a request that changed nothing leaves what the other made of it', () => {
+test('a request that changed nothing leaves the stored session as it is', () => {
   fc.assert(
     fc.property(threeSides, ([seen, , stored]) => {
       expect(merged(seen, seen, stored)).toEqual(stored);
@@ -92,7 +92,7 @@ test('a request that changed nothing leaves what the other made of it', () => {
   );
 });
 
-test('merging is idempotent: merging again with its result changes nothing', () => {
+test('merging is idempotent: merging again with the result changes nothing', () => {
   fc.assert(
     fc.property(threeSidesWithoutArrays, ([seen, now, stored]) => {
       const once = merged(seen, now, stored);
@@ -115,7 +115,7 @@ test('changes of different paths commute, and none is lost', () => {
   );
 });
 
-test('a result holds nothing that neither side has', () => {
+test('the result contains only values of one of the two sides', () => {
   fc.assert(
     fc.property(threeSidesWithoutArrays, ([seen, now, stored]) => {
       const result = merged(seen, now, stored);
@@ -128,7 +128,7 @@ test('a result holds nothing that neither side has', () => {
   );
 });
 
-test('none of the three is changed, and no prototype is', () => {
+test('merging changes none of the three sessions and no prototype', () => {
   fc.assert(
     fc.property(threeSides, ([seen, now, stored]) => {
       const before = [seen, now, stored].map((side) => JSON.stringify(side));
@@ -144,7 +144,7 @@ test('none of the three is changed, and no prototype is', () => {
 });
 
 test.each(['__proto__', 'constructor', 'prototype', 'toJSON', '', '0', 'hasOwnProperty'])(
-  'the key %j is data: set, changed and deleted as any other, here and there',
+  'the key %j is data: either side can set, change and delete it like any other key',
   (name) => {
     const none = parse({});
     const one = parse({ [`${name}`]: { isAdmin: true } }, name);
@@ -160,14 +160,14 @@ test.each(['__proto__', 'constructor', 'prototype', 'toJSON', '', '0', 'hasOwnPr
   },
 );
 
-test('an inherited property is no key: a session that lacks "constructor" does not have one', () => {
+test('an inherited property is no key: a session can gain and lose a key "constructor"', () => {
   const seen = { a: 1 };
   const now = JSON.parse('{"a":1,"constructor":"c"}');
   expect(merged(seen, now, { a: 2 })).toEqual(JSON.parse('{"a":2,"constructor":"c"}'));
   expect(merged(now, seen, { ...now, a: 2 })).toEqual({ a: 2 });
 });
 
-test('the same key changed on both sides is this request’s', () => {
+test('a key that both sides changed gets the value of this request', () => {
   expect(merged({ a: 1 }, { a: 2 }, { a: 3 })).toEqual({ a: 2 });
   expect(merged({ a: 1 }, {}, { a: 3 })).toEqual({});
   expect(merged({ a: 1 }, { a: 2 }, {})).toEqual({ a: 2 });
@@ -205,7 +205,7 @@ describe('arrays', () => {
       [{ x: 1 }, 3],
       [{ x: 2 }, 3],
     ],
-    ['both made the same of it', [1], [1, 2], [1, 2], [1, 2]],
+    ['both changed it in the same way', [1], [1, 2], [1, 2], [1, 2]],
     ['both replaced it', [1], [2], [3], [2]],
     ['both removed an element', [1, 2, 3], [1, 3], [1, 2], [1, 3]],
     ['both moved a window over it', [1, 2], [2, 3], [2, 4], [2, 3]],
@@ -228,7 +228,7 @@ describe('arrays', () => {
     expect(arrays(none, now, stored)).toEqual(expected);
   });
 
-  test('deleting or replacing an array beats appending to it, on either side', () => {
+  test('are deleted or replaced by another value if one side does so and the other appends', () => {
     expect(arrays([1], [1, 2], none)).toBeUndefined();
     expect(arrays([1], none, [1, 2])).toBeUndefined();
     expect(arrays([1], [1, 2], null)).toBeNull();
@@ -236,18 +236,18 @@ describe('arrays', () => {
     expect(arrays([1], [1, 2], { of: 'objects' })).toEqual({ of: 'objects' });
   });
 
-  test('replacing an array beats deleting it, as it is more than appending', () => {
+  test('that one side replaces and the other deletes become what this request made of them', () => {
     expect(arrays([1], [2], none)).toEqual([2]);
     expect(arrays([1], none, [2])).toBeUndefined();
   });
 
-  test('are not merged with an object, nor element by element', () => {
+  test('are not merged with objects, nor element by element', () => {
     expect(arrays([], {}, [1])).toEqual({});
     expect(arrays({}, [1], [2])).toEqual([1]);
     expect(arrays([{ x: 1, y: 1 }], [{ x: 2, y: 1 }], [{ x: 1, y: 2 }])).toEqual([{ x: 2, y: 1 }]);
   });
 
-  test('of three requests that push at once keep all three elements, also if there was none', () => {
+  test('keep the elements of three requests that push at once, also if they did not exist before', () => {
     for (const seen of [none, [], [0]]) {
       const pushed = (element: number) => [...(seen ?? []), element];
       const all = [1, 2, 3].map(pushed).reduce((stored, now) => {
@@ -259,7 +259,7 @@ describe('arrays', () => {
   });
 
   test('keep an element that a request pushes twice, in two saves', () => {
-    // Its first save was merged with another request's 'x'; the second is compared with what it saw itself.
+    // The first save was merged with another request's 'x'. The second is compared with what this request saw.
     expect(arrays(['tea'], ['tea', 'tea'], ['x', 'tea'])).toEqual(['x', 'tea', 'tea']);
   });
 
@@ -274,7 +274,7 @@ describe('arrays', () => {
     removed: fc.nat(9),
   });
 
-  test('what a request appended is there, once and in order, whatever the other made of the array', () => {
+  test('contain the elements that a request appended, once and in order, whatever the other side changed', () => {
     fc.assert(
       fc.property(history, ({ seen = [], here, there, other, removed }) => {
         const stored = other ?? [...seen.filter((one) => one !== removed), ...there];
@@ -285,7 +285,7 @@ describe('arrays', () => {
     );
   });
 
-  test('merging appended elements again with the result changes nothing', () => {
+  test('do not change if appended elements are merged again with the result', () => {
     fc.assert(
       fc.property(history, ({ seen = [], here, there, other, removed }) => {
         const now = [...seen, ...here];
@@ -299,7 +299,7 @@ describe('arrays', () => {
     );
   });
 
-  test('in either order, the elements of two requests that append are the same', () => {
+  test('have the same elements in whichever order two requests that append are merged', () => {
     fc.assert(
       fc.property(history, ({ seen = [], here, there }) => {
         const [mine, theirs] = [
@@ -312,7 +312,7 @@ describe('arrays', () => {
     );
   });
 
-  test('a second save of a request appends only what it appended since', () => {
+  test('get only the elements appended since the first save from a second save', () => {
     fc.assert(
       fc.property(history, history, ({ seen = [], here, there, other, removed }, again) => {
         const first = [...seen, ...here];
@@ -328,13 +328,13 @@ describe('arrays', () => {
   });
 });
 
-test('two objects under a key that neither had become one', () => {
+test('two objects created under the same key are merged', () => {
   expect(merged({}, { cart: { tea: 1 } }, { cart: { nuts: 2 } })).toEqual({
     cart: { tea: 1, nuts: 2 },
   });
 });
 
-test('an object that the other removed or replaced does not come back through a change inside it', () => {
+test('an object that the other side removed or replaced does not come back through a change inside it', () => {
   const seen = { user: { name: 'ada', lastSeen: 1 } };
   const now = { user: { name: 'ada', lastSeen: 2 } };
   expect(merged(seen, now, {})).toEqual({});
@@ -349,7 +349,7 @@ test('an object that this request removed or replaced does not come back through
   expect(merged(seen, { user: 0 }, stored)).toEqual({ user: 0 });
 });
 
-test('the same holds within objects', () => {
+test('a nested object that the other side removed does not come back through a change inside it', () => {
   const seen = { shop: { user: { name: 'ada' }, cart: 1 } };
   const now = { shop: { user: { name: 'ada', lastSeen: 2 }, cart: 1 } };
   expect(merged(seen, now, { shop: { cart: 2 } })).toEqual({ shop: { cart: 2 } });
@@ -359,7 +359,7 @@ test('a key that `Session` drops on loading counts as unchanged', () => {
   const dropping = { ...settings, isDropped: (name: string) => name === 'id' };
   expect(merge({ id: 1, a: 1 }, { a: 2 }, { id: 3, a: 1 }, dropping)).toEqual({ id: 3, a: 2 });
   expect(onlyExpiryMoved({ id: 1, a: 1 }, { a: 1 }, dropping)).toBe(true);
-  // Only at the top: within a value it is data.
+  // Only at the top level. Within a value, it is data.
   expect(merge({ a: { id: 1 } }, { a: {} }, { a: { id: 1 }, b: 1 }, dropping)).toEqual({
     a: {},
     b: 1,
@@ -373,30 +373,30 @@ const until = (expires: string | null, originalMaxAge: number | null = 3_600_000
   cookie: { originalMaxAge, expires, path: '/' },
 });
 
-test('of two expiries that both moved the later holds', () => {
+test('if both sides moved the expiry, the later one holds', () => {
   expect(merged(until(early), until(late), until(middle))).toEqual(until(late));
   expect(merged(until(early), until(middle), until(late))).toEqual(until(late));
 });
 
-test('an expiry that one side moved is that side’s, to earlier too', () => {
+test('if one side moved the expiry, its expiry holds, even if it is earlier', () => {
   expect(merged(until(late), until(late), until(early))).toEqual(until(early));
   expect(merged(until(late), until(early), until(late))).toEqual(until(early));
 });
 
-test('a touch does not bring an expiry back that the other has taken away', () => {
+test('a touch does not restore an expiry that the other side removed', () => {
   const forgotten = until(null, null);
   expect(merged(until(early), until(late), forgotten)).toEqual(forgotten);
   expect(merged(until(early), forgotten, until(late))).toEqual(forgotten);
 });
 
-test('“remember me” against a touch keeps the new lifetime, on whichever side it was chosen', () => {
+test('“remember me” keeps its new lifetime against a touch, on either side', () => {
   const remembered = until(late, 30 * 86_400_000);
   expect(merged(until(early), until(middle), remembered)).toEqual(remembered);
   expect(merged(until(early), remembered, until(middle))).toEqual(remembered);
   expect(merged(until(null, null), remembered, until(null, null))).toEqual(remembered);
 });
 
-test('a lifetime that drifted in a touch is neither a change nor kept', () => {
+test('a lifetime that drifted in a touch is no change and is not kept', () => {
   const drifted = until(late, 3_600_000 - LIFETIME_DRIFT_MS);
   expect(onlyExpiryMoved(until(early), drifted, settings)).toBe(true);
   expect(merged(until(early), drifted, until(middle))).toEqual(until(late));
@@ -405,7 +405,7 @@ test('a lifetime that drifted in a touch is neither a change nor kept', () => {
   expect(merged(until(early), chosen, until(middle))).toEqual(chosen);
 });
 
-test('only an expiry that moved is a touch; anything else of a cookie, or none any more, is a change', () => {
+test('only a moved expiry counts as a touch; any other change of the cookie is a change of the session', () => {
   const moved = (now: Plain) => onlyExpiryMoved(until(early), now, settings);
   expect(moved(until(late))).toBe(true);
   expect(moved(until(late, 1))).toBe(false);
@@ -416,12 +416,12 @@ test('only an expiry that moved is a touch; anything else of a cookie, or none a
   expect(onlyExpiryMoved(until(null), until(early), settings)).toBe(false);
 });
 
-/** As express-session makes the text: the cookie first. */
+/** The text as express-session serializes it: the cookie first. */
 const textOf = ({ cookie: fields, ...content }: Plain) => {
   const rest = JSON.stringify(content).slice(1);
   return `{"cookie":${JSON.stringify(fields)}${rest === '}' ? '' : ','}${rest}`;
 };
-/** As an app's copy may have it: the cookie last. */
+/** The text of an object in which the cookie is last, as in a copy by the app. */
 const textWithCookieLast = ({ cookie: fields, ...content }: Plain) =>
   JSON.stringify({ ...content, cookie: fields });
 const quickly = (seen: Plain, now: Plain, text = textOf) =>
@@ -430,7 +430,7 @@ const quickly = (seen: Plain, now: Plain, text = textOf) =>
 test.each([
   ['first', textOf],
   ['last', textWithCookieLast],
-])('comparing texts with the cookie %s finds the same as comparing sessions', (_, text) => {
+])('comparing texts with the cookie %s has the same result as comparing sessions', (_, text) => {
   fc.assert(
     fc.property(threeSides, cookie, ([seen, now], other) => {
       const pairs: [Plain, Plain][] = [
@@ -449,14 +449,14 @@ test.each([
   );
 });
 
-test('texts are compared without parsing the session where the cookie comes first', () => {
+test('texts are compared without parsing the session if the cookie is first', () => {
   const content = { user: 'ada', cart: [1, 2] };
   expect(quickly({ ...until(early), ...content }, { ...until(late), ...content })).toBe(true);
   expect(quickly(until(early), until(late))).toBe(true);
   expect(quickly({ ...until(early), ...content }, { ...until(late), ...content, a: 1 })).toBe(
     false,
   );
-  // One that lacks a key may be a session whose key `Session` dropped.
+  // A missing key may be one that `Session` has dropped.
   expect(quickly({ ...until(early), ...content }, { ...until(late), user: 'ada' })).toBeUndefined();
   expect(quickly({ ...until(early), ...content }, until(late))).toBeUndefined();
   expect(quickly({ ...until(early), ...content }, { ...until(late, 1), ...content })).toBe(
@@ -468,7 +468,7 @@ test('texts are compared without parsing the session where the cookie comes firs
   expect(isSameButExpiry('{"a":1}', '{"a":1}', undefined)).toBeUndefined();
 });
 
-test('texts are compared without parsing the session where the cookie comes last', () => {
+test('texts are compared without parsing the session if the cookie is last', () => {
   const compare = (seen: Plain, now: Plain) => quickly(seen, now, textWithCookieLast);
   const content = { user: 'ada', nested: { cookie: until(early).cookie } };
   const seen: Plain = { ...content, ...until(early) };
@@ -478,13 +478,13 @@ test('texts are compared without parsing the session where the cookie comes last
   expect(compare(seen, { ...content, user: 'bob', ...until(late) })).toBe(false);
   expect(compare(seen, { user: 'ada', ...until(late) })).toBeUndefined();
   expect(compare(seen, { ...content, ...until(late, 1) })).toBeUndefined();
-  // The stored text has it first: only the order of the keys may differ.
+  // The cookie is first in the stored text, so perhaps only the order of the keys differs.
   expect(
     isSameButExpiry(textOf(seen), textWithCookieLast(seen), JSON.stringify(seen.cookie)),
   ).toBeUndefined();
 });
 
-/** The merge as a recursion, slow but short: what `merge` does to everything except the cookie. */
+/** A recursive merge, slow but short, which does what `merge` does except for the cookie. */
 function mergedByRecursion(seen: unknown, now: unknown, stored: unknown, isRoot = true): unknown {
   const isMineChanged = isRoot || !isSame(seen, now);
   if (!isMineChanged) return stored;
@@ -533,7 +533,7 @@ function isSame(one: unknown, other: unknown): boolean {
   return JSON.stringify(one) === JSON.stringify(other);
 }
 
-test('merging is the same as by recursion, to the order of the keys', () => {
+test('merging has the result of a recursive merge, including the order of the keys', () => {
   const withoutCookie = ({ cookie: _, ...content }: Plain) => content;
   fc.assert(
     fc.property(threeSides, (sides) => {
@@ -545,7 +545,7 @@ test('merging is the same as by recursion, to the order of the keys', () => {
   );
 });
 
-test('a session nested as deeply as JSON can be written is merged, and each value is visited once', () => {
+test('merging compares no value more often in a deeply nested session', () => {
   const deep = (levels: number, value: unknown): Plain =>
     JSON.parse(`${'{"a":'.repeat(levels)}${JSON.stringify(value)}${'}'.repeat(levels)}`);
   const visits = (levels: number) => {
@@ -560,11 +560,11 @@ test('a session nested as deeply as JSON can be written is merged, and each valu
     expect(onlyExpiryMoved(seen ?? {}, now ?? {}, { ...settings, same })).toBe(false);
     return count;
   };
-  // Far beyond what `JSON.stringify` can write: about 5,000 levels.
+  // Far beyond the limit of `JSON.stringify`, which is about 5,000 levels.
   expect(visits(100_000)).toBe(visits(1));
 });
 
-test('a session that is nested a thousand objects deep is merged', () => {
+test('a session with a thousand levels of objects is merged', () => {
   const nested = (depth: number, value: number): Plain =>
     JSON.parse(`${'{"a":'.repeat(depth)}{"x":${value}}${'}'.repeat(depth)}`);
   const depth = 1000;
@@ -584,7 +584,7 @@ function parse(fields: Plain, name?: string): Plain {
   return fromEntries(name === undefined ? [] : [[name, Object.values(fields)[0] ?? fields[name]]]);
 }
 
-/** Sets or deletes a key of one of the objects in a session; which one, `at` decides. */
+/** Returns a copy in which a key of one object is set or deleted. `at` selects the object. */
 function edited(
   side: Plain,
   { at: index, key: name, value }: { at: number; key: string; value: unknown },
@@ -628,7 +628,7 @@ function at(value: unknown, path: Path): unknown {
   return found;
 }
 
-/** The paths at which two sides differ, as deep as both have objects. */
+/** The paths at which two versions differ; each is as deep as both have objects. */
 function changedPaths(before: unknown, after: unknown, path: Path = []): Path[] {
   if (!isPlainObject(before) || !isPlainObject(after)) {
     return JSON.stringify(before) === JSON.stringify(after) ? [] : [path];

@@ -6,12 +6,12 @@ import { judgeHistories, type Observation } from './support/staleness.js';
 import type { Commands } from './support/worker.js';
 import { startWorker, type Worker } from './support/workers.js';
 
-/** Seconds. */
+/** In seconds. */
 const heartbeat = 1;
 
 let server: PostgresServer;
 let pool: pg.Pool;
-/** In front of the listeners of the workers, one each, and of their pools. */
+/** Proxies in front of the listeners and the pools of the workers, one for each worker. */
 let listeners: Awaited<ReturnType<typeof startProxy>>[];
 let pools: Awaited<ReturnType<typeof startProxy>>[];
 let workers: Worker[];
@@ -59,7 +59,7 @@ function worker(at: number): Worker {
   return found;
 }
 
-/** Has every worker cache a session. */
+/** Saves a session and reads it in every worker. */
 async function everywhere(sid: string, data: object): Promise<void> {
   await worker(0).call('set', sid, data);
   await Promise.all(workers.map((each) => each.call('readUntil', sid, data)));
@@ -73,8 +73,8 @@ function milliseconds(value: number): string {
   return `${value.toFixed(1)} ms`;
 }
 
-describe('Four processes', () => {
-  test('all see a change and a log-out of one of them', async () => {
+describe('four processes', () => {
+  test('all see a change and a log-out by one of them', async () => {
     const sid = newSid();
     await everywhere(sid, { visits: 1 });
     await everyWorker('untilHit', sid);
@@ -87,7 +87,7 @@ describe('Four processes', () => {
     expect(await everyWorker('get', sid)).toEqual(Array(4).fill(undefined));
   });
 
-  test('hear of a change within milliseconds', async () => {
+  test('hear a change within milliseconds', async () => {
     const changed = Array.from({ length: 150 }, newSid);
     const took = await worker(0).call('setEach', changed);
     const heard = await Promise.all(
@@ -108,11 +108,11 @@ describe('Four processes', () => {
       );
     }
     expect(called).toHaveLength(450);
-    // On an idle machine it is less than 20 ms, which is printed above; here others run beside it.
+    // The time is printed above: less than 20 ms on an idle machine. Other tests run at the same time.
     expect(percentile(called, 0.5)).toBeLessThan(10_000);
   });
 
-  test('one whose listener is cut off says so, and serves nothing from its cache', async () => {
+  test('serve nothing from the cache of one that has lost its listener, and report it', async () => {
     const sid = newSid();
     await everywhere(sid, { visits: 1 });
     listeners[3]?.refuse();
@@ -126,7 +126,7 @@ describe('Four processes', () => {
     await worker(3).call('untilSync', 'up');
   });
 
-  test('one whose listener hears nothing serves nothing that is older than the heartbeat', async () => {
+  test('serve nothing older than the heartbeat from one whose listener hears nothing', async () => {
     let servedMs = 0;
     while (servedMs <= 0) {
       const sid = newSid();
@@ -135,7 +135,7 @@ describe('Four processes', () => {
       listeners[3]?.swallow();
       const { answeredAt } = await worker(0).call('destroy', sid);
       const staleAt = await worker(3).call('readUntil', sid, undefined);
-      // Not above 0 where its lease was just over, which shows nothing.
+      // If the lease had just ended, this is not above 0 and shows nothing.
       servedMs = staleAt - answeredAt;
       expect(servedMs).toBeLessThan(heartbeat * 1000);
       await worker(3).call('untilSync', 'down');
@@ -146,7 +146,7 @@ describe('Four processes', () => {
   });
 });
 
-describe('A checker of histories', () => {
+describe('the checker of histories', () => {
   const seen = (version: number, calledAt: number, answeredAt = calledAt + 1): Observation => ({
     sid: 'sid',
     version,
@@ -154,7 +154,7 @@ describe('A checker of histories', () => {
     answeredAt,
   });
 
-  test('finds what went backward in one process, and what was older than the bound', () => {
+  test('finds answers that go back in one process, and answers older than the bound', () => {
     const judged = judgeHistories(
       [
         [seen(1, 0), seen(2, 10), seen(1, 20), seen(Number.POSITIVE_INFINITY, 30)],
@@ -171,12 +171,12 @@ describe('A checker of histories', () => {
     expect(judged).toMatchObject({ stale: 4, oldestMs: 1009 });
   });
 
-  test('takes what overlapped in either order', () => {
+  test('accepts overlapping calls in either order', () => {
     const judged = judgeHistories([[seen(2, 0, 10), seen(1, 5, 20)], [seen(1, 9)]], 1000);
     expect(judged).toEqual({ backward: [], tooOld: [], stale: 0, oldestMs: 0 });
   });
 
-  test('finds neither in four processes that read, write and end sessions while their connections are cut', async () => {
+  test('finds no fault in four processes whose connections are cut while they read, write and end sessions', async () => {
     const live = Array.from({ length: 40 }, newSid);
     for (const sid of live) await worker(0).call('set', sid, { version: 1 });
     const ms = 8000;
@@ -194,7 +194,7 @@ describe('A checker of histories', () => {
       while (!isOver && listener !== undefined) {
         const chance = Math.random();
         if (chance < 0.3) {
-          // Late, and then in order.
+          // Delays notifications and keeps their order.
           void listener.hold('toClient');
           await pause(0.2 + Math.random());
           listener.release();
@@ -228,14 +228,14 @@ describe('A checker of histories', () => {
       `Histories: ${observed.flat().length} calls, ${hits} hits, ${judged.stale} stale, ` +
         `by ${milliseconds(judged.oldestMs)} at most, of ${heartbeat * 1000} ms`,
     );
-    // Or there would be nothing to find.
+    // Otherwise there would have been nothing to find.
     expect(hits).toBeGreaterThan(100);
     expect(judged.stale).toBeGreaterThan(0);
     await everyWorker('untilSync', 'up');
   });
 });
 
-test('A database server that is killed and comes back loses nobody, and is heard again', async () => {
+test('after the database server was killed and started again, no session is lost and changes are heard', async () => {
   const sid = newSid();
   await everywhere(sid, { visits: 1 });
   await worker(1).call('set', sid, { visits: 2 });
@@ -253,7 +253,7 @@ test('A database server that is killed and comes back loses nobody, and is heard
   expect(await everyWorker('get', sid)).toEqual(Array(4).fill(undefined));
 });
 
-test('A database server that is restarted is heard again', async () => {
+test('after a restart of the database server, changes are heard', async () => {
   const sid = newSid();
   await everywhere(sid, { visits: 1 });
   await server.shutdown();
@@ -264,7 +264,7 @@ test('A database server that is restarted is heard again', async () => {
   await Promise.all(workers.map((each) => each.call('readUntil', sid, { visits: 2 })));
 });
 
-test('While the queue of notifications is full, a change fails, and no process serves what it cannot know', async ({
+test('while the notification queue is full, changes fail and no process serves cached sessions', async ({
   skip,
 }) => {
   const { rows } = await pool.query<{ version: number }>(
@@ -278,7 +278,7 @@ test('While the queue of notifications is full, a change fails, and no process s
 
   const sid = newSid();
   await everywhere(sid, { visits: 1 });
-  // A listener in an open transaction reads nothing, and the queue fills up behind it.
+  // A listener in an open transaction reads no notifications, so the queue fills up.
   const listener = new pg.Client({ connectionString: server.url });
   listener.on('error', () => {});
   await listener.connect();

@@ -1,5 +1,5 @@
 /**
- * A process with a store, whose parent tells it over IPC what its requests do.
+ * A process with a store, which runs the requests that its parent sends over IPC.
  *
  * @module
  */
@@ -10,17 +10,17 @@ import session, { type SessionData, Store } from 'express-session';
 import pg from 'pg';
 import { loaded, type RequestSession } from './requests.js';
 
-/** The stores that histories are checked of. */
+/** The stores whose histories are checked. */
 export type StoreKind =
   | 'connect-drizzle'
-  /** The same, told nothing of where its sessions come from: it overwrites, as with @fastify/session. */
+  /** The same without origins: its sessions are foreign objects, as with @fastify/session. */
   | 'connect-drizzle without origins'
   | 'a plain upsert'
   | 'connect-pg-simple';
 
 export type Order =
   | { readonly do: 'create'; readonly sid: string; readonly content: Record<string, number> }
-  /** Loads a session, as the beginning of a request does. */
+  /** Loads a session, as a request does at its start. */
   | { readonly do: 'begin'; readonly request: number; readonly sid: string }
   /** Changes keys (null: deletes them) and saves. */
   | {
@@ -38,7 +38,7 @@ export interface Told {
   readonly order: Order;
 }
 
-/** `begin` answers with what it loaded, `save` with the keys that it changed in its own session. */
+/** The answer to an order: of `begin`, the loaded content; of `save`, the keys it has changed. */
 export interface Report {
   readonly call: number;
   readonly content?: Record<string, number> | null;
@@ -48,7 +48,7 @@ export interface Report {
   readonly error?: string;
 }
 
-/** What the peers do: the last one to write wins. */
+/** A store that works like the other packages: the last write wins. */
 class PlainUpsertStore extends Store {
   constructor(readonly pool: pg.Pool) {
     super();
@@ -83,7 +83,7 @@ class PlainUpsertStore extends Store {
   }
 }
 
-/** Hands on copies: `set` and `touch` know nothing of what `get` gave. */
+/** Returns copies of sessions, so that the store does not know their origins. */
 class CopyingStore extends DrizzleStore {
   override createSession(request: Parameters<Store['createSession']>[0], data: SessionData) {
     return super.createSession(request, { ...data });
@@ -101,7 +101,7 @@ function open(kind: string): Store {
     case 'a plain upsert':
       return new PlainUpsertStore(pool);
     case 'connect-pg-simple': {
-      // It has no types of its own.
+      // connect-pg-simple has no types of its own.
       const connect: (module: typeof session) => new (options: object) => Store = createRequire(
         import.meta.url,
       )('connect-pg-simple');

@@ -8,23 +8,23 @@ import type { TestDatabase } from './database.js';
 import type { Destroy, History, Look, Read, Write } from './history.js';
 import type { Order, Report, StoreKind, Told } from './history-process.js';
 
-/** A simulated request: it loads its session, changes and saves it some times, and ends. */
+/** A simulated request, which loads its session, changes and saves it a few times, and ends. */
 interface PlannedRequest {
   readonly process: number;
   /** The browser whose session it is. */
   readonly browser: number;
-  /** Whether it comes with the cookie that the browser had before its last log-out. */
+  /** Whether it has the cookie from before the last log-out of the browser. */
   readonly isStale: boolean;
-  /** What each save changes: the key, and whether it is deleted. Empty: it saves what it read. */
+  /** The changes of each save: the key, and whether it is deleted. If empty, it saves what it read. */
   readonly saves: readonly (readonly (readonly [key: string, isDeleted: boolean])[])[];
   readonly ending: 'save' | 'touch' | 'log out';
-  /** So many calls of others go by between two of its own. */
+  /** How many calls of other requests happen between two of its own. */
   readonly slowness: number;
 }
 
 export interface Plan {
   readonly browsers: number;
-  /** So many at a time. */
+  /** How many requests run at once. */
   readonly concurrency: number;
   readonly requests: readonly PlannedRequest[];
 }
@@ -56,7 +56,7 @@ function weighted<T>(...choices: [weight: number, value: T][]): fc.Arbitrary<T> 
   return fc.oneof(...choices.map(([weight, value]) => ({ weight, arbitrary: fc.constant(value) })));
 }
 
-/** A process that does what it is told. */
+/** A process that carries out orders. */
 export class HistoryProcess {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, (report: Report) => void>();
@@ -97,7 +97,7 @@ export class HistoryProcess {
   }
 }
 
-/** Ticks at each event; waits for ticks, and goes on at once when nothing is left that could tick. */
+/** A logical clock, which ticks at each event. `sleep` also ends when nothing is left that could tick. */
 class Clock {
   #now = 0;
   #underWay = 0;
@@ -134,13 +134,13 @@ class Clock {
       this.#now = Math.max(this.#now, first.until);
       this.#sleeping.shift();
       first.wake();
-      // What it does may tick for the others.
+      // Its work may wake the others.
       if (this.#underWay === 0) return;
     }
   }
 }
 
-/** Runs a plan in two processes, and writes down what happened. */
+/** Runs a plan in several processes and records its history. */
 export async function runPlan(
   { browsers, concurrency, requests }: Plan,
   processes: readonly HistoryProcess[],

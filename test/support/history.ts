@@ -1,10 +1,9 @@
 /**
- * What simulated requests did and saw, and whether that can be: the checker of histories.
+ * The checker of histories: whether what simulated requests did and saw is possible.
  *
- * Times are ticks of the one process that drives all others. A call was invoked before it was sent and
- * acknowledged after its answer came, so one that was acknowledged before another was invoked did happen
- * before it. So did one that the same process was told to do earlier: a store keeps the order of the
- * calls that one process makes.
+ * Times are ticks of the process that drives all others. `invoked` is before a call is sent and `acked` after its
+ * answer arrives. So a call that is acked before another one is invoked happens before it. A store also keeps the
+ * order of the calls of one process, so an earlier call of the same process happens before a later one.
  *
  * @module
  */
@@ -14,25 +13,25 @@ interface Call {
   readonly session: string;
   readonly process: number;
   readonly invoked: number;
-  /** Infinite where no answer came, or an error: it may or may not have happened. */
+  /** Infinity if the call failed or had no answer: its outcome is unknown. */
   readonly acked: number;
 }
 
-/** A request's change of a key, saved by one call; `undefined`: it deleted the key. */
+/** A change of a key that a call saved. */
 export interface Write extends Call {
   readonly key: string;
-  /** No two writes have the same. */
+  /** Unique; `undefined` if the key was deleted. */
   readonly value: number | undefined;
 }
 
-/** What a request loaded; null: there was no session. */
+/** What a request loaded; null if there was no session. */
 export interface Read extends Call {
   readonly content: Readonly<Record<string, number>> | null;
 }
 
 export type Destroy = Call;
 
-/** A row as it was looked at, in the order of the looks. */
+/** A row as the test has read it. Looks are in order. */
 export interface Look {
   readonly session: string;
   readonly version: number;
@@ -40,7 +39,7 @@ export interface Look {
 }
 
 export interface History {
-  /** What the sessions began with counts as a write, too. */
+  /** Includes the initial content of the sessions. */
   readonly writes: readonly Write[];
   readonly reads: readonly Read[];
   readonly destroys: readonly Destroy[];
@@ -52,24 +51,24 @@ export type FaultKind =
   | 'lost'
   /** A session was seen after its end had been acknowledged. */
   | 'revived'
-  /** A session is missing that nobody ended. */
+  /** A session is missing although no call ended it. */
   | 'vanished'
-  /** A value was seen that nobody had written yet. */
+  /** A value was seen that no call had written yet. */
   | 'invented'
-  /** A version came back, or stayed while the data changed. */
+  /** A version was reused, or stayed while the data changed. */
   | 'version';
 
 export interface Fault {
   readonly kind: FaultKind;
   readonly session: string;
-  /** Which change it was, or which version. */
+  /** The change or the version. */
   readonly what: string;
 }
 
 type HappensBefore = (one: Call, other: Call) => boolean;
 
 /**
- * Everything in a history that cannot be.
+ * Returns everything in a history that is impossible.
  *
  * @param keepsCallOrder whether the store promises that calls of one process take effect in their order
  */
@@ -104,7 +103,7 @@ export function faultsIn(
   ];
 }
 
-/** A value of a key can have been read if some write of it is not known to have been overwritten. */
+/** A value is possible if one of its writes is not known to have been overwritten before the read. */
 function faultOfValue(
   read: Read,
   value: number | undefined,
@@ -114,7 +113,7 @@ function faultOfValue(
   const known = writes.filter((write) => happensBefore(write, read));
   const sources = writes.filter((write) => write.value === value && write.invoked < read.acked);
   const isPossible =
-    // A key that was never there need not have been deleted.
+    // A missing key needs no deletion if it was never written.
     (value === undefined && known.length === 0) ||
     sources.some((source) => !known.some((later) => happensBefore(source, later)));
   if (isPossible) return undefined;
@@ -154,7 +153,7 @@ function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string
   return groups;
 }
 
-/** How many changes, sessions or versions have a fault of each kind, however often it was seen. */
+/** Counts the faults of each kind. A fault that was seen several times counts once. */
 export function tally(faults: readonly Fault[]): Partial<Record<FaultKind, number>> {
   const counts: Partial<Record<FaultKind, number>> = {};
   const seen = new Set<string>();

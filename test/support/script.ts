@@ -2,12 +2,12 @@ import { type Gate, gate } from './gate.js';
 
 /** One thing that a request does with its session. A path is `a` or `a.b`. */
 export type Step =
-  /** Waits, with its session loaded, until the test lets it go on. */
+  /** Waits, with the session loaded, until the test continues it. */
   | readonly ['wait']
   | readonly ['set', path: string, value: unknown]
   | readonly ['push', path: string, value: unknown]
   | readonly ['delete', path: string]
-  /** The cookie's lifetime in milliseconds; null: until the browser ends. */
+  /** The lifetime of the cookie in milliseconds; null for a session cookie. */
   | readonly ['maxAge', milliseconds: number | null]
   | readonly ['save']
   | readonly ['reload']
@@ -15,32 +15,32 @@ export type Step =
   | readonly ['regenerate']
   /** `req.session = null`. */
   | readonly ['unset']
-  /** Adds to a number by the store's `update()`. */
+  /** Adds to a number with the store's `update()`. */
   | readonly ['add', path: string, by: number]
-  /** Sends the headers and the first piece of the body. */
+  /** Sends the headers and the first part of the body. */
   | readonly ['write'];
 
-/** How an app is set up: what its session middleware and its store are told. */
+/** Options of the session middleware and of the store. */
 export interface Setup {
   readonly resave?: boolean;
   readonly rolling?: boolean;
   readonly unset?: 'destroy' | 'keep';
   readonly maxAge?: number;
-  /** The sid that `genid` always gives. */
+  /** The sid that `genid` always returns. */
   readonly sid?: string;
-  /** The session's key that holds its user, for the store's option `userId`. */
+  /** The key of the session that contains its user, for the store's option `userId`. */
   readonly userKey?: string;
 }
 
-/** What a request answers at its end. */
+/** The response of a request. */
 export interface Played {
-  /** The session beside its cookie; null where the request has none. */
+  /** The content of the session without its cookie; null if the request has none. */
   readonly session: Record<string, unknown> | null;
-  /** What the calls of its steps failed with. */
+  /** The error messages of steps that failed. */
   readonly errors: readonly string[];
 }
 
-/** What a framework lets a handler do; each call ends when its callback is called. */
+/** What a request handler can do in a framework. */
 export interface Hands {
   session(): object | null | undefined;
   save(): Promise<void>;
@@ -52,7 +52,7 @@ export interface Hands {
   write(): void;
 }
 
-/** Where requests wait, by their names. */
+/** The points at which requests wait, by name. */
 export class Waits {
   readonly #waits = new Map<string, { readonly arrived: Gate; readonly go: Gate }>();
 
@@ -62,7 +62,7 @@ export class Waits {
     return known;
   }
 
-  /** Called by the request itself: `<name>` once, then `<name>.1` and so on. */
+  /** Called by the request: waits until the test calls `go`. */
   pass(name: string): Promise<void> {
     this.#of(name).arrived.open();
     return this.#of(name).go.opened;
@@ -141,7 +141,7 @@ function change(
   }
 }
 
-/** Adds to a number in a session, as the function that `update()` runs. */
+/** Returns a function for `update()` that adds to a number. */
 export function adding(path: string, by: number): (session: object) => void {
   return (session) => {
     Reflect.set(session, path, Number(Reflect.get(session, path) ?? 0) + by);

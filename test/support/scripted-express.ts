@@ -5,15 +5,15 @@ import type pg from 'pg';
 import { adding, type Hands, play, type Setup, type Step, Waits } from './script.js';
 import { promised } from './sessions.js';
 
-/** An app and what must be closed after it. */
+/** An app, and a function that closes its stores. */
 export interface Scripted<App> {
   readonly app: App;
   close(): Promise<void>;
 }
 
 /**
- * An Express app whose requests do what the test tells them, step by step. `x-setup` chooses the app's
- * options: each setup has a session middleware and a store of its own, all in one table.
+ * An Express app whose requests run the steps that the test sends. The header `x-setup` contains the options. Each
+ * setup has a session middleware and a store of its own, on the same table.
  */
 export function scriptedExpress(pool: pg.Pool): Scripted<Express> {
   const waits = new Waits();

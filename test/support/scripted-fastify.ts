@@ -6,7 +6,7 @@ import type pg from 'pg';
 import { adding, type Hands, play, type Setup, type Step, Waits } from './script.js';
 import type { Scripted } from './scripted-express.js';
 
-/** The same app with @fastify/session, with one setup. */
+/** The same app on @fastify/session, with one setup. */
 export async function scriptedFastify(
   pool: pg.Pool,
   { rolling = false, maxAge, sid }: Setup = {},

@@ -1,6 +1,6 @@
 /**
- * The scripted app in a process of its own: `scripted-process.ts express` or `… fastify <setup>`, on the
- * database of DATABASE_URL.
+ * Runs the scripted app in a process of its own: `scripted-process.ts express` or `… fastify <setup>`, on the database
+ * of DATABASE_URL.
  *
  * @module
  */

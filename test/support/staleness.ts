@@ -1,6 +1,6 @@
 /**
- * What a process has learnt of a session, and when. A version only grows; that of a session that was
- * ended is infinite. Times are milliseconds on one clock.
+ * A version that a process has seen of a session, and when. Versions only grow; an ended session has the version
+ * infinity. Times are milliseconds on one clock.
  */
 export interface Observation {
   readonly sid: string;
@@ -10,17 +10,17 @@ export interface Observation {
 }
 
 export interface Staleness {
-  /** Calls that gave an older version than one that the same process knew when it called. */
+  /** Calls that returned an older version than the same process knew before. */
   readonly backward: string[];
-  /** Calls that gave an older version than one that any process had known for longer than the bound. */
+  /** Calls that returned an older version than any process had known for longer than the bound. */
   readonly tooOld: string[];
-  /** Calls that gave an older version than one that another process knew when it called. */
+  /** The number of calls that returned an older version than any process knew before. */
   readonly stale: number;
-  /** The longest for which a version had been known that a call did not give, in milliseconds. */
+  /** The longest time for which a newer version was known than a call returned. */
   readonly oldestMs: number;
 }
 
-/** Judges the histories of several processes on the same sessions. */
+/** Checks the histories of several processes on the same sessions. */
 export function judgeHistories(
   histories: readonly (readonly Observation[])[],
   boundMs: number,
@@ -59,7 +59,7 @@ function bySid(observations: readonly Observation[]): Map<string, Observation[]>
   return groups;
 }
 
-/** The newest version that was known at a time, and since when there has been a newer one than another. */
+/** Returns the newest version known at a time. `since` returns when a newer version than this one was first known. */
 function knownAt(observations: readonly Observation[]) {
   const steps: { at: number; version: number }[] = [];
   for (const { version, answeredAt } of observations.toSorted(

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Browser } from './http.js';
 import type { Played, Setup, Step } from './script.js';
 
-/** A tab of a browser, on a scripted app. Tabs of one browser begin with the same cookies. */
+/** A browser tab on a scripted app. Tabs of one browser start with the same cookies. */
 export class Tab {
   readonly #browser: Browser;
   readonly #setup: Setup;
@@ -13,24 +13,24 @@ export class Tab {
     this.#setup = setup;
   }
 
-  /** Another tab, maybe served by another process. */
+  /** Another tab, possibly on another process. */
   another(url: string = this.#browser.base): Tab {
     return new Tab(url, this.#setup, this.#browser.cookies);
   }
 
-  /** The sid in its signed cookie. */
+  /** The sid in the signed cookie. */
   get sid(): string {
     const [cookie = ''] = this.#browser.cookies.values();
     const value = decodeURIComponent(cookie).replace(/^s:/, '');
     return value.slice(0, value.lastIndexOf('.'));
   }
 
-  /** A whole request. */
+  /** Runs a whole request. */
   async run(...steps: Step[]): Promise<Played> {
     return (await this.begin(...steps)).end();
   }
 
-  /** A request until it waits for the first time, or ends. */
+  /** Runs a request until it waits for the first time, or ends. */
   async begin(...steps: Step[]): Promise<Running> {
     const name = randomUUID();
     const headers = { 'x-setup': JSON.stringify(this.#setup) };
@@ -39,7 +39,7 @@ export class Tab {
       if (status !== 200) throw new Error(`${status}: ${text}`);
       return JSON.parse(text);
     });
-    // Whoever waits for its end gets the error.
+    // `end()` returns the error.
     ended.catch(() => {});
     const waits = steps.filter(([kind]) => kind === 'wait').length;
     const control = new Browser(this.#browser.base);
@@ -49,7 +49,7 @@ export class Tab {
   }
 }
 
-/** A request that waits with its session loaded. */
+/** A request that has loaded its session and waits. */
 export class Running {
   readonly #name: string;
   readonly #waits: number;
@@ -64,14 +64,14 @@ export class Running {
     this.#ended = ended;
   }
 
-  /** Resolves when it waits; at once where it has no wait left. */
+  /** Resolves when it waits; at once if it has no more waits. */
   async arrival(): Promise<void> {
     if (this.#at >= this.#waits) return;
     const path = `/arrived/${this.#name}.${this.#at}`;
     await Promise.race([this.#control.get(path), this.#ended]);
   }
 
-  /** Lets it go on to its next wait, or its end. */
+  /** Continues it to its next wait, or to its end. */
   async next(): Promise<void> {
     await this.#control.post(`/go/${this.#name}.${this.#at}`);
     this.#at += 1;
@@ -79,7 +79,7 @@ export class Running {
     else await this.#ended;
   }
 
-  /** Lets it go on to its end. */
+  /** Continues it to its end. */
   async end(): Promise<Played> {
     while (this.#at < this.#waits) await this.next();
     return this.#ended;

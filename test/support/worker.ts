@@ -1,5 +1,5 @@
 /**
- * A process with a store of its own, which does what the test tells it to.
+ * A process with a store, which runs the commands that the test sends.
  */
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -42,7 +42,7 @@ async function timed(work: () => Promise<unknown>): Promise<Took> {
   return { calledAt, answeredAt: nowMs() };
 }
 
-/** When a `change` or `destroy` of an id was heard first. */
+/** When the first `change` or `destroy` of each id was heard. */
 const heardAt = new Map<string, number>();
 
 const commands = {
@@ -64,7 +64,7 @@ const commands = {
   async untilSync(state: 'up' | 'down') {
     while (store().stats().sync !== state) await once(store(), 'sync');
   },
-  /** Gives when the events of these sessions were heard. */
+  /** Waits for the events of these sessions and returns when they were heard. */
   async untilHeard(name: 'change' | 'destroy', sids: readonly string[]): Promise<number[]> {
     const events = sids.map((sid) => `${name} ${idOf(sid)}`);
     while (!events.every((event) => heardAt.has(event))) await once(store(), name);
@@ -76,7 +76,7 @@ const commands = {
   async set(sid: string, data: object) {
     return timed(() => store().set(sid, sessionWith(data)));
   },
-  /** One after the other, with the machine at rest in between. */
+  /** Saves the sessions one after the other, with a pause after each. */
   async setEach(sids: readonly string[]): Promise<Took[]> {
     const took: Took[] = [];
     for (const sid of sids) {
@@ -88,7 +88,7 @@ const commands = {
   async destroy(sid: string) {
     return timed(() => store().destroy(sid));
   },
-  /** Reads until the session is as expected; gives when the last read began that found it otherwise. */
+  /** Reads until the session is as expected. Returns when the last read started that found another one. */
   async readUntil(sid: string, data: object | undefined): Promise<number> {
     for (let staleAt = Number.NEGATIVE_INFINITY; ; ) {
       const calledAt = nowMs();
@@ -98,7 +98,7 @@ const commands = {
       await pause(1);
     }
   },
-  /** Reads until the cache has answered. */
+  /** Reads until the cache answers. */
   async untilHit(sid: string) {
     const { hits } = store().stats();
     while (store().stats().hits === hits) {
@@ -106,7 +106,7 @@ const commands = {
       await pause(1);
     }
   },
-  /** Reads, writes and ends sessions at random, and tells what it has observed. */
+  /** Reads, writes and ends sessions at random. Returns what it has observed. */
   async live({ sids, callers, ms }: { sids: readonly string[]; callers: number; ms: number }) {
     const observed: Observation[] = [];
     const until = nowMs() + ms;
@@ -114,7 +114,7 @@ const commands = {
       while (nowMs() < until) {
         const sid = sids[Math.floor(Math.random() * sids.length)] ?? '';
         const calledAt = nowMs();
-        // What failed tells nothing.
+        // A call that failed is no observation.
         const version = await act(sid).catch(() => undefined);
         if (version !== undefined) observed.push({ sid, version, calledAt, answeredAt: nowMs() });
         await pause(1);
@@ -133,7 +133,7 @@ const commands = {
 
 export type Commands = typeof commands;
 
-/** Gives the version that it has found or made; infinite where the session has ended. */
+/** Returns the version that was read or written; infinity if the session has ended. */
 async function act(sid: string): Promise<number | undefined> {
   const chance = Math.random();
   if (chance < 0.003) {

@@ -6,11 +6,11 @@ import type { Commands } from './worker.js';
 type Name = keyof Commands;
 type Result<N extends Name> = Awaited<ReturnType<Commands[N]>>;
 
-/** A process of its own with a store in it. */
+/** A process with a store. */
 export interface Worker {
-  /** Runs a command there. */
+  /** Runs a command in the process. */
   call<N extends Name>(name: N, ...args: Parameters<Commands[N]>): Promise<Result<N>>;
-  /** From now on it has nothing to do but what its store does. */
+  /** Disconnects, so that only its store keeps the process busy. */
   leave(): void;
   /** Its exit code. */
   readonly ended: Promise<number | null>;
@@ -50,7 +50,7 @@ export function startWorker(): Worker {
   void ended.then((code) => {
     for (const call of pending.values()) call.reject(new Error(`The worker ended with ${code}`));
   });
-  // A test that fails leaves nothing behind.
+  // Leaves no process behind if a test fails.
   const kill = () => void child.kill('SIGKILL');
   process.once('exit', kill);
   void ended.then(() => process.off('exit', kill));
@@ -71,7 +71,7 @@ export function startWorker(): Worker {
 }
 
 async function endOf(child: ChildProcess): Promise<number | null> {
-  // There is no 'close' where this side has disconnected.
+  // After this side has disconnected, there is no 'close' event.
   const [code] = await once(child, 'exit');
   return typeof code === 'number' ? code : null;
 }
