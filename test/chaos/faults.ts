@@ -1,4 +1,4 @@
-/** The faults: each begins, and returns what ends it. */
+/** The faults. Each function starts a fault and returns a function that ends it. */
 import type pg from 'pg';
 import type { PostgresServer } from '../support/postgres.js';
 import type { Proxy as TcpProxy } from '../support/proxy.js';
@@ -6,12 +6,12 @@ import { pick } from './protocol.js';
 
 export interface Victims {
   readonly server: PostgresServer;
-  /** Reaches the server directly, and may write even while the server is read-only. */
+  /** Connects directly, and may write even while the server is read-only. */
   readonly admin: pg.Pool;
   readonly standbyPort: number;
-  /** Between each process and the server. */
+  /** One between each process and the server. */
   readonly proxies: readonly TcpProxy[];
-  /** DISCARD ALL on the connections of the apps. */
+  /** Runs DISCARD ALL on the connections of the apps. */
   readonly discard: () => Promise<unknown>;
   readonly random: () => number;
 }
@@ -21,12 +21,12 @@ type Fault = (victims: Victims) => Promise<End>;
 
 interface NamedFault {
   readonly name: string;
-  /** It ends the server. No other fault may be going on, since some of them need the server to end. */
+  /** It stops the server. Then no other fault may be active, because some need the server to end. */
   readonly isKill: boolean;
   readonly begin: Fault;
 }
 
-/** One of the processes, or both. */
+/** The proxies of one of the processes, or of both. */
 function proxiesOf({ proxies, random }: Victims): readonly TcpProxy[] {
   return random() < 0.3 ? proxies : proxies.slice(...(random() < 0.5 ? [0, 1] : [1, 2]));
 }
@@ -48,7 +48,7 @@ const killed =
     return () => server.start();
   };
 
-/** The server processes of the apps' connections. */
+/** The pids of the server processes of the apps' connections. */
 async function backends({ admin }: Victims): Promise<number[]> {
   const { rows } = await admin.query<{ pid: number }>(
     `select pid from pg_stat_activity where application_name in ('a', 'b')`,
@@ -56,7 +56,7 @@ async function backends({ admin }: Victims): Promise<number[]> {
   return rows.map(({ pid }) => pid);
 }
 
-/** A transaction of somebody else that stays open. */
+/** An open transaction of another client. */
 const holding =
   (statement: string): Fault =>
   async ({ admin }) => {
@@ -81,7 +81,7 @@ export const FAULTS: readonly NamedFault[] = [
       const end = proxy.strand();
       proxy.swallow();
       return () => {
-        // Those that were opened meanwhile have lost some of their bytes.
+        // Connections that were opened meanwhile have lost some of their bytes.
         const endOthers = proxy.strand();
         proxy.lose();
         stranded.push(end, endOthers);
@@ -111,7 +111,7 @@ export const FAULTS: readonly NamedFault[] = [
     }),
     'the connections lead to the standby': onProxies((proxy, { standbyPort, random }) => {
       proxy.pointTo(standbyPort);
-      // If the old ones stay, some of a process' connections lead to the one server, some to the other.
+      // Without this, a process keeps its connections to the old server beside those to the new one.
       if (random() < 0.7) proxy.cut();
       return () => {
         proxy.pointTo();
@@ -156,7 +156,7 @@ export const FAULTS: readonly NamedFault[] = [
 
 const stranded: (() => void)[] = [];
 
-/** Ends the connections of the server whose clients have gone and cannot say so. */
+/** Ends server connections whose clients have gone without closing them. */
 export function endStranded(): void {
   for (const end of stranded.splice(0)) end();
 }

@@ -1,23 +1,23 @@
 /**
- * What was acknowledged, and whether the database and the processes still know it.
+ * Records what was acknowledged, and checks it against the table and against what the processes read.
  *
- * A process must see its own writes at once. It must see those of the other one when they are older than the
- * bound of its cache.
+ * A process must see its own writes at once, and writes of the other process once they are older than the bound of
+ * its cache.
  */
 import type { Content, Entry, Name } from './protocol.js';
 
 interface Write {
   readonly value: number;
-  /** When it was acknowledged; `undefined` if it may not have happened. */
+  /** When it was acknowledged; `undefined` if its outcome is unknown. */
   readonly at: number | undefined;
 }
 
 class Account {
   isCreated = false;
-  /** The oldest first. */
+  /** Oldest first. */
   readonly sets: Record<Name, Write[]> = { a: [], b: [] };
   readonly updates = { sent: 0, acknowledged: 0 };
-  /** When each process was told that it had ended the session. */
+  /** When each process had the acknowledgement that it ended the session. */
   readonly endedAt: Partial<Record<Name, number>> = {};
   mayHaveEnded = false;
 
@@ -31,13 +31,13 @@ class Account {
     return write?.value ?? 0;
   }
 
-  /** Whether a value can be there now: the one acknowledged last, or one whose outcome is unknown after it. */
+  /** Whether the table may contain a value: the one acknowledged last, or a later one with an unknown outcome. */
   allows(key: Name, value: number): boolean {
     const last = this.acknowledged(key);
     return value === last || this.sets[key].some((write) => write.value === value && value > last);
   }
 
-  /** Forgets what can no longer matter. */
+  /** Drops writes that no longer matter. */
   compact(): void {
     for (const key of ['a', 'b'] as const) {
       const last = this.acknowledged(key);
@@ -63,14 +63,14 @@ export class Ledger {
   readonly violations: Violations = { lost: [], revived: [], stale: [] };
   readonly #boundMs: number;
   readonly #accounts = new Map<string, Account>();
-  /** Sessions that each process reported, so that nothing is reported twice. */
+  /** The violations reported so far, so that none is reported twice. */
   readonly #reported = new Set<string>();
 
   constructor(boundMs: number) {
     this.#boundMs = boundMs;
   }
 
-  /** Takes what the processes did since the last time, all at once. */
+  /** Adds what both processes did since the last call. */
   add(histories: Readonly<Record<Name, readonly Entry[]>>): void {
     for (const name of ['a', 'b'] as const) {
       for (const entry of histories[name]) this.#enter(name, entry);

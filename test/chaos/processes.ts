@@ -1,4 +1,4 @@
-/** The two processes under load, as the main one sees them. */
+/** The two processes under load, as the main process controls them. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type Gate, gate } from '../support/gate.js';
@@ -29,7 +29,7 @@ export class LoadProcess {
     });
   }
 
-  /** Puts load on the store, or takes it away. */
+  /** Starts or stops the load on the store. */
   async load(isOn: boolean): Promise<void> {
     await this.#ask({ do: 'load', isOn });
   }
@@ -39,17 +39,17 @@ export class LoadProcess {
     await this.#ask({ do: 'learn', ...news });
   }
 
-  /** Calls until all kinds of calls work, or the limit has passed; returns the milliseconds that took. */
+  /** Calls the store until it works or the limit has passed. Returns how many milliseconds that took. */
   async recover(limitMs: number): Promise<number> {
     return Number(await this.#ask({ do: 'recover', limitMs }));
   }
 
-  /** DISCARD ALL on connections of the app's pool. */
+  /** Runs DISCARD ALL on the idle connections of the app's pool. */
   async discard(): Promise<void> {
     await this.#ask({ do: 'discard' });
   }
 
-  /** What has happened since the last report. No call is in flight then. */
+  /** Waits until no call is in flight. Returns what has happened since the last report. */
   async report(): Promise<Report> {
     const report = await this.#ask({ do: 'report' });
     if (typeof report !== 'object') throw new Error('no report');
@@ -105,5 +105,5 @@ export function startProcesses(
   return processes;
 }
 
-/** The other process has ended, and whoever waits for it has been told. */
+/** Used if the other process has ended, which is reported elsewhere. */
 function ignore(): void {}

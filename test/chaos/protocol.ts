@@ -1,6 +1,6 @@
-/** What the main process of the chaos test and the processes under load tell each other. */
+/** The messages between the main process of the chaos test and the processes under load. */
 
-/** The processes under load; each is the only one that writes the key of its name. */
+/** The processes under load. Only process `a` writes the key `a`, and only `b` the key `b`. */
 export type Name = 'a' | 'b';
 
 export interface WorkerSettings {
@@ -13,10 +13,10 @@ export interface WorkerSettings {
   readonly seed: number;
 }
 
-/** What a session of this test holds: the last value of each process, and a number that `update()` raises. */
+/** The content of a session: the last value of each process, and a number that `update()` increments. */
 export type Content = Readonly<Partial<Record<Name | 'updates', number>>>;
 
-/** What happened, on the clock of {@link nowMs}. A call was acknowledged `at`, or failed and may have happened. */
+/** A call, with times of {@link nowMs}. `at` is its acknowledgement; without it, the outcome is unknown. */
 export type Entry =
   | { readonly kind: 'create'; readonly sid: string; readonly at: number | undefined }
   | {
@@ -40,28 +40,28 @@ export type Order =
   | { readonly do: 'load'; readonly isOn: boolean }
   /** Sessions that the other process has created, and that it has ended. */
   | { readonly do: 'learn'; readonly created: string[]; readonly ended: string[] }
-  /** Calls until one works; answers with the milliseconds that took. */
+  /** Calls the store until it works. The result is how many milliseconds that took. */
   | { readonly do: 'recover'; readonly limitMs: number }
-  /** DISCARD ALL on connections of the app's pool. */
+  /** Runs DISCARD ALL on the idle connections of the app's pool. */
   | { readonly do: 'discard' }
-  /** Waits until no call is in flight, and answers with all that has happened since the last time. */
+  /** Waits until no call is in flight. The result is everything that has happened since the last report. */
   | { readonly do: 'report' }
   /** Closes the store and the app's pool. */
   | { readonly do: 'close' };
 
 export interface Report {
   readonly entries: Entry[];
-  /** Calls that took longer than they may, and calls that never settled. */
+  /** Calls that exceeded their limit, and calls that never settled. */
   readonly lateCalls: string[];
   readonly slowestMs: number;
-  /** Connections of the app's pool that nobody uses and that are not idle. */
+  /** Connections of the app's pool that are neither in use nor idle. */
   readonly leaked: number;
   readonly cacheHits: number;
   /** The longest time without `sync`. */
   readonly syncDownMs: number;
-  /** When `sync` came up. */
+  /** The times at which `sync` came up. */
   readonly syncUpAt: number[];
-  /** The codes of errors that are neither lost connections nor time-outs. */
+  /** The codes of errors other than lost connections and timeouts. */
   readonly unexpected: string[];
 }
 
@@ -70,12 +70,12 @@ export type Answer = { readonly call: number } & (
   | { readonly error: string }
 );
 
-/** A clock that all processes of a machine share, and that nobody sets. */
+/** A monotonic clock that all processes of a machine share. */
 export function nowMs(): number {
   return Number(process.hrtime.bigint() / 1000n) / 1000;
 }
 
-/** Numbers from 0 to 1 that follow from the seed (mulberry32). */
+/** A generator of pseudo-random numbers from 0 to 1 (mulberry32). */
 export function randomFrom(seed: number): () => number {
   let state = seed;
   return () => {

@@ -1,11 +1,11 @@
 /**
- * The chaos test: two processes under load, random faults, and a ledger that judges what was acknowledged.
+ * The chaos test: two processes under load, random faults, and a ledger that checks acknowledged writes.
  *
  * `npm run test:chaos -- --minutes 2 --seed 1`
  *
- * One round is a few seconds of load with a fault begun in each. Then all faults end, both processes must work
- * again, and the ledger is compared with what they saw and with the table. Ends with the exit code 1 if anything
- * is not as it must be. The seed determines the faults and the calls, but not their timing.
+ * A round is a few seconds of load, with a new fault each second. Then all faults end, both processes must work
+ * again, and the ledger is compared with what they read and with the table. The exit code is 1 if there is a
+ * violation. The seed determines the faults and the calls, but not their timing.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -40,13 +40,13 @@ const HEARTBEAT_SECONDS = 1;
 const CALLS_PER_SECOND = 150;
 const ROUND_SECONDS = { least: 2, most: 5 };
 const LONGEST_FAULT_MS = 4000;
-/** Both processes must work again that soon after the faults have ended. */
+/** Both processes must work again within this time after the faults have ended. */
 const RECOVERY_LIMIT_MS = 10_000;
-/** Connections of a process, at most: the app's pool, and one that listens. */
+/** The most connections a process may have: the app's pool and a listener. */
 const MOST_CONNECTIONS = 12;
 const SHOWN = 10;
 
-/** Begins a fault a second, and ends each after a while. Returns their names. */
+/** Starts a fault each second and ends each after a random time. Returns their names. */
 async function faultsFor(seconds: number, victims: Victims): Promise<string[]> {
   const names: string[] = [];
   const going: Promise<unknown>[] = [];
@@ -72,7 +72,7 @@ async function faultsFor(seconds: number, victims: Victims): Promise<string[]> {
   return names;
 }
 
-/** The server may have been killed, and with it what was to be ended. */
+/** If the server was killed, the fault has ended with it. */
 function noServer(error: unknown): void {
   if (args.verbose) console.log(String(error));
 }
@@ -105,7 +105,7 @@ const workers = startProcesses(
 );
 const both = [workers.a, workers.b];
 
-/** The live sessions of the table, with the sid that each id is of. */
+/** The live sessions in the table, by sid. */
 async function liveSessions(sidOf: ReadonlyMap<string, string>): Promise<Row[]> {
   const { rows } = await admin.query<{ id: string; data: Content }>(
     'select id, data from sessions where data is not null',
@@ -116,7 +116,7 @@ async function liveSessions(sidOf: ReadonlyMap<string, string>): Promise<Row[]> 
   });
 }
 
-/** The connections of a process that the server has, once it had time to notice those that ended. */
+/** How many connections the larger process has above `most`, after the server had time to notice closed ones. */
 async function connectionsBeyond(most: number): Promise<number> {
   const startedAt = nowMs();
   for (;;) {
@@ -138,7 +138,7 @@ async function connectionsBeyond(most: number): Promise<number> {
   }
 }
 
-/** The server may have just been started. */
+/** Waits for a server that may have just been started. */
 async function untilServerAnswers(): Promise<void> {
   for (;;) {
     try {
@@ -185,7 +185,7 @@ async function round(): Promise<void> {
       );
     }
   }
-  // Some load without a fault, for cached reads.
+  // Load without faults, so that reads are cached.
   await pause(500 + random() * 1500);
   for (const worker of both) await worker.load(false);
   const [a, b] = await Promise.all([workers.a.report(), workers.b.report()]);

@@ -1,5 +1,5 @@
 /**
- * A process under load: mixed calls at a bounded rate, and a note of what each one did.
+ * A process under load: makes mixed calls at a limited rate and records each one.
  */
 
 import { setTimeout as pause } from 'node:timers/promises';
@@ -34,9 +34,9 @@ const random = randomFrom(settings.seed);
 const MOST_SESSIONS = 150;
 const MOST_IN_FLIGHT = 48;
 const TICK_MS = 10;
-/** A call may take `timeout`, and one statement that was sent. */
+/** A call may take `timeout` and the time of one statement that was already sent. */
 const LIMIT_MS = timeoutSeconds * 2000 + 500;
-/** A timer that is later than this was kept from running: no call is to blame for that time. */
+/** If a timer is later than this, the process was blocked, and calls are not blamed for that time. */
 const LATE_TIMER_MS = 50;
 
 const pool = new pg.Pool({ connectionString: settings.url, max: 10, application_name: name });
@@ -57,7 +57,7 @@ const store = new DrizzleStore(source, {
 
 const live: string[] = [];
 const ended: string[] = [];
-/** Sessions that a call of this process is saving: no other one saves them meanwhile. */
+/** Sessions that a call of this process is saving. No other call saves them meanwhile. */
 const saving = new Set<string>();
 const values = new Map<string, number>();
 const inFlight = new Map<number, { what: string; startedAt: number }>();
@@ -72,7 +72,7 @@ let slowestMs = 0;
 let syncDownMs = 0;
 let syncUpAt: number[] = [];
 let downSince: number | undefined = nowMs();
-/** How long this process was kept from running so far. */
+/** How long this process was blocked so far. */
 let lagMs = 0;
 
 store.on('sync', (state) => {
@@ -84,7 +84,7 @@ store.on('sync', (state) => {
   }
 });
 
-/** Runs a call; `undefined` if it failed. */
+/** Runs a call. Returns `undefined` if it failed. */
 async function call<T>(what: string, run: () => Promise<T>): Promise<{ value: T } | undefined> {
   calls += 1;
   const number = calls;
@@ -107,7 +107,7 @@ async function call<T>(what: string, run: () => Promise<T>): Promise<{ value: T 
   }
 }
 
-/** Its code, and the one that the server gave. */
+/** The code of an error, and the SQLSTATE of its cause. */
 function describe(error: unknown): string {
   if (!(error instanceof SessionStoreError)) return inspect(error);
   const { code, cause } = error;
@@ -181,7 +181,7 @@ async function create(): Promise<void> {
     live.push(sid);
     tell({ created: [sid], ended: [] });
   } else if (random() < 0.5) {
-    // The user logs out. Whatever became of the first call, that must hold.
+    // The user logs out. That must hold, whatever the outcome of the first call.
     await destroy(sid);
   }
 }
@@ -206,7 +206,7 @@ function forget(sid: string): void {
   if (at !== -1) live.splice(at, 1);
 }
 
-/** Tells the other process, by way of the main one. */
+/** Tells the other process, through the main process. */
 function tell(news: { created: string[]; ended: string[] }): void {
   process.send?.({ news });
 }
@@ -237,7 +237,7 @@ setInterval(() => {
   }
 }, TICK_MS);
 
-/** Waits until no call is in flight. One that never settles is reported as late. */
+/** Waits until no call is in flight. A call that never settles is reported as late. */
 async function quiet(): Promise<void> {
   const startedAt = nowMs();
   while (inFlight.size > 0 && nowMs() - startedAt < 2 * LIMIT_MS) await pause(10);
@@ -247,7 +247,7 @@ async function quiet(): Promise<void> {
   inFlight.clear();
 }
 
-/** The connections of the app's pool that are lent to nobody and do not come back. */
+/** The number of connections that the app's pool has lost. */
 async function leakedConnections(): Promise<number> {
   const inUse = () => pool.totalCount - pool.idleCount + pool.waitingCount;
   const startedAt = nowMs();
@@ -273,7 +273,7 @@ async function recover(wantedMs: number): Promise<number> {
   }
 }
 
-/** On the idle connections only: the app itself has no limit for connecting. */
+/** Uses only idle connections, because connecting has no time limit here. */
 async function discardAll(): Promise<void> {
   const clients = await Promise.all(Array.from({ length: pool.idleCount }, () => pool.connect()));
   await Promise.all(
