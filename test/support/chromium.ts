@@ -9,7 +9,7 @@ const folders = [
   '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
 ];
 
-/** The Chromium to test with: the one that `CHROMIUM` names, else one of the system's. */
+/** The path of Chromium: the one in `CHROMIUM`, or else one that is installed. */
 export function findChromium(): string | undefined {
   const given = process.env.CHROMIUM;
   if (given) return given;
@@ -17,14 +17,14 @@ export function findChromium(): string | undefined {
     try {
       return execFileSync('which', [command], { encoding: 'utf8' }).trim();
     } catch {
-      // The next one, then.
+      // Not installed under this name.
     }
   }
   return folders.find((path) => existsSync(path));
 }
 
 export function launchChromium(executablePath: string, args: string[] = []): Promise<Browser> {
-  // Its sandbox refuses to run as root, as a container's user often is.
+  // The sandbox refuses to run as root, and containers often run as root.
   const sandbox = userInfo().uid === 0 ? ['--no-sandbox'] : [];
   return chromium.launch({ executablePath, args: [...sandbox, ...args] });
 }

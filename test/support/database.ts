@@ -2,28 +2,28 @@ import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { inject } from 'vitest';
 
-/** A clean database of its own, on the server that all test files share. */
+/** An empty database of its own, on the server that all test files share. */
 export interface TestDatabase {
   readonly name: string;
   readonly url: string;
   /** The server's major version, 14 and up. */
   readonly serverVersion: number;
-  /** A pool on it, ended by `drop`. Its idle errors are ignored, as `drop` and tests cause them. */
+  /** Creates a pool, which `drop` ends. Errors of idle connections are ignored, because `drop` and tests cause them. */
   pool(config?: pg.PoolConfig): pg.Pool;
-  /** Runs one query on a connection of its own pool and gives the rows. */
+  /** Runs a query on a pool of its own and returns the rows. */
   query<Row extends pg.QueryResultRow = pg.QueryResultRow>(
     text: string,
     values?: unknown[],
   ): Promise<Row[]>;
-  /** Ends the pools that came from here and removes the database, whoever is still connected. */
+  /** Ends all pools created here and drops the database, even if there are connections to it. */
   drop(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface DatabaseOptions {
-  /** Sorted by ICU's rules for English (from Postgres 15 on; on 14 as the server does). */
+  /** Uses ICU's collation for English (from Postgres 15 on). */
   icu?: boolean;
-  /** As `create database` takes it; sorted by bytes then. */
+  /** The encoding, for `create database`; the collation is then C. */
   encoding?: string;
   /** Settings of the database, such as `{ default_transaction_isolation: 'repeatable read' }`. */
   settings?: Record<string, string>;
@@ -82,7 +82,7 @@ export async function freshDatabase(options: DatabaseOptions = {}): Promise<Test
   };
 }
 
-/** Runs `use` on a clean database and removes it afterwards. */
+/** Runs `use` on an empty database, which it drops afterwards. */
 export async function withDatabase<Result>(
   use: (database: TestDatabase) => Promise<Result>,
   options?: DatabaseOptions,

@@ -4,7 +4,7 @@ export interface StreamEvent {
   readonly data: string;
 }
 
-/** The events of an open response with a server-sent event stream, as they come. */
+/** Yields the server-sent events of a response as they arrive. */
 export async function* eventsOf(response: Response): AsyncGenerator<StreamEvent> {
   if (!response.body) return;
   let rest = '';
@@ -25,7 +25,7 @@ function eventFrom(block: string): StreamEvent {
 
 const limitMs = 60_000;
 
-/** Reads until an event is found; fails where the stream ends without, or it does not come soon. */
+/** Reads until an event matches. Throws if the stream ends before, or after a minute. */
 export async function nextEvent(
   events: AsyncIterator<StreamEvent>,
   found: (event: StreamEvent) => boolean,

@@ -2,8 +2,8 @@ import { StatementError, StoreTimeoutError } from 'connect-drizzle';
 import { causeCode } from './statements.js';
 
 /**
- * Repeats a call until it is in time. For the calls that have to succeed on a store with a short time limit: a busy
- * machine may fail them.
+ * Repeats a call until it does not time out. For calls that must succeed on a store with a short timeout, even on a
+ * busy machine.
  */
 export async function eventually<T>(call: () => Promise<T>): Promise<T> {
   for (;;) {
@@ -15,15 +15,15 @@ export async function eventually<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The store's own limit, or one of the server or the client for a statement. */
+/** Whether it is a timeout of the store, or a statement timeout of the server or the client. */
 function isLate(error: unknown): boolean {
   if (error instanceof StoreTimeoutError) return true;
   return error instanceof StatementError && causeCode(error) === '57014';
 }
 
 /**
- * Makes calls on a store with a short time limit, until `sent` resolves: those that a busy machine has failed before
- * they were sent have no effect and are made again. Returns the calls that were sent.
+ * Makes calls on a store with a short timeout, and makes them again if they time out before they are sent, as on a
+ * busy machine. Returns the calls when `sent` has resolved.
  */
 export async function untilSent<T>(
   sent: Promise<void>,

@@ -10,11 +10,11 @@ const stopLimitMs = 60_000;
 /** An example app in a process of its own. */
 export interface Example {
   readonly url: string;
-  /** What it has written so far, to both outputs. */
+  /** Its output so far, stdout and stderr. */
   readonly output: string;
   /** A new client without cookies. */
   browser(): Browser;
-  /** Asks it to stop, and gives its exit code. */
+  /** Sends a signal and returns the exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -24,7 +24,7 @@ export interface ExampleOptions {
   env?: Record<string, string>;
 }
 
-/** Starts one on a free port; resolves when it says where it is. */
+/** Starts an example on a free port. Resolves when it has printed its address. */
 export async function startExample(file: string, options: ExampleOptions = {}): Promise<Example> {
   const run = launch(process.execPath, ['--import', 'tsx', file, ...(options.args ?? [])], options);
   const url = await run.until(/https?:\/\/[^\s/]+:\d+/);
@@ -41,14 +41,14 @@ export async function startExample(file: string, options: ExampleOptions = {}): 
   };
 }
 
-/** Starts one that cannot start, and gives what it says about it. */
+/** Runs an example that cannot start. Returns its exit code and output. */
 export async function failExample(file: string, options: ExampleOptions = {}) {
   const run = launch(process.execPath, ['--import', 'tsx', file, ...(options.args ?? [])], options);
   const code = await run.ended;
   return { code, output: run.output };
 }
 
-/** Starts a program in the repository's folder, with PORT=0 unless the test says otherwise. */
+/** Starts a program in the folder of the repository, by default with PORT=0. */
 export function launch(program: string, args: string[], options: ExampleOptions = {}) {
   const { NODE_ENV, DATABASE_URL, SESSION_SECRET, ...inherited } = process.env;
   const child = spawn(program, args, {
@@ -58,7 +58,7 @@ export function launch(program: string, args: string[], options: ExampleOptions 
   });
   let output = '';
   const ended = endOf(child);
-  // A test that fails leaves nothing behind.
+  // Leaves no process behind if a test fails.
   const kill = () => void child.kill('SIGKILL');
   process.once('exit', kill);
   child.once('close', () => process.off('exit', kill));
@@ -73,7 +73,7 @@ export function launch(program: string, args: string[], options: ExampleOptions 
     get output() {
       return output;
     },
-    /** The first match of a pattern in what it writes. */
+    /** Resolves with the first match of a pattern in its output. */
     until: (pattern: RegExp) => matchIn(child, pattern, () => output),
     async stop(signal: NodeJS.Signals = 'SIGTERM') {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);

@@ -7,10 +7,10 @@ import { type ReusedDatabase, reusedDatabase } from './reused-database.js';
 /** The database of a file that called {@link useDatabase}. */
 export let database: ReusedDatabase;
 
-/** What to end after each test, the newest first. */
+/** Functions to call after each test, the newest first. */
 export const ends: (() => Promise<unknown>)[] = [];
 
-/** Gives the tests of a file one database, which is empty before each. */
+/** Creates a database for the tests of a file, which is empty before each test. */
 export function useDatabase(): void {
   beforeAll(async () => {
     database = await reusedDatabase();
@@ -24,7 +24,7 @@ export function useDatabase(): void {
   afterAll(() => database.drop());
 }
 
-/** Sources that reach a server over the network, each on a URL. */
+/** Sources that connect over the network, each as a function of the URL. */
 export function networkSources(
   poolConfig: pg.PoolConfig = {},
   postgresOptions: { max?: number } = {},

@@ -8,14 +8,14 @@ import { launch } from './example.js';
 
 const source = fileURLToPath(new URL('../../src/drivers/support/folder-lock.ts', import.meta.url));
 
-/** The lock alone, as plain JavaScript: it starts at once, in a process, a worker thread or a container. */
+/** The module of the folder lock as plain JavaScript, which starts quickly. */
 export interface Lockers {
   /** Two copies of the module. */
   readonly esm: string;
   readonly cjs: string;
-  /** A program that locks `FOLDER`, says `locked` or `refused CODE PID`, and then does what `THEN` says. */
+  /** A program that locks `FOLDER`, prints `locked` or `refused CODE PID`, and then does what `THEN` says. */
   readonly program: string;
-  /** The same in a process of its own, by way of a command such as `unshare`. */
+  /** Starts the program, optionally through a command such as `unshare`. */
   start(env: Record<string, string>, by?: string[]): ReturnType<typeof launch>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -70,7 +70,7 @@ export async function makeLockers(): Promise<Lockers> {
   };
 }
 
-/** Why processes cannot be put into namespaces of their own here; `undefined` if they can. */
+/** Why tests cannot create namespaces for processes on this machine; `undefined` if they can. */
 export function whyNoNamespaces(): string | undefined {
   const args = ['--pid', '--fork', '--mount-proc', '--net', '--mount', 'true'];
   const { status, stderr, error } = spawnSync('unshare', args, { encoding: 'utf8' });

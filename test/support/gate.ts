@@ -1,4 +1,4 @@
-/** A promise that the test opens, so that it decides what happens first. */
+/** A promise that the test resolves, to force an order of events. */
 export interface Gate<Value = void> {
   readonly opened: Promise<Value>;
   open(value: Value): void;
@@ -15,7 +15,7 @@ export function gate<Value = void>(): Gate<Value> {
   return { opened, open, fail };
 }
 
-/** Lets nobody through before `count` callers have arrived. */
+/** Holds all callers until `count` have arrived. */
 export function barrier(count: number): () => Promise<void> {
   const everybody = gate();
   let arrived = 0;

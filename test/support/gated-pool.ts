@@ -1,9 +1,9 @@
 import type pg from 'pg';
 
-/** Runs a query when the test lets it, and passes its result on when the test lets it. */
+/** Decides when a query is sent and when its result is returned. */
 export type QueryGate = <Answer>(query: () => Promise<Answer>) => Promise<Answer>;
 
-/** A real pool whose queries pass through a gate on their way there and back. */
+/** A real pool whose queries pass through a gate. */
 export function gatedPool(pool: pg.Pool, gate: QueryGate): pg.Pool {
   return proxied(pool, (key, method) => {
     if (key === 'query') return gated(method, gate);
@@ -26,7 +26,7 @@ function gatedClient<Client extends object>(client: Client, gate: QueryGate): Cl
 
 type Method = (...args: unknown[]) => unknown;
 
-/** The same object, with its methods replaced. */
+/** Returns a proxy of the object with replaced methods. */
 function proxied<T extends object>(
   object: T,
   replace: (key: string | symbol, method: Method) => Method,
@@ -39,7 +39,7 @@ function proxied<T extends object>(
   });
 }
 
-/** Takes and answers a callback as well as a promise, as pg does. */
+/** Wraps a query method; supports callbacks and promises, as pg does. */
 function gated(query: Method, gate: QueryGate): Method {
   return (...args) => {
     const done = args.at(-1);

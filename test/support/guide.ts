@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises';
 
-/** The migration guide, whose code the tests run. */
+/** The migration guide. The tests run its code. */
 export const guide = await readFile(new URL('../../docs/migrating.md', import.meta.url), 'utf8');
 
 export type ImportVariable = 'source' | 'target' | 'imported' | 'user_path' | 'zone';
 
-/** Returns the guide's import script, for psql, with these values in its `\\set` lines. */
+/** Returns the guide's import script for psql, with these values in its `\\set` lines. */
 export function importScript(variables: Partial<Record<ImportVariable, string>>): string {
   const [, script] = /```sql\n(\\set [^`]+)```/.exec(guide) ?? [];
   if (script === undefined) throw new Error('The guide has no import script');
@@ -16,7 +16,7 @@ export function importScript(variables: Partial<Record<ImportVariable, string>>)
   );
 }
 
-/** Returns what psql sends of a script: its `\\set` variables in place of `:"name"` and `:'name'`. */
+/** Replaces `:"name"` and `:'name'` by the `\\set` variables of a script, as psql does. */
 export function asSql(script: string): string {
   const values = new Map<string, string>();
   const statements = script.replaceAll(
@@ -33,7 +33,7 @@ export function asSql(script: string): string {
   });
 }
 
-/** Replaces what must be there. */
+/** Replaces a pattern. Throws if there is no match. */
 export function replaced(text: string, pattern: string | RegExp, replacement: string): string {
   const result = text.replace(pattern, () => replacement);
   if (result === text) throw new Error(`Nothing to replace: ${pattern}`);

@@ -1,6 +1,6 @@
 /**
- * Serves many requests with one store, and says how large the heap was, once everything that is garbage
- * had been collected, after each tenth of them: one number of bytes a line.
+ * Serves many requests with one store. After each tenth of them, collects garbage and prints the size of the heap in
+ * bytes.
  *
  * @module
  */
@@ -19,7 +19,7 @@ for (const sid of sessions) await store.set(sid, generated(store, sid));
 
 let served = 0;
 
-/** Loads a session, and saves it three times out of four, with a merge now and then; else touches it. */
+/** Loads a session and touches it, or three times out of four saves it, sometimes with a merge. */
 async function serve(): Promise<void> {
   const number = served;
   served += 1;

@@ -40,13 +40,13 @@ export interface Answer {
   json<Body = unknown>(): Body;
 }
 
-/** A client that keeps the cookies it is given, one of each name, and follows no redirect by itself. */
+/** A client that keeps cookies, one of each name, and follows no redirects. */
 export class Browser {
   readonly cookies = new Map<string, string>();
 
   constructor(readonly base: string) {}
 
-  /** Another client with the same cookies: a second tab, or whoever copied them. */
+  /** Another client with the same cookies, such as a second tab or a thief. */
   copy(): Browser {
     const other = new Browser(this.base);
     for (const [name, value] of this.cookies) other.cookies.set(name, value);
@@ -81,7 +81,7 @@ export class Browser {
     };
   }
 
-  /** As `fetch`, but answers as soon as the headers are there: for streamed bodies. */
+  /** Like `fetch`, but resolves when the headers arrive: for streamed bodies. */
   async open(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
     if (this.cookies.size > 0) {

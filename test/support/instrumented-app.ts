@@ -1,7 +1,6 @@
 /**
- * An app instrumented with OpenTelemetry, whose store works on node-postgres. Calls the store in spans of
- * its own, and prints the spans that were made meanwhile, as JSON. Run in a process of its own, because the
- * instrumentation changes `pg` as it is loaded.
+ * An app with OpenTelemetry and a store on node-postgres. It calls the store inside spans and prints all spans as
+ * JSON. It runs in a process of its own, because the instrumentation patches `pg` when it is loaded.
  */
 import { createRequire } from 'node:module';
 import { context, SpanKind, type Tracer, trace } from '@opentelemetry/api';
@@ -17,7 +16,7 @@ import {
 import { DrizzleStore } from 'connect-drizzle';
 import { until } from './obstacles.js';
 
-/** What the tests read of a span. */
+/** The parts of a span that the tests need. */
 export interface SeenSpan {
   readonly name: string;
   readonly trace: string;
@@ -78,7 +77,7 @@ const scenarios = {
     const holder = await admin.connect();
     await holder.query('begin; lock table sessions in access exclusive mode');
     const first = request('first', () => store.get('a'));
-    // The only lane of reads is busy when the second one comes.
+    // The only lane for reads is busy when the second call starts.
     await until(async () => (await holder.query(LOCK_WAITS)).rows.length > 0);
     const second = request('second', () => store.get('b'));
     await holder.query('commit');

@@ -1,2 +1,2 @@
-/** The advisory lock that keeps the log-ins of `log-in.ts` back. */
+/** The advisory lock that holds the log-ins of `log-in.ts`. */
 export const logInLock = 7_421;

@@ -1,7 +1,7 @@
 /**
- * A process of an app that logs one user in many times at once. Arguments: the database's URL, the user,
- * how many log-ins, and how many sessions the user may have. It says `ready`, waits for the advisory
- * lock that the test holds, and ends when all log-ins have answered.
+ * A process that logs one user in many times at once. Arguments: the URL of the database, the user, the number of
+ * log-ins, and how many sessions the user may have. It prints `ready`, waits for the advisory lock that the test
+ * holds, and exits after all log-ins.
  */
 import { randomUUID } from 'node:crypto';
 import { DrizzleStore } from 'connect-drizzle';

@@ -3,18 +3,18 @@ import { createServer } from 'node:http';
 import { json } from 'node:stream/consumers';
 import pg from 'pg';
 
-/** What Neon's `/sql` endpoint does, in front of another Postgres. */
+/** A stand-in for Neon's `/sql` endpoint, in front of another Postgres. */
 export interface NeonEndpoint {
   /** For `neonConfig.fetchEndpoint`. */
   readonly url: string;
-  /** Requests whose client has gone before it got its response. */
+  /** The number of requests whose client disconnected before the response. */
   readonly abandoned: number;
   close(): Promise<void>;
 }
 
 const AS_TEXT = { getTypeParser: () => (value: string) => value };
 
-/** An endpoint that sends all statements to the database of a URL. */
+/** Starts an endpoint that sends all statements to this database. */
 export async function startNeonEndpoint(databaseUrl: string): Promise<NeonEndpoint> {
   const pool = new pg.Pool({ connectionString: databaseUrl });
   pool.on('error', () => {});

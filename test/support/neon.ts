@@ -5,7 +5,7 @@ import { startWebSocketProxy } from './websocket-proxy.js';
 
 type NeonModule = Pick<typeof neon, 'neonConfig'>;
 
-/** Makes Neon's driver reach a local database: through a WebSocket without TLS, to a server that wants SCRAM. */
+/** Makes Neon's driver connect to a local database, through a WebSocket without TLS and with SCRAM. */
 async function connectThrough({ neonConfig }: NeonModule, databaseUrl: string) {
   const proxy = await startWebSocketProxy(databaseUrl);
   neonConfig.webSocketConstructor = WebSocket;
@@ -32,14 +32,14 @@ export async function neonPool(databaseUrl: string) {
 /** Vercel's `sql` and `createPool()` on a local database. They use another version of Neon's driver. */
 export async function vercelPostgres(databaseUrl: string) {
   const require = createRequire(import.meta.url);
-  // `sql` keeps the pool that it made at its first use: load it anew for each database.
+  // `sql` keeps the pool of its first use, so the module is loaded anew for each database.
   for (const path of Object.keys(require.cache)) {
     if (path.includes('/@vercel/postgres/dist/')) delete require.cache[path];
   }
   const vercel: typeof import('@vercel/postgres') = require('@vercel/postgres');
   const ownRequire = createRequire(require.resolve('@vercel/postgres'));
   const proxy = await connectThrough(ownRequire('@neondatabase/serverless'), databaseUrl);
-  // It accepts a local host by this name only.
+  // It accepts a local host only under this name.
   const connectionString = databaseUrl.replace('127.0.0.1', 'localhost');
   process.env.POSTGRES_URL = connectionString;
   return { vercel, connectionString, proxy };

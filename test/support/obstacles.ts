@@ -1,17 +1,17 @@
 import type pg from 'pg';
 import type { TestDatabase } from './database.js';
 
-/** A transaction of the app's that stands in the way of others, until it ends. */
+/** An open transaction of the app, which blocks other statements. */
 export interface Obstacle {
   readonly client: pg.PoolClient;
-  /** Resolves when so many statements in this database wait for a lock. */
+  /** Resolves when at least `count` statements in this database wait for a lock. */
   waiting(count: number): Promise<void>;
-  /** Commits, and gives the connection back. */
+  /** Commits and releases the connection. */
   release(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** Begins a transaction that runs these statements and stays open. */
+/** Begins a transaction, runs the statements and leaves it open. */
 export async function holding(
   database: TestDatabase,
   ...statements: (string | { text: string; values: unknown[] })[]
@@ -37,12 +37,12 @@ export async function holding(
   };
 }
 
-/** Keeps every statement away from the session table, reads too. */
+/** Locks the session table against all statements, reads included. */
 export function holdingTable(database: TestDatabase, table = 'sessions'): Promise<Obstacle> {
   return holding(database, `lock table ${table} in access exclusive mode`);
 }
 
-/** Sessions with `held: true` wait to be written until the test lets its advisory lock 1 go. */
+/** Makes writes of sessions with `held: true` wait while the test holds the advisory lock 1. */
 export async function holdMarked(database: TestDatabase): Promise<void> {
   await database.query(`
     create function hold() returns trigger language plpgsql as $$ begin
@@ -53,7 +53,7 @@ export async function holdMarked(database: TestDatabase): Promise<void> {
   `);
 }
 
-/** Resolves when so many statements in this database wait for a lock. */
+/** Resolves when at least `count` statements in this database wait for a lock. */
 export async function waitingForLocks(database: TestDatabase, count: number): Promise<void> {
   await until(async () => {
     const [row] = await database.query<{ count: number }>(
@@ -64,7 +64,7 @@ export async function waitingForLocks(database: TestDatabase, count: number): Pr
   });
 }
 
-/** Asks again and again; each answer takes a round trip, so there is no pause. */
+/** Calls `isSo` until it returns true. There is no pause, because each call takes a round trip. */
 export async function until(isSo: () => Promise<boolean>, limitMs = 60_000): Promise<void> {
   const startedAt = Date.now();
   while (!(await isSo())) {
@@ -74,9 +74,8 @@ export async function until(isSo: () => Promise<boolean>, limitMs = 60_000): Pro
 }
 
 /**
- * Makes a session's own content decide whether the server takes it: `{ refuse: '23514' }` is refused
- * with that SQLSTATE when it is inserted or updated, `{ refuseUpdate: '42501' }` when it is updated,
- * tombstoned or deleted, and `{ transient: '40001' }` at the first three tries of anything.
+ * Makes the server refuse sessions by their content: `{ refuse: '23514' }` with that SQLSTATE on insert and update,
+ * `{ refuseUpdate: '42501' }` on update, log-out and delete, and `{ transient: '40001' }` at the first three tries.
  */
 export async function refuseByContent(database: TestDatabase, table = 'sessions'): Promise<void> {
   await database.query(`

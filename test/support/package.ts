@@ -26,12 +26,12 @@ export interface Package {
   readonly tarball: string;
   /** The paths of the files in it. */
   readonly files: string[];
-  /** Bytes of the tarball, and of what is in it. */
+  /** The size of the tarball and of its contents, in bytes. */
   readonly size: number;
   readonly unpackedSize: number;
 }
 
-/** What the package is built from. */
+/** The files and folders that the package is built from. */
 const sources = [
   'README.md',
   'LICENSE',
@@ -45,8 +45,8 @@ const sources = [
 ];
 
 /**
- * Returns the packed package. The first test file of a run that asks for it builds and packs a copy of the working
- * tree, which is removed with the run's temporary folder. A changed working tree is packed again.
+ * Returns the packed package. The first test file of a run that calls this builds and packs a copy of the working
+ * tree, in the temporary folder of the run. If the working tree changes, it is packed again.
  */
 export async function packPackage(): Promise<Package> {
   const folder = join(await realpath(tmpdir()), `package-${await hashOfSources()}`);
@@ -68,7 +68,7 @@ export async function packPackage(): Promise<Package> {
   return JSON.parse(await readFile(done, 'utf8'));
 }
 
-/** Creates a folder; `false` if another process was first. */
+/** Creates a folder. Returns `false` if another process was first. */
 async function isCreated(folder: string): Promise<boolean> {
   try {
     await mkdir(folder);
@@ -111,8 +111,8 @@ async function packIn(folder: string): Promise<Package> {
 const linked = ['lru-cache', 'express-session', 'pg', 'postgres', '@electric-sql/pglite', 'tsx'];
 
 /**
- * The packages in a folder of the repository that has a package.json of its own, such as `test/apps/jest`,
- * for `links`: its dependencies by name, each with the path where it is installed.
+ * Returns the dependencies of a folder with a package.json of its own, such as `test/apps/jest`, and the paths where
+ * they are installed: for the option `links`.
  */
 export async function packagesOf(folder: string): Promise<Map<string, string>> {
   const modules = join(installIn(folder), 'node_modules');
@@ -128,7 +128,7 @@ export type DrizzleVersion = '0.45' | '1.0';
 export interface ScratchApp {
   readonly folder: string;
   write(path: string, text: string): Promise<void>;
-  /** Runs Node with these arguments in the app's folder and gives what it printed. */
+  /** Runs Node in the folder of the app and returns its output. */
   node(args: string[], env?: Record<string, string>): Promise<string>;
   /** Runs the app's drizzle-kit. */
   drizzleKit(...args: string[]): Promise<string>;
@@ -139,13 +139,13 @@ export interface ScratchApp {
 }
 
 export interface ScratchOptions {
-  /** Fields of its package.json. */
+  /** More fields of its package.json. */
   readonly manifest?: object;
-  /** More packages that a linked app has: names in the repository's node_modules, or names and paths. */
+  /** More packages for a linked app: names in the repository's node_modules, or names with paths. */
   readonly links?: string[] | ReadonlyMap<string, string>;
 }
 
-/** An app whose `node_modules` is empty: `npm install` is the test's own affair. */
+/** Creates an app with an empty `node_modules`, for tests that run `npm install`. */
 export async function emptyApp({ manifest = {} }: ScratchOptions = {}): Promise<ScratchApp> {
   const folder = await temporaryFolder();
   const write = async (path: string, text: string) => {
@@ -168,8 +168,8 @@ export async function emptyApp({ manifest = {} }: ScratchOptions = {}): Promise<
 }
 
 /**
- * An app that has the package unpacked in its `node_modules`, and beside it links to what this
- * repository has installed, so that nothing is downloaded.
+ * Creates an app with the package unpacked in its `node_modules`, beside links to packages of this repository, so
+ * that nothing is downloaded.
  */
 export async function linkedApp(
   { tarball }: Package,
@@ -211,7 +211,7 @@ function execute(
   cwd: string,
   env: Record<string, string> = {},
 ): Promise<string> {
-  // The runner's own variables would change what an app does.
+  // The variables of the test runner would change what an app does.
   const { NODE_ENV: _, NODE_OPTIONS: __, VITEST: ___, ...inherited } = process.env;
   return new Promise((resolve, reject) => {
     execFile(

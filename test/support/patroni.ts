@@ -12,13 +12,13 @@ const PROGRAMS = ['/usr/bin/patroni', '/usr/bin/etcd', '/usr/sbin/haproxy'];
 const SERVERS = [18, 17, 16, 15, 14].map((version) => `/usr/lib/postgresql/${version}/bin`);
 const bin = SERVERS.find((folder) => existsSync(join(folder, 'postgres')));
 
-/** What a cluster needs and this machine does not have; Debian's packages patroni, etcd-server, haproxy, postgresql. */
+/** Programs that a cluster needs and that are not installed (Debian's patroni, etcd-server, haproxy, postgresql). */
 export const missingForPatroni: readonly string[] = [
   ...PROGRAMS.filter((path) => !existsSync(path)),
   ...(bin === undefined ? ['/usr/lib/postgresql/*/bin/postgres'] : []),
 ];
 
-/** Seconds after which a leader that has gone is replaced. Patroni's default is 30. */
+/** Seconds after which a lost leader is replaced. Patroni's default is 30. */
 const TTL = 8;
 const PASSWORD = 'secret';
 const START_LIMIT_MS = 90_000;
@@ -31,22 +31,22 @@ interface Node {
   readonly apiPort: number;
 }
 
-/** Three Postgres servers, of which Patroni makes one the primary, behind HAProxy. */
+/** Three Postgres servers managed by Patroni, behind HAProxy. */
 export interface Cluster {
-  /** Leads to the primary, as a superuser. */
+  /** The URL of the primary, through HAProxy, as a superuser. */
   readonly url: string;
   /** The name of the primary. */
   leader(): Promise<string>;
-  /** Asks Patroni to make another node the primary; resolves when it has begun. */
+  /** Asks Patroni to make another node the primary. Resolves when it has started. */
   switchover(): Promise<void>;
   /** Ends a node's Patroni and its Postgres with SIGKILL. */
   kill(name: string): Promise<void>;
-  /** Resolves when there is a primary, other than this node, that takes writes. */
+  /** Resolves when another node is the primary and accepts writes. */
   primaryOtherThan(name: string): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** Everything is on the loopback interface and in a temporary folder. */
+/** Starts a cluster on the loopback interface, in a temporary folder. */
 export async function startPatroni(): Promise<Cluster> {
   if (missingForPatroni.length > 0) throw new Error(`not installed: ${missingForPatroni}`);
   const owner = serverUser();
@@ -125,7 +125,7 @@ export async function startPatroni(): Promise<Cluster> {
     }
     return undefined;
   };
-  /** Whether a node follows the primary, synchronously or not. */
+  /** Returns the node if it follows the primary, synchronously or not. */
   const follows = async (node: Node) =>
     (await apiOf(node, '/replica'))?.status === 200 ? node : undefined;
   const synchronousStandby = async () => {
@@ -136,7 +136,7 @@ export async function startPatroni(): Promise<Cluster> {
   };
 
   const url = `postgres://postgres:${PASSWORD}@127.0.0.1:${frontPort}/postgres`;
-  /** Asks by way of HAProxy, as the apps do. */
+  /** Returns the port of the primary to which HAProxy leads. */
   const writable = async () => {
     const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2000 });
     client.on('error', () => {});
@@ -281,7 +281,7 @@ interface User {
   readonly gid: number;
 }
 
-/** Postgres refuses to run as root; Debian's package has a user for it. */
+/** The user to run Postgres as, because it refuses to run as root. Debian's package creates it. */
 export function serverUser(): User | undefined {
   if (userInfo().uid !== 0) return undefined;
   const [uid, gid] = ['-u', '-g'].map((flag) =>

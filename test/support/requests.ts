@@ -1,9 +1,9 @@
 import session, { type SessionData, type Store } from 'express-session';
 
-/** A session as a handler has it. */
+/** A session as a request handler has it. */
 export type RequestSession = session.Session & SessionData & Record<string, unknown>;
 
-/** The session of a sid as a request loads it; fails where there is none. */
+/** Loads a session as a request does. Throws if there is none. */
 export async function loaded(store: Store, sid: string): Promise<RequestSession> {
   const found = await new Promise<SessionData | undefined>((resolve, reject) => {
     store.load(sid, (error, session) => (error ? reject(error) : resolve(session)));
@@ -12,7 +12,7 @@ export async function loaded(store: Store, sid: string): Promise<RequestSession>
   return found as RequestSession;
 }
 
-/** What the next session of a store is made with. */
+/** The sid and cookie of the next session that a store generates. */
 interface Next {
   sid: string;
   cookie: session.CookieOptions;
@@ -20,7 +20,7 @@ interface Next {
 
 const nexts = new WeakMap<Store, Next>();
 
-/** The session that express-session makes for a request, under the sid that `genid` gives. */
+/** Returns a session that express-session generates for a request, with this sid. */
 export function generated(
   store: Store,
   sid: string,
@@ -48,7 +48,7 @@ function withExpress(store: Store, next: Next): Next {
   return next;
 }
 
-/** A session whose request ends: express-session has moved its expiry, and will save or touch it. */
+/** Moves the expiry of a session, as express-session does at the end of a request before it saves or touches it. */
 export function ending(session: RequestSession): RequestSession {
   session.touch();
   return session;

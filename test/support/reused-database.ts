@@ -6,17 +6,16 @@ import { eventually } from './eventually.js';
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
 
 /**
- * A database in which many tests of a file run one after the other, each in a schema without tables:
- * making a database takes longer than most of them.
+ * A database for all tests of a file, cleared after each: creating a database takes longer than most tests.
  */
 export interface ReusedDatabase extends TestDatabase {
-  /** A store on such a pool, with its table, that neither prunes nor logs. */
+  /** Opens a store with its table, which neither prunes nor logs. */
   store(options?: Options, pool?: pg.Pool): Promise<DrizzleStore>;
-  /** Ends whatever is still under way, the stores and the pools from here, and removes all tables. */
+  /** Ends all connections, closes the stores and pools created here, and drops all tables. */
   clear(): Promise<void>;
 }
 
-/** Drops the schemas that tests have made, with all that is in them. */
+/** Drops all schemas that tests have created. */
 const DROP_ALL = `
   do $$
   declare name text;

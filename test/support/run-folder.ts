@@ -7,9 +7,8 @@ const variable = process.platform === 'win32' ? 'TEMP' : 'TMPDIR';
 const endLimitMs = 10_000;
 
 /**
- * Gives this run of the tests a temporary folder of its own, which it removes when it ends or is interrupted: all
- * that the tests, their servers and vitest itself put into the temporary folder goes there. First removes the folders
- * of runs that were killed.
+ * Creates a temporary folder for this test run, and removes it when the run ends or is interrupted. The temporary
+ * files of the tests, their servers and vitest itself are in it. First removes the folders of runs that were killed.
  */
 export function useRunFolder(): void {
   const parent = tmpdir();
@@ -20,7 +19,7 @@ export function useRunFolder(): void {
     if (isAbandoned(name)) removeRunFolder(join(parent, name));
   }
   const folder = mkdtempSync(join(parent, ownPrefix));
-  // For root, the servers run as another user.
+  // If the tests run as root, the servers run as another user.
   chmodSync(folder, 0o711);
   process.env[variable] = folder;
   process.once('exit', () => removeRunFolder(folder));
@@ -33,7 +32,7 @@ export function useRunFolder(): void {
   }
 }
 
-/** Whether it is the name of the folder of a run that has ended. */
+/** Whether this is the name of the folder of a run that has ended. */
 function isAbandoned(name: string): boolean {
   const pid = Number(/^(\d+)-/.exec(name.startsWith(prefix) ? name.slice(prefix.length) : '')?.[1]);
   if (!(pid > 0)) return false;
@@ -54,7 +53,7 @@ function removeRunFolder(folder: string): void {
   }
 }
 
-/** Ends what a run has left running, such as a server: it would go on writing into the folder. */
+/** Ends the processes that a run has left, such as servers, because they would write into the folder. */
 function endProcessesIn(folder: string): void {
   const startedAt = performance.now();
   for (;;) {
@@ -67,8 +66,8 @@ function endProcessesIn(folder: string): void {
 }
 
 /**
- * Returns the processes that work in a run's folder or use it as their temporary folder. Only Linux tells; elsewhere
- * there are none.
+ * Returns the processes whose working or temporary folder is in this folder. Works only on Linux; returns none
+ * elsewhere.
  */
 export function processesIn(folder: string): number[] {
   if (process.platform !== 'linux') return [];
@@ -84,7 +83,7 @@ function isIn(folder: string, pid: number): boolean {
     const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
     return environment.some((entry) => entry.startsWith('TMPDIR=') && isInside(entry.slice(7)));
   } catch {
-    // It has ended, or belongs to somebody else.
+    // It has ended, or belongs to another user.
     return false;
   }
 }

@@ -1,41 +1,41 @@
 import type session from 'express-session';
 import type { SessionData } from 'express-session';
 
-/** A session as an object of no framework's, with a cookie for so many seconds (`null`: without an expiry). */
+/** A foreign session object whose cookie expires after `seconds`; with `null`, it has no expiry. */
 export function sessionWith(data: object = {}, seconds: number | null = 3600): SessionData {
   const expires = seconds === null ? null : new Date(Date.now() + seconds * 1000);
   return sessionUntil(expires, data);
 }
 
-/** The same with a cookie that ends then, whatever that is. */
+/** A foreign session object with this value as the expiry of its cookie. */
 export function sessionUntil(expires: unknown, data: object = {}): SessionData {
   const time = expires instanceof Date ? expires.getTime() - Date.now() : null;
   const cookie = { originalMaxAge: time, expires, httpOnly: true, path: '/' };
   return asSession({ cookie, ...data });
 }
 
-/** Whatever an app may pass as a session. */
+/** Passes any object as a session, as an untyped app can. */
 export function asSession(value: object): SessionData {
   return value as SessionData;
 }
 
-/** What a session holds beside its cookie. */
+/** The content of a session without its cookie. */
 export function contentOf(found: object | null | undefined): object | undefined {
   if (found === null || found === undefined) return undefined;
   return Object.fromEntries(Object.entries(found).filter(([key]) => key !== 'cookie'));
 }
 
-/** When a session's cookie ends, in milliseconds since 1970. */
+/** The expiry of a session's cookie, in milliseconds since 1970. */
 export function endOf(found: SessionData | null | undefined): number | undefined {
   return timeOf(found?.cookie.expires);
 }
 
-/** A date, or the text of one, in milliseconds since 1970. */
+/** A date, or a date as a string, in milliseconds since 1970. */
 export function timeOf(date: unknown): number | undefined {
   return date instanceof Date || typeof date === 'string' ? new Date(date).getTime() : undefined;
 }
 
-/** A store with the optional methods of the contract, which MemoryStore has too. */
+/** A store with the optional methods of the contract, like MemoryStore. */
 export type FullStore = Pick<session.Store, keyof session.Store> & {
   all(callback: (error?: unknown, found?: object | null) => void): void;
   length(callback: (error?: unknown, length?: number) => void): void;
@@ -43,7 +43,7 @@ export type FullStore = Pick<session.Store, keyof session.Store> & {
   touch(sid: string, session: SessionData, callback?: () => void): void;
 };
 
-/** A store by its callbacks alone, as express-session calls them: each call as a promise. */
+/** Calls a store with callbacks, as express-session does, and returns promises. */
 export function callbacksOf(store: FullStore) {
   return {
     get: (sid: string) =>
@@ -65,7 +65,7 @@ export function callbacksOf(store: FullStore) {
   };
 }
 
-/** A call with a Node callback as a promise. */
+/** Converts a call with a Node callback to a promise. */
 export function promised<T>(
   call: (done: (error?: unknown, result?: T) => void) => void,
 ): Promise<T> {

@@ -9,7 +9,7 @@ const languages = ['ts', 'js', 'sh', 'sql'] as const;
 export interface Snippet {
   /** Page and line, as in `docs/table.md:12`. */
   readonly place: string;
-  /** Where its file is, below a folder of its page: the name in its first line, or its line. */
+  /** The path of its file in a folder of its page, from the name in its first line or from its line number. */
   readonly file: string;
   readonly language: (typeof languages)[number];
   readonly code: string;
@@ -17,9 +17,9 @@ export interface Snippet {
 }
 
 /**
- * What the tests do with a snippet. The comment `<!-- snippet: … -->` before it says:
+ * What the tests do with a snippet, by the comment `<!-- snippet: … -->` before it:
  *
- * - nothing: ts, js and sql are run, sh is parsed
+ * - no comment: ts, js and sql are run, sh is parsed
  * - `run`
  * - `request POST /login`: run, and this request is sent to the server that it starts (otherwise `GET /`)
  * - `not run, REASON`: compiled only

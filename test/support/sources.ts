@@ -12,14 +12,14 @@ import { freshDatabase } from './database.js';
 import { eventually } from './eventually.js';
 import { neonPool } from './neon.js';
 
-/** A kind of source, open, with a store on it. */
+/** An open source with a store. */
 export interface OpenSource {
-  /** One store for many tests: to be cleared between them. */
+  /** Shared by many tests, which clear it. */
   readonly store: DrizzleStore;
   close(): Promise<void>;
 }
 
-/** Every kind of source that a store takes. */
+/** All kinds of sources that a store accepts. */
 export const sources: Record<string, () => Promise<OpenSource>> = {
   'a pg.Pool': () => onServer(({ pool }) => pool()),
   'a URL': () => onServer(({ url }) => url),
@@ -70,7 +70,7 @@ async function onPglite(make: (client: PGlite) => Source): Promise<OpenSource> {
 
 async function on(source: Source, end: End): Promise<OpenSource> {
   const store = new DrizzleStore(source, { createTableIfMissing: true });
-  // PGlite takes seconds to start, more on a busy machine.
+  // PGlite takes seconds to start, and longer on a busy machine.
   await eventually(() => store.ready());
   return {
     store,

@@ -5,27 +5,27 @@ import type { TraceContext } from 'connect-drizzle';
 export interface SentStatement {
   readonly name: string;
   readonly rows: number;
-  /** `undefined` while it is under way. */
+  /** `undefined` while it is in flight. */
   ended?: 'answered' | 'refused';
   /** The SQLSTATE with which it was refused. */
   state?: string | undefined;
 }
 
 export interface StatementLog {
-  /** All of them since the log was opened, in the order in which they were sent. */
+  /** All statements since the log was opened, in the order in which they were sent. */
   readonly sent: readonly SentStatement[];
-  /** Their rows in that order, of one kind or of all. */
+  /** The numbers of their rows, in order; only of statements with this name if one is given. */
   rows(name?: string): number[];
   readonly underWay: number;
-  /** The most that were under way at once. */
+  /** The most statements that were in flight at once. */
   readonly mostUnderWay: number;
-  /** The SQLSTATEs of those that were refused. */
+  /** The SQLSTATEs of refused statements. */
   readonly refusals: string[];
   close(): void;
   [Symbol.dispose](): void;
 }
 
-/** Listens to the package's own tracing channel. */
+/** Records statements through the tracing channel of the package. */
 export function logStatements(): StatementLog {
   const channel = tracingChannel<'connect-drizzle:statement', TraceContext>(
     'connect-drizzle:statement',
@@ -76,7 +76,7 @@ export function logStatements(): StatementLog {
   };
 }
 
-/** The SQLSTATE in the cause of this package's errors. */
+/** The SQLSTATE in the cause of an error of the package. */
 export function causeCode(error: unknown): string | undefined {
   const cause = error instanceof Error ? error.cause : undefined;
   return typeof cause === 'object' && cause !== null && 'code' in cause

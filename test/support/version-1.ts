@@ -1,7 +1,7 @@
 import { idOf } from 'connect-drizzle';
 import type pg from 'pg';
 
-/** What version 1.0.0 reads of a session. */
+/** The parts of a session that version 1.0.0 reads. */
 export interface Version1Row {
   readonly version: string;
   readonly created: string;
@@ -42,7 +42,7 @@ const END = `with "locked" as (select "sessions"."id" as id, "sessions".ctid as 
         from locked where "sessions".ctid = locked.at and true
         returning "sessions"."id" as id, locked.live as live), "result" as (select (select string_agg(id, ',') filter (where live) from ended where true) as done) select "done" from "result"`;
 
-/** The statements for one row that version 1.0.0 sends, as recorded, with the retries that it makes. */
+/** The recorded one-row statements of version 1.0.0, with its retries. */
 export function version1(pool: pg.Pool) {
   const first = async <Row extends pg.QueryResultRow>(
     name: string,
@@ -64,7 +64,7 @@ export function version1(pool: pg.Pool) {
       const values = [id, String(expiresAt), JSON.stringify(data), id, id];
       while ((await first<{ id: string | null }>('put', PUT, values))?.id !== id);
     },
-    /** Saves changes of a session that was read, and merges them if another was first. */
+    /** Saves changes of a session that was read. Merges them if another write was first. */
     async save(sid: string, seen: Version1Row, changes: object): Promise<void> {
       const id = idOf(sid);
       for (let row: Version1Row | undefined = seen; row !== undefined; row = await read(sid)) {

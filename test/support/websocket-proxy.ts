@@ -2,19 +2,19 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { createWebSocketStream, WebSocketServer } from 'ws';
 
-/** Takes WebSockets and passes their bytes on to a Postgres, as Neon's own proxy does. */
+/** Passes the data of WebSockets on to Postgres, as Neon's own proxy does. */
 export interface WebSocketProxy {
   /** Host and port, as `neonConfig.wsProxy` returns them. */
   readonly address: string;
-  /** How many WebSockets have been opened through it. */
+  /** The number of WebSockets opened so far. */
   readonly opened: number;
-  /** Breaks every connection that is open now; new ones are served. */
+  /** Breaks all open connections. New ones work. */
   cut(): void;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** A proxy to the server of a database URL. */
+/** Starts a proxy to the server of a database URL. */
 export async function startWebSocketProxy(databaseUrl: string): Promise<WebSocketProxy> {
   const target = new URL(databaseUrl);
   const server = new WebSocketServer({ host: '127.0.0.1', port: 0 });

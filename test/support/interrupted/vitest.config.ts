@@ -4,7 +4,7 @@ import { useRunFolder } from '../run-folder.js';
 
 useRunFolder();
 
-/** A small run of the tests, to interrupt. */
+/** A small test run for `temporary-files.test.ts` to interrupt. */
 export default defineConfig({
   test: {
     globalSetup: [fileURLToPath(new URL('../global-setup.ts', import.meta.url))],

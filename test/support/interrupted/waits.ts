@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'vitest';
 import { startPostgres } from '../postgres.js';
 
-test('has a server and files of its own, and waits', async () => {
+test('starts a server, writes a file and waits', async () => {
   await startPostgres({ durable: false });
   await writeFile(join(await mkdtemp(join(tmpdir(), 'connect-drizzle-')), 'file'), 'text');
   process.stdout.write('It waits now.\n');
