@@ -1,10 +1,10 @@
-/** The clocks of the package: what moves them and what does not. */
+/** What moves the clocks of the package, and what does not. */
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
-/** Adjusts the machine's clocks, which the package takes when it is loaded. */
+/** Moves the machine's wall clock. The package captures the clocks when it is loaded. */
 const machine = { wallAheadMs: 0 };
 type Clock = typeof import('../src/util/clock.js');
 let clock: Clock;
@@ -22,25 +22,25 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-/** How much older something looks after `change`, in seconds. */
+/** How many seconds of age `change` adds. */
 function agedBy(change: () => void): number {
   const beforeMs = clock.agingMs();
   change();
   return Math.round((clock.agingMs() - beforeMs) / 1000);
 }
 
-test('what happened before the machine was suspended looks as old as it is', () => {
-  // The monotonic clock stands still meanwhile.
+test('the time during which the machine is suspended counts as age', () => {
+  // During a suspension, the wall clock goes on and the monotonic clock stands still.
   expect(agedBy(() => (machine.wallAheadMs += 60_000))).toBe(60);
   expect(agedBy(() => (machine.wallAheadMs += 60_000))).toBe(60);
 });
 
-test('a wall clock that is set back makes nothing look younger, and hides no suspension after it', () => {
+test('setting the wall clock back reduces no age, and a later suspension still counts', () => {
   expect(agedBy(() => (machine.wallAheadMs -= 3_600_000))).toBe(0);
   expect(agedBy(() => (machine.wallAheadMs += 60_000))).toBe(60);
 });
 
-test('a wall clock that is set forward and back again makes nothing look younger', () => {
+test('setting the wall clock forward and back again reduces no age', () => {
   const beforeMs = clock.agingMs();
   machine.wallAheadMs = 60_000;
   const forwardMs = clock.agingMs();
@@ -49,7 +49,7 @@ test('a wall clock that is set forward and back again makes nothing look younger
   expect(forwardMs - beforeMs).toBeGreaterThan(59_000);
 });
 
-test('a wall clock that is being adjusted does not speed the clock up', () => {
+test('many small adjustments of the wall clock add almost no age', () => {
   const steps = () => {
     for (let step = 0; step < 1000; step += 1) {
       machine.wallAheadMs += 50;
@@ -59,7 +59,7 @@ test('a wall clock that is being adjusted does not speed the clock up', () => {
   expect(agedBy(steps)).toBeLessThan(10);
 });
 
-test('suspension and a wall clock that is set do not move the clock of deadlines', () => {
+test('a suspension or a change of the wall clock does not move the clock of deadlines', () => {
   const beforeMs = clock.monotonicMs();
   machine.wallAheadMs = 3_600_000;
   expect(clock.monotonicMs() - beforeMs).toBeLessThan(600_000);
@@ -83,9 +83,9 @@ async function useTimers(used: Clock) {
   await pause(1, new AbortController().signal);
 }
 
-test('the fake clocks and timers of an app are not used', async () => {
+test('the package does not use fake clocks and timers of the app', async () => {
   vi.useFakeTimers({ now: 0 });
-  // Jest and sinon replace these, too, by default; Node's own code needs the real `process.nextTick`.
+  // Jest and sinon replace this one, too, by default. Node's own code needs the real `process.nextTick`.
   vi.spyOn(globalThis, 'queueMicrotask').mockImplementation(() => {});
   const clocks = () => [clock.monotonicMs(), clock.agingMs()];
   const [monotonic = 0, aging = 0] = clocks();
@@ -96,7 +96,7 @@ test('the fake clocks and timers of an app are not used', async () => {
   await useTimers(clock);
 });
 
-test('in a CommonJS build neither, although sinon replaces the functions of node:timers there', async () => {
+test('the CommonJS build does not use fake timers, even if they replace the functions of node:timers', async () => {
   const require = createRequire(import.meta.url);
   const { outputFiles } = await build({
     entryPoints: [fileURLToPath(new URL('../src/util/clock.ts', import.meta.url))],

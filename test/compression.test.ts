@@ -28,7 +28,7 @@ if (debian === undefined) {
   );
 }
 
-test('a table is created on a server without lz4', async () => {
+test('migrate() creates the table with or without lz4 on the server', async () => {
   await withDatabase(async ({ url, query }) => {
     const [{ yes = false } = {}] = await query<{ yes: boolean }>(HAS_LZ4);
     const store = new DrizzleStore(url, { pruneSessionInterval: false });
@@ -64,7 +64,7 @@ describe.skipIf(debian === undefined)('on a server with lz4', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('migrate() compresses sessions with it, those of a renamed table, too', async () => {
+  test('sessions are compressed with it, also in a table of another name', async () => {
     const pool = new pg.Pool({ connectionString: url });
     for (const tableName of ['sessions', 'my "sessions"']) {
       const store = new DrizzleStore(pool, { tableName, pruneSessionInterval: false });

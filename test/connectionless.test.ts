@@ -16,7 +16,7 @@ import { holdingTable, until } from './support/obstacles.js';
 import { contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
 import { causeCode } from './support/statements.js';
 
-// Databases that run each statement by itself: Neon over HTTP, and drizzle-orm/pg-proxy.
+// Sources that run each statement by itself: Neon over HTTP, and drizzle-orm/pg-proxy.
 
 const ends: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -30,7 +30,7 @@ async function neonHttp(database: TestDatabase) {
   return { client: neon(database.url), endpoint };
 }
 
-/** As the app of Drizzle's documentation: it sends the statements to another process. */
+/** The callback of pg-proxy as in Drizzle's documentation. Rows pass through JSON, as over HTTP. */
 function proxyTo(database: TestDatabase) {
   const pool = database.pool();
   return drizzlePgProxy(async (text, values, method) => {
@@ -110,7 +110,7 @@ describe.each(Object.entries(sources))('a store on %s', (_, open) => {
     expect(await store.length()).toBe(1);
   });
 
-  test('counts the rows that one touch, save or destroy changed', async () => {
+  test('needs no retry or merge for a touch, a save or a destroy of one session', async () => {
     const database = await databaseWithTable();
     const store = storeOn(await open(database), { touchAfter: 0 });
     await store.set('sid', sessionWith({ n: 1 }));
@@ -118,7 +118,7 @@ describe.each(Object.entries(sources))('a store on %s', (_, open) => {
     await store.set('sid', Object.assign(found, { n: 2 }));
     await store.touch('sid', found);
     await store.destroy('sid');
-    // Each took effect at its first try.
+    // Each took effect at the first try.
     expect(store.stats()).toMatchObject({ merges: 0, retries: 0 });
     await store.set('sid', Object.assign(found, { n: 3 }));
     expect(await store.get('sid')).toBeUndefined();
@@ -145,7 +145,7 @@ describe.each(Object.entries(sources))('a store on %s', (_, open) => {
     await expect(migrating).rejects.toThrow(/needs a transaction.*drizzle-kit/);
   });
 
-  test('says which error of the database it got', async () => {
+  test('reports an error of the database with its code', async () => {
     const database = await databaseWithTable();
     const store = storeOn(await open(database));
     await store.ready();
@@ -157,7 +157,7 @@ describe.each(Object.entries(sources))('a store on %s', (_, open) => {
     expect(causeCode(error)).toBe('23514');
   });
 
-  test('gives up a statement at its deadline, and what was given up never happens', async () => {
+  test('gives up a write at its deadline, and the write never happens', async () => {
     const database = await databaseWithTable();
     const source = await open(database);
     const store = storeOn(source);
@@ -177,7 +177,7 @@ describe.each(Object.entries(sources))('a store on %s', (_, open) => {
   });
 });
 
-test('the request of a statement that was given up is aborted on neon-http', async () => {
+test('on neon-http, the HTTP request of a statement that was given up is aborted', async () => {
   const database = await databaseWithTable();
   const { client, endpoint } = await neonHttp(database);
   const store = storeOn(client, { timeout: 1 });
@@ -192,9 +192,12 @@ test('the request of a statement that was given up is aborted on neon-http', asy
 test.each<[string, () => Promise<{ rows: unknown[] }>]>([
   ['rows as objects', async () => ({ rows: [{ id: 1 }] })],
   ['no rows', async () => Object.create(null)],
-])('a function of pg-proxy that returns %s is told what to return', async (_, callback) => {
-  const store = storeOn(drizzlePgProxy(callback));
-  await expect(store.get('sid')).rejects.toThrow(
-    /must return \{ rows \}, with each row as an array/,
-  );
-});
+])(
+  'on pg-proxy, a callback that returns %s fails with an error that says what to return',
+  async (_, callback) => {
+    const store = storeOn(drizzlePgProxy(callback));
+    await expect(store.get('sid')).rejects.toThrow(
+      /must return \{ rows \}, with each row as an array/,
+    );
+  },
+);

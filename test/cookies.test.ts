@@ -1,4 +1,4 @@
-/** Sessions that are stored with a malformed cookie, or without one: by hand in SQL, by `update()`, by `set`. */
+/** Sessions stored with a malformed cookie or without one: by SQL, by `update()` or by `set`. */
 import { createRequire } from 'node:module';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import express from 'express';
@@ -51,7 +51,7 @@ async function open(options: DrizzleStoreOptions = {}): Promise<DrizzleStore> {
   return store;
 }
 
-/** A browser that has the cookie of the sid, in front of an app that counts its visits. */
+/** A browser with the cookie of the sid, on an app that counts its visits. */
 async function visitor(store: DrizzleStore, options: { rolling?: boolean } = {}): Promise<Browser> {
   const app = express();
   app.use(session({ store, secret, resave: false, saveUninitialized: false, ...options }));
@@ -69,7 +69,7 @@ async function visitor(store: DrizzleStore, options: { rolling?: boolean } = {})
   return browser;
 }
 
-/** Stores a session by hand; `undefined` is a session without a cookie. */
+/** Inserts a session with SQL; `undefined` is a session without a cookie. */
 async function insert(cookie: unknown, key = sid): Promise<void> {
   await database.query(
     `insert into sessions (id, data, expires_at) values ($1, $2, now() + interval '1 hour')`,
@@ -77,7 +77,7 @@ async function insert(cookie: unknown, key = sid): Promise<void> {
   );
 }
 
-/** Changes what is stored, as a store in another process would. */
+/** Changes the stored session, as a store in another process would. */
 function overwrite(data: object): Promise<unknown[]> {
   return database.query('update sessions set data = $2, version = version + 1 where id = $1', [
     idOf(sid),
@@ -134,7 +134,7 @@ describe.each([
   ['', {}],
   [' from the cache', { cache: true }],
 ] as const)('a request%s', (_, options) => {
-  test.each(malformed)('starts a new session where the stored cookie is %s', async (_what, bad) => {
+  test.each(malformed)('starts a new session if the stored cookie is %s', async (_what, bad) => {
     const store = await open(options);
     await insert(bad);
     const before = await stored();
@@ -154,7 +154,7 @@ describe.each([
     expect(await stored()).toEqual(before);
   });
 
-  test.each(odd)('keeps its session where the stored cookie has %s', async (_what, cookie) => {
+  test.each(odd)('keeps its session if the stored cookie has %s', async (_what, cookie) => {
     const store = await open(options);
     await insert(cookie);
     const browser = await visitor(store, { rolling: true });
@@ -168,7 +168,7 @@ describe.each([
   });
 });
 
-test('a request whose session loses its cookie meanwhile cannot reload it, and is answered', async () => {
+test('a request cannot reload a session that has lost its cookie meanwhile, but is answered', async () => {
   const store = await open();
   await store.set(sid, sessionWith({ visits: 1 }));
   const app = express();
@@ -186,7 +186,7 @@ test('a request whose session loses its cookie meanwhile cannot reload it, and i
 });
 
 describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
-  test('is no session by a callback and in a list, is reported, and counts as unreadable', async () => {
+  test('is no session for callbacks and lists, is reported and counts as unreadable', async () => {
     const store = await open();
     await insert(cookie);
     await store.set('other', sessionWith({ visits: 1 }));
@@ -202,14 +202,14 @@ describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
     expect(store.stats().unreadable).toBe(5);
   });
 
-  test('is returned as it is stored to a program that awaits it', async () => {
+  test('is returned as it is stored by an awaited get()', async () => {
     const store = await open();
     await insert(cookie);
     expect(await store.get(sid)).toEqual(await stored());
     expect(logged).toEqual([]);
   });
 
-  test('is no session to update(), which reports it and leaves it', async () => {
+  test('is no session for update(), which reports it and does not change it', async () => {
     const store = await open();
     await insert(cookie);
     const before = await stored();
@@ -221,7 +221,7 @@ describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
     expect(logged).toEqual([unusable()]);
   });
 
-  test('can be set, lives for ttl, and fails no request', async () => {
+  test('can be saved, expires after ttl and fails no request', async () => {
     const store = await open({ ttl: 60 });
     const given = { visits: 3, ...(cookie === undefined ? {} : { cookie }) };
     await store.set(sid, asSession(given));
@@ -235,7 +235,7 @@ describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
     expect([page.status, page.json()]).toEqual([200, 1]);
   });
 
-  test('has the cookie of a request that was under way, once that has saved', async () => {
+  test('gets the cookie of a request in flight when that request saves', async () => {
     const store = await open();
     await store.set(sid, sessionWith({ visits: 1 }));
     const request = await loaded(store, sid);
@@ -248,7 +248,7 @@ describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
   });
 
   test.each(['returned', 'changed'] as const)(
-    'is not what update() saves of one %s',
+    'is not saved by update(), which keeps the stored cookie, if the session was %s',
     async (how) => {
       const store = await open();
       await store.set(sid, sessionWith({ visits: 1 }));
@@ -259,7 +259,7 @@ describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
       });
       expect(saved).toEqual({ ...before, visits: 2 });
       expect(await callbacksOf(store).get(sid)).toEqual({ ...before, visits: 2 });
-      // What update() returns can be saved again, and merged.
+      // The session that update() returns can be saved again, and merged.
       await overwrite({ ...before, visits: 2, theirs: 1 });
       await store.set(sid, asSession(Object.assign(saved ?? {}, { mine: 1 })));
       expect(contentOf(await callbacksOf(store).get(sid))).toEqual({
@@ -271,7 +271,7 @@ describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
     },
   );
 
-  test('is not what a touch makes of one', async () => {
+  test('is not written by a touch', async () => {
     const store = await open();
     await store.set(sid, sessionWith({ visits: 1 }));
     const found = await store.get(sid);
@@ -281,7 +281,7 @@ describe.each(malformed)('a row whose cookie is %s', (_what, cookie) => {
   });
 });
 
-test('update() keeps the stored cookie where its function spoils that inside', async () => {
+test('update() keeps the stored cookie if its function makes a field invalid', async () => {
   const store = await open();
   await store.set(sid, sessionWith({ visits: 1 }));
   const before = await store.get(sid);
@@ -291,7 +291,7 @@ test('update() keeps the stored cookie where its function spoils that inside', a
   expect(await callbacksOf(store).get(sid)).toEqual(before);
 });
 
-test('update() may give a session another cookie', async () => {
+test('update() may replace the cookie', async () => {
   const store = await open();
   await store.set(sid, sessionWith({ visits: 1 }));
   const other = sessionWith({ visits: 2 }, 7200);
@@ -299,7 +299,7 @@ test('update() may give a session another cookie', async () => {
   expect(endOf(await callbacksOf(store).get(sid))).toBe(endOf(other));
 });
 
-test('a merge keeps the stored cookie where it is this side that lost it', async () => {
+test('a merge keeps the stored cookie if this request has deleted it', async () => {
   const store = await open();
   await store.set(sid, sessionWith({ visits: 1 }));
   const found = (await store.get(sid)) ?? {};

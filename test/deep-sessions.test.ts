@@ -1,4 +1,4 @@
-/** Sessions that are nested as deeply as JSON allows, on every path of a session through the store. */
+/** Sessions that are nested as deeply as JSON allows, in all calls of the store. */
 import { randomUUID } from 'node:crypto';
 import {
   DrizzleStore,
@@ -12,9 +12,9 @@ import { freshDatabase, type TestDatabase } from './support/database.js';
 import { ending, generated, loaded } from './support/requests.js';
 import { contentOf, promised } from './support/sessions.js';
 
-/** Close to what the stack of `JSON.stringify` allows. */
+/** Close to the limit of `JSON.stringify`, which is its stack. */
 const LEVELS = 3000;
-/** Far beyond it, but not beyond Postgres. `JSON.parse` has no limit. */
+/** Far beyond that limit, but not beyond that of Postgres. `JSON.parse` has no limit. */
 const TOO_MANY = 10_000;
 
 let database: TestDatabase;
@@ -44,7 +44,7 @@ function nested(levels: number, value: unknown): object {
   return JSON.parse(`${'{"a":'.repeat(levels)}${JSON.stringify(value)}${'}'.repeat(levels)}`);
 }
 
-/** Newer versions of V8 write objects of any depth, unless one in them has a `toJSON`. */
+/** Newer versions of V8 stringify objects of any depth, unless they contain an object with a `toJSON`. */
 function skipIfWritable(context: TestContext): void {
   try {
     JSON.stringify(nested(TOO_MANY, 1));
@@ -54,7 +54,7 @@ function skipIfWritable(context: TestContext): void {
   context.skip('JSON.stringify of this Node writes 10,000 levels');
 }
 
-/** The JSON of what a session contains beside its cookie; `toEqual` is recursive. */
+/** The JSON of the content without the cookie. (`toEqual` is recursive and would fail.) */
 function jsonOf(session: SessionData | undefined): string {
   return JSON.stringify(contentOf(session));
 }
@@ -78,7 +78,7 @@ describe.each(kinds)('a deeply nested session %s', (_kind, options) => {
     there = await open(options);
   });
 
-  test('is set, read, touched, updated, listed, and merged if two requests changed it', async () => {
+  test('can be saved, read, touched, updated and listed, and merged if two requests changed it', async () => {
     const sid = randomUUID();
     const session = generated(here, sid, { maxAge: 3_600_000 });
     await here.set(sid, Object.assign(session, nested(LEVELS, { seen: 1 })));
@@ -96,7 +96,7 @@ describe.each(kinds)('a deeply nested session %s', (_kind, options) => {
       expect(jsonOf(data) === jsonOf(updated)).toBe(true);
   });
 
-  test('that JSON cannot be written of is refused by set, touch and update, and leaves what was stored', async (context) => {
+  test('that is too deep for JSON.stringify is refused by set() and update(), and the stored session stays', async (context) => {
     skipIfWritable(context);
     const sid = randomUUID();
     await here.set(sid, generated(here, sid, { maxAge: 3_600_000 }));
@@ -119,7 +119,7 @@ describe.each(kinds)('a deeply nested session %s', (_kind, options) => {
   });
 });
 
-test('a stored session deeper than JSON can be written of is read, listed and touched', async (context) => {
+test('a stored session too deep for JSON.stringify can be read, listed and touched', async (context) => {
   const store = await open({ tableName: 'by_hand' });
   const sid = randomUUID();
   const session = generated(store, sid, { maxAge: 3_600_000 });
@@ -140,7 +140,7 @@ test('a stored session deeper than JSON can be written of is read, listed and to
   expect(depthOf((await store.all())[idOf(sid)])).toBe(TOO_MANY);
   await store.touch(sid, ending(found));
   skipIfWritable(context);
-  // Another cookie is a change of the session, which has to be written.
+  // A changed cookie is a change of the session, so its data must be written.
   found.cookie.path = '/elsewhere';
   await expect(store.touch(sid, found)).rejects.toThrow(NotSerializableError);
   await expect(store.update(sid, () => {})).rejects.toThrow(NotSerializableError);

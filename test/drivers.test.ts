@@ -41,14 +41,14 @@ function storeOn(sql: postgres.Sql): DrizzleStore {
 }
 
 describe('statements', () => {
-  /** The statements that Drizzle compiles from now on. */
+  /** Records the statements that Drizzle compiles from now on. */
   function compilations(): () => string[] {
     const compile = vi.spyOn(PgDialect.prototype, 'sqlToQuery');
     return () => compile.mock.results.map(({ value }) => String(value.sql));
   }
 
   test.each([true, false])(
-    'are compiled at their first use, once, with preparedStatements: %s',
+    'are compiled once, on first use, with preparedStatements: %s',
     async (preparedStatements) => {
       await database.store();
       const compiled = compilations();
@@ -73,12 +73,12 @@ describe('statements', () => {
   );
 });
 
-describe('a connection that leads to a server that has become read-only', () => {
+describe('a connection to a server that has become read-only', () => {
   test.each<[string, (store: DrizzleStore) => Promise<unknown>]>([
     ['set', (store) => store.set('sid', sessionWith())],
     ['pruneSessions', (store) => store.pruneSessions()],
     ['migrate', (store) => store.migrate()],
-  ])('is closed at the first refusal, of %s, on node-postgres', async (_name, refused) => {
+  ])('is closed when the server refuses %s, on node-postgres', async (_name, refused) => {
     const pool = database.pool({ max: 1 });
     const store = await database.store({}, pool);
     await database.query('drop table __connect_drizzle_store');
@@ -93,7 +93,7 @@ describe('a connection that leads to a server that has become read-only', () => 
     expect(contentOf(await store.get('sid'))).toEqual({ n: 1 });
   });
 
-  test('is closed at the first refusal on postgres-js', async () => {
+  test('is closed when the server refuses a write, on postgres-js', async () => {
     await database.store();
     const setting = `alter database ${database.name} set default_transaction_read_only`;
     await database.query(`${setting} = on`);
@@ -107,10 +107,10 @@ describe('a connection that leads to a server that has become read-only', () => 
   });
 });
 
-describe('a connection that the app gave back in a transaction', () => {
+describe('a connection that the app released inside a transaction', () => {
   const left: Record<string, string[]> = {
-    'an open one': ['begin'],
-    'a failed one': ['begin', 'select 1/0'],
+    'an open transaction': ['begin'],
+    'a failed transaction': ['begin', 'select 1/0'],
   };
   test.each(Object.entries(left))('is closed and not used: %s', async (_, statements) => {
     const pool = database.pool({ max: 1 });
@@ -122,7 +122,7 @@ describe('a connection that the app gave back in a transaction', () => {
     expect(await database.query('select id from sessions')).toHaveLength(1);
   });
 
-  test('is closed, and the statement sent again, if the app has not even awaited its BEGIN', async () => {
+  test('is closed, and the statement sent again, if the app did not await its BEGIN', async () => {
     const pool = database.pool({ max: 1 });
     const store = await database.store({}, pool);
     const client = await pool.connect();
@@ -133,7 +133,7 @@ describe('a connection that the app gave back in a transaction', () => {
   });
 });
 
-describe("the limit for connecting that an app's pool has while a store waits", () => {
+describe("the connection timeout that a store sets on an app's pool while it waits", () => {
   /** A pool of one connection, which the app holds. */
   async function heldPool() {
     const pool = database.pool({ max: 1 });
@@ -143,19 +143,19 @@ describe("the limit for connecting that an app's pool has while a store waits", 
     return { pool, stores, client: await pool.connect() };
   }
 
-  test("of one store is not another's, and leaves nothing on the pool", async () => {
+  test('does not apply to other stores, and does not stay on the pool', async () => {
     await database.store();
     const { pool, stores, client } = await heldPool();
     const [impatient, patient] = stores.map((store) => store.get('unknown'));
     await expect(impatient).rejects.toThrow(StoreTimeoutError);
-    // The pool itself has given up the first, too.
+    // The pool has given up the first call, too.
     await expect.poll(() => pool.waitingCount).toBe(1);
     client.release();
     expect(await patient).toBeUndefined();
     expect(pool.options.connectionTimeoutMillis).toBeUndefined();
   });
 
-  test('gives way to one that the app sets', async () => {
+  test('does not overwrite one that the app sets meanwhile', async () => {
     await database.store();
     const { pool, stores, client } = await heldPool();
     const found = stores[1]?.get('unknown');
@@ -166,7 +166,7 @@ describe("the limit for connecting that an app's pool has while a store waits", 
     expect(pool.options.connectionTimeoutMillis).toBe(12_345);
   });
 
-  test('ends when the pool throws', async () => {
+  test('does not stay on a pool that throws', async () => {
     const Client = class {
       constructor() {
         throw new Error('The certificate cannot be read');
@@ -181,7 +181,7 @@ describe("the limit for connecting that an app's pool has while a store waits", 
 });
 
 describe('on postgres-js', () => {
-  test("a store needs none of the app's own connections", async () => {
+  test("a store does not use the app's own connections", async () => {
     await database.store();
     const sql = postgresJs(database.url, { max: 2 });
     const held = [gate(), gate()];
@@ -202,7 +202,7 @@ describe('on postgres-js', () => {
     await Promise.all(transactions);
   });
 
-  test('a store opens no more connections of its own than the app has', async () => {
+  test("a store opens at most as many connections as the app's max", async () => {
     await database.store();
     const store = storeOn(postgresJs(`${database.url}?application_name=many`, { max: 4 }));
     await Promise.all(Array.from({ length: 150 }, () => store.ready()));
@@ -213,7 +213,7 @@ describe('on postgres-js', () => {
     ).toEqual([{ count: 4 }]);
   });
 
-  test("a store's statements run on the first host that answers and is a primary", async () => {
+  test('a store uses the first host that answers and is a primary', async () => {
     await database.store();
     await using proxy = await startProxy(database.url);
     proxy.refuse();
@@ -226,7 +226,7 @@ describe('on postgres-js', () => {
     expect(await Promise.all([store.length(), store.length()])).toEqual([1, 1]);
   });
 
-  test('a call that cannot connect in time says how long it has waited', async () => {
+  test('the error of a call that cannot connect in time says how long it waited', async () => {
     await using proxy = await startProxy(database.url);
     proxy.swallow();
     const store = new DrizzleStore(postgresJs(proxy.url), { ...silent, timeout: 0.3 });
@@ -249,7 +249,7 @@ describe('on postgres-js', () => {
       held.push(() => Reflect.apply(lookup, dns, args));
       isHeld.open();
     });
-    // The listener is lost, and connects again.
+    // The listener is lost and reconnects.
     const lost =
       "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'listen%'";
     await expect.poll(() => database.query(lost)).toHaveLength(1);
@@ -273,7 +273,7 @@ describe('a process with a store on postgres-js', () => {
     const timeout = Number(process.env.TIMEOUT);
     const store = new DrizzleStore(sql, { timeout, errorLog() {} });`;
 
-  test('ends by itself without close() when the app has ended its own connections', async () => {
+  test('exits without close() once the app has ended its own connections', async () => {
     await database.store();
     const run = await runProgram(
       `${start}
@@ -286,9 +286,9 @@ describe('a process with a store on postgres-js', () => {
   });
 
   test.each([
-    ['connects', () => true],
+    ['is connecting', () => true],
     ['waits for its answer', (piece: Buffer) => piece.includes('insert into')],
-  ])('does not end while a call %s', async (_what, match) => {
+  ])('does not exit while a call %s', async (_what, match) => {
     await database.store();
     await using proxy = await startProxy(database.url);
     const held = proxy.hold('toServer', match);
@@ -300,7 +300,7 @@ describe('a process with a store on postgres-js', () => {
       { TEST_URL: proxy.url, TIMEOUT: '30' },
     );
     await held;
-    // With nothing else to wait for, a process ends at once.
+    // Without anything to wait for, the process would exit at once.
     await Promise.race([program.ended, new Promise((resolve) => setTimeout(resolve, 1000))]);
     expect(program.output).toBe('');
     proxy.release();
@@ -308,7 +308,7 @@ describe('a process with a store on postgres-js', () => {
     expect(program.output).toBe('saved\nexit\n');
   });
 
-  test('ends by itself when its calls have given up', async () => {
+  test('exits without close() once its calls have timed out', async () => {
     await database.store();
     await using proxy = await startProxy(database.url);
     const program = startProgram(

@@ -57,7 +57,7 @@ async function load(store: DrizzleStore, sid: string): Promise<SessionData> {
   return found;
 }
 
-/** What the table has of a session, as text. */
+/** The stored form of a session. */
 async function storedOf(sid: string): Promise<string> {
   const [row] = await database.query<{ data: string }>(
     'select data::text from sessions where id = $1',
@@ -73,7 +73,7 @@ async function storedParts(sid: string): Promise<[name: string, nonce: string, b
   return [name, nonce, body];
 }
 
-/** Puts something else into a session's row, as another request would (the version is raised) or behind all backs. */
+/** Replaces the data of a row. With `raise`, the version changes as in a write of another request. */
 async function overwrite(sid: string, data: unknown, raise = 0): Promise<void> {
   await database.query(
     'update sessions set data = $2::json, version = version + $3 where id = $1',
@@ -93,7 +93,7 @@ function unreadable(sid: string, reason: string): string {
 }
 
 describe('an encrypted session', () => {
-  test('is read back unchanged, and nothing of it is readable in the table', async () => {
+  test('is read back unchanged, and the table contains none of it in plain text', async () => {
     const store = await open([current], { userId: () => 'ada' });
     const content = {
       secret: 'top-secret',
@@ -109,7 +109,7 @@ describe('an encrypted session', () => {
       expect(stored).not.toContain(word);
       expect(Buffer.from(stored, 'base64url').toString('latin1')).not.toContain(word);
     }
-    // Whose it is has to be found, and is not hidden.
+    // The owner is not encrypted, because the store searches for it.
     expect(await database.query('select user_id from sessions')).toEqual([{ user_id: 'ada' }]);
   });
 
@@ -129,7 +129,7 @@ describe('an encrypted session', () => {
     expect(nonce).toHaveLength(12);
   });
 
-  test('looks different in each row and after each write', async () => {
+  test('has another ciphertext in each row and after each write', async () => {
     const store = await open();
     const data = sessionWith({ same: true });
     await store.set('one', data);
@@ -143,7 +143,7 @@ describe('an encrypted session', () => {
     expect(new Set(seen.map(([name]) => name)).size).toBe(1);
   });
 
-  test('is in all(), sessions() and update()', async () => {
+  test('is decrypted by all(), sessions() and update()', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ count: 1 }));
     await store.update('sid', (data) => void Object.assign(data, { count: 2 }));
@@ -153,8 +153,8 @@ describe('an encrypted session', () => {
   });
 });
 
-describe('rotation', () => {
-  test('reads what an older key wrote, and writes with the current one', async () => {
+describe('key rotation', () => {
+  test('reads sessions under an older key and writes them under the current one', async () => {
     const before = await open([older]);
     await before.set('sid', sessionWith({ page: 1 }));
     const [name] = await storedParts('sid');
@@ -174,7 +174,7 @@ describe('rotation', () => {
     expect(logged).toEqual([unreadable('sid', 'it is under no key of encryptionKeys')]);
   });
 
-  test('takes any number of older keys, in any order', async () => {
+  test('accepts any number of older keys, in any order', async () => {
     const keys = Array.from({ length: 5 }, () => randomBytes(32));
     for (const [at, key] of keys.entries()) {
       const store = await open([key]);
@@ -186,10 +186,10 @@ describe('rotation', () => {
     }
   });
 
-  test('goes on in two steps while processes with the old and the new keys run side by side', async () => {
+  test('works in two steps while processes with old and new keys run side by side', async () => {
     const old = await open([older]);
     await old.set('sid', sessionWith({ page: 1 }));
-    // First every process learns to read the new key, then one after the other writes with it.
+    // First all processes get the new key for reading, then one after the other writes with it.
     const first = await open([older, current]);
     const second = await open([current, older]);
     for (const [at, store] of [first, second, first, second].entries()) {
@@ -202,32 +202,44 @@ describe('rotation', () => {
 
 describe('a row that cannot be read', () => {
   const damages: [string, (parts: [string, string, string]) => unknown, string][] = [
-    ['a changed text', ([k, n, body]) => `${k}.${n}.${flipped(body)}`, 'it does not decrypt'],
+    ['a changed ciphertext', ([k, n, body]) => `${k}.${n}.${flipped(body)}`, 'it does not decrypt'],
     ['a changed nonce', ([k, nonce, b]) => `${k}.${flipped(nonce)}.${b}`, 'it does not decrypt'],
-    ['a text cut off', ([k, n, body]) => `${k}.${n}.${body.slice(0, -8)}`, 'it does not decrypt'],
     [
-      'a text within the tag',
+      'a truncated ciphertext',
+      ([k, n, body]) => `${k}.${n}.${body.slice(0, -8)}`,
+      'it does not decrypt',
+    ],
+    [
+      'a text shorter than the tag',
       ([k, n, body]) => `${k}.${n}.${body.slice(0, 9)}`,
       'it does not decrypt',
     ],
-    ['no text', ([k, n]) => `${k}.${n}.`, 'it does not decrypt'],
+    ['no ciphertext', ([k, n]) => `${k}.${n}.`, 'it does not decrypt'],
     ['no nonce', ([k, , body]) => `${k}..${body}`, 'it does not decrypt'],
-    ['a nonce cut off', ([k, nonce, b]) => `${k}.${nonce.slice(0, 4)}.${b}`, 'it does not decrypt'],
-    ['a key’s name alone', ([name]) => name, 'it does not decrypt'],
-    ['another key’s name', ([name, n, b]) => `${name}x.${n}.${b}`, 'it is under no key'],
-    ['an empty text', () => '', 'it is under no key'],
+    [
+      'a truncated nonce',
+      ([k, nonce, b]) => `${k}.${nonce.slice(0, 4)}.${b}`,
+      'it does not decrypt',
+    ],
+    ['only the name of the key', ([name]) => name, 'it does not decrypt'],
+    ['the name of another key', ([name, n, b]) => `${name}x.${n}.${b}`, 'it is under no key'],
+    ['an empty string', () => '', 'it is under no key'],
     [
       'a session that is not encrypted',
       () => sessionWith({ user: 'admin' }),
       'this store did not write it',
     ],
-    ['the text of one', () => JSON.stringify(sessionWith({ user: 'admin' })), 'it is under no key'],
+    [
+      'a session that is not encrypted, as a string',
+      () => JSON.stringify(sessionWith({ user: 'admin' })),
+      'it is under no key',
+    ],
     ['a number', () => 7, 'this store did not write it'],
     ['null', () => null, 'this store did not write it'],
   ];
 
   test.each(damages)(
-    '(%s) is no session, is reported by its id, and stays',
+    '(%s) is no session, is reported by its id and does not change',
     async (_, damage, reason) => {
       const store = await open();
       await store.set('sid', sessionWith({ secret: 'top-secret' }));
@@ -248,14 +260,14 @@ describe('a row that cannot be read', () => {
       expect(await database.query('select *, xmin, data::text as data from sessions')).toEqual(
         before,
       );
-      // It can still be ended.
+      // It can still be revoked.
       expect(await store.revoke(idOf('sid'))).toBe(1);
       expect(await store.get('sid')).toBeUndefined();
       expect(store.stats().unreadable).toBe(4);
     },
   );
 
-  test('is one that was moved from another row', async () => {
+  test('may be one with the data of another row', async () => {
     const store = await open();
     await store.set('victim', sessionWith({ user: 'admin' }));
     await store.set('thief', sessionWith({ user: 'thief' }));
@@ -268,7 +280,7 @@ describe('a row that cannot be read', () => {
     expect(logged).toEqual([unreadable('thief', 'it does not decrypt')]);
   });
 
-  test('is one of a store without keys, and the other way round', async () => {
+  test('may be a plain one for a store with keys, or an encrypted one for a store without', async () => {
     const plain = await open(undefined, { encryptionKeys: undefined });
     await plain.set('plain', sessionWith({ user: 'ada' }));
     const encrypting = await open();
@@ -285,7 +297,7 @@ describe('a row that cannot be read', () => {
   });
 
   test.each(['set', 'touch'] as const)(
-    'met by a %s of a request that had read it before is left as it is, which is no error',
+    'is not overwritten by the %s of a request that read it before, which does not fail',
     async (write) => {
       const store = await open();
       await store.set('sid', sessionWith({ page: 1 }));
@@ -299,7 +311,7 @@ describe('a row that cannot be read', () => {
     },
   );
 
-  test('does not keep those from being read that are read in the same statement', async () => {
+  test('does not affect other sessions read in the same statement', async () => {
     const store = await open();
     const sids = Array.from({ length: 20 }, (_, at) => `sid-${at}`);
     await Promise.all(sids.map((sid) => store.set(sid, sessionWith({ sid }))));
@@ -309,8 +321,8 @@ describe('a row that cannot be read', () => {
   });
 });
 
-describe('encryption with the rest', () => {
-  test('merges what two requests changed, and encrypts the result', async () => {
+describe('a store with encryption', () => {
+  test('merges the changes of two requests and encrypts the result', async () => {
     const store = await open();
     const other = await open();
     await store.set('sid', sessionWith({ nested: { mine: 0, theirs: 0 } }));
@@ -323,7 +335,7 @@ describe('encryption with the rest', () => {
     expect(await storedOf('sid')).not.toContain('nested');
   });
 
-  test('merges with what an older key wrote meanwhile', async () => {
+  test('merges with a change that was written under an older key', async () => {
     const store = await open([current, older]);
     const old = await open([older, current]);
     await store.set('sid', sessionWith());
@@ -333,7 +345,7 @@ describe('encryption with the rest', () => {
     expect(contentOf(await old.get('sid'))).toEqual({ mine: 1, theirs: 1 });
   });
 
-  test('writes nothing where only the expiry moved', async () => {
+  test('writes no data if only the expiry changed', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ page: 1 }, 60));
     const stored = await storedOf('sid');
@@ -343,7 +355,7 @@ describe('encryption with the rest', () => {
     expect(await storedOf('sid')).toBe(stored);
   });
 
-  test('goes on in a cache, which another process brings up to date', async () => {
+  test('works with a cache and changes of another process', async () => {
     const store = await open([current], { cache: true });
     const other = await open([current], { cache: true });
     for (const one of [store, other]) await expect.poll(() => one.stats().sync).toBe('up');
@@ -404,7 +416,7 @@ describe('a key', () => {
     ['base64url', bytes.toString('base64url')],
   ];
 
-  test('is the same in every format', async () => {
+  test('is the same key in every format', async () => {
     const writer = await open([bytes]);
     await writer.set('sid', sessionWith({ page: 1 }));
     const names = new Set<string>();
@@ -444,7 +456,7 @@ describe('a key', () => {
     ['a passphrase of 32 letters', 'a-passphrase-of-32-letters-.....', 'string'],
     ['a passphrase', 'correct horse battery staple', 'string'],
     ['32 letters', 'abcdefghijklmnopqrstuvwxyzabcdef', '24 bytes'],
-    ['an empty text', '', 'string'],
+    ['an empty string', '', 'string'],
     ['undefined, as an unset variable', undefined, 'undefined'],
     ['null', null, 'object'],
     ['a number', 42, 'number'],
@@ -468,7 +480,7 @@ describe('a key', () => {
     ['a single Buffer', bytes],
     ['an empty array', []],
     ['an object', { current: bytes }],
-  ])('comes in an array: not %s', (_, keys) => {
+  ])('must be in an array, not in %s', (_, keys) => {
     const make = () => new DrizzleStore('memory://', { encryptionKeys: keys as EncryptionKey[] });
     expect(make).toThrow(TypeError);
     expect(make).toThrow(/^encryptionKeys must be an array with the current key first/);

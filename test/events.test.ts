@@ -6,7 +6,7 @@ import { sessionWith } from './support/sessions.js';
 
 const event = { id: idOf('sid'), local: false };
 
-test('listeners get the arguments of their event, with its types', async () => {
+test('listeners get the typed arguments of their event', async () => {
   await using store = new DrizzleStore();
   const heard: unknown[] = [];
   store
@@ -42,7 +42,7 @@ test('listeners can be removed', async () => {
   expect(store.emit('destroy', event)).toBe(false);
 });
 
-test('an app may use events of its own', async () => {
+test('an app may emit events of its own', async () => {
   await using store = new DrizzleStore();
   const heard: unknown[] = [];
   store.on('backup', (files: number, path: string) => heard.push([files, path]));
@@ -50,7 +50,7 @@ test('an app may use events of its own', async () => {
   expect(heard).toEqual([[7, './backup']]);
 });
 
-test('events reach once() of node:events, and express-session takes the store', async () => {
+test('once() of node:events receives events, and express-session accepts the store', async () => {
   await using store = new DrizzleStore('memory://', { timeout: 300 });
   session({ store, secret: 'secret', resave: false, saveUninitialized: false });
   expect(store.listenerCount('connect')).toBe(1);
@@ -62,7 +62,7 @@ test('events reach once() of node:events, and express-session takes the store', 
   expect(await destroyed).toEqual([{ id: idOf('sid'), local: true }]);
 });
 
-test('a listener or an event of another type does not compile', () => {
+test('listeners and events of a wrong type do not compile', () => {
   const mistakes = (store: DrizzleStore) => {
     // @ts-expect-error the event is an object
     store.on('destroy', (id: string) => id);

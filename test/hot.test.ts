@@ -7,7 +7,7 @@ import { until } from './support/obstacles.js';
 import { type PostgresServer, startPostgres } from './support/postgres.js';
 import { promised, sessionUntil, sessionWith } from './support/sessions.js';
 
-/** It has no types of its own. */
+/** connect-pg-simple has no types of its own. */
 const connectPgSimple: (sessions: typeof session) => new (options: {
   pool: pg.Pool;
   createTableIfMissing: true;
@@ -18,15 +18,15 @@ const connectPgSimple: (sessions: typeof session) => new (options: {
 
 const sessionCount = 5_000;
 const touchCount = 50_000;
-/** One by one they take their time, and it makes no difference. */
+/** Fewer, because they run one by one; the result is the same. */
 const theirTouchCount = 10_000;
 const concurrency = 64;
-/** Without a common divisor, so that it leads to every session before it comes to one again. */
+/** Coprime with the number of sessions, so that each session is touched once before any is touched again. */
 const stride = 1_009;
 
 let server: PostgresServer;
 
-// Its own: a transaction in any other database keeps a server from seeing what it may clean up.
+// A server of its own: a transaction in another database would keep this one from pruning dead rows.
 beforeAll(async () => {
   server = await startPostgres({
     durable: true,
@@ -46,7 +46,7 @@ async function query<Row extends pg.QueryResultRow>(text: string, values?: unkno
   }
 }
 
-/** Its idle errors are ignored: the server may stop before a connection has closed. */
+/** A pool that ignores errors of idle connections: the server may stop before they are closed. */
 function openPool(config: pg.PoolConfig = {}): pg.Pool {
   const pool = new pg.Pool({ connectionString: server.url, ...config });
   pool.on('error', () => {});
@@ -66,7 +66,7 @@ interface Measured {
   readonly indexGrowth: number;
 }
 
-/** Touches sessions all over the table, and says what the table and its indexes made of it. */
+/** Touches sessions all over the table. Returns the share of HOT updates, and how much the indexes have grown. */
 async function measure(
   table: string,
   pool: pg.Pool,
@@ -88,7 +88,7 @@ async function measure(
     return { all: Number(row?.all), hot: Number(row?.hot) };
   };
   const before = await indexBytes();
-  // As over a few minutes of a day's sessions: within an hour, each later than the one before.
+  // Expiries within one hour, each later than the one before, as touches set them within a few minutes.
   const hour = Math.ceil(Date.now() / 3_600_000) * 3_600_000 + 86_400_000;
   let touched = 0;
   await Promise.all(
@@ -100,14 +100,14 @@ async function measure(
       }
     }),
   );
-  // A connection reports its counts by the time it has ended.
+  // A connection reports its counts when it ends.
   await pool.end();
   await until(async () => (await updates()).all === count);
   const { all, hot } = await updates();
   return { hot: hot / all, indexGrowth: (await indexBytes()) / before - 1 };
 }
 
-test('touches are HOT updates that leave the indexes as they are, unlike those of connect-pg-simple', async () => {
+test('touches are HOT updates that do not grow the indexes, unlike those of connect-pg-simple', async () => {
   const sids = Array.from({ length: sessionCount }, (_, n) => `sid ${n}`);
   const filler = { user: 'x'.repeat(100) };
   const expires = new Date(Math.ceil(Date.now() / 3_600_000) * 3_600_000 + 86_400_000);
@@ -121,7 +121,7 @@ test('touches are HOT updates that leave the indexes as they are, unlike those o
   const own = await measure('sessions', pool, touchCount, (sid, of) => store.touch(sid, of));
   await store.close();
 
-  // It would wait for the disk at each of its statements, which is of no interest here.
+  // Without this, each of its statements would wait for the disk, which does not matter here.
   const theirPool = openPool({ options: '-c synchronous_commit=off' });
   const theirs = new (connectPgSimple(session))({
     pool: theirPool,
@@ -156,7 +156,7 @@ test('a touch does not wait for the disk; a set and a log-out do', async () => {
     );
     return { written: Number(rows[0]?.written), flushed: Number(rows[0]?.flushed) };
   };
-  /** How many of 20 calls had on the disk, when they answered, what they wrote. */
+  /** How many of 20 calls had flushed what they wrote when they resolved. */
   const flushes = async (call: (n: number) => Promise<void>) => {
     let count = 0;
     for (let n = 0; n < 20; n += 1) {
@@ -169,7 +169,7 @@ test('a touch does not wait for the disk; a set and a log-out do', async () => {
     return count;
   };
   expect(await flushes((n) => store.set(`flushed ${n}`, sessionWith({ n })))).toBe(20);
-  // The server's own writer may come between, now and then.
+  // The WAL writer may flush now and then.
   expect(await flushes((n) => store.touch(`flushed ${n}`, sessionWith()))).toBeLessThan(10);
   expect(
     await flushes(async (n) => {
@@ -178,7 +178,7 @@ test('a touch does not wait for the disk; a set and a log-out do', async () => {
     }),
   ).toBe(20);
   expect(await flushes((n) => store.destroy(`flushed ${n}`))).toBe(20);
-  // What a touch turned off, it turned off for itself.
+  // A touch turns it off for itself only.
   const { rows } = await pool.query('show synchronous_commit');
   expect(rows).toEqual([{ synchronous_commit: 'on' }]);
   await store.close();

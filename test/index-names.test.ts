@@ -2,7 +2,7 @@ import { getTableConfig, pgTable } from 'drizzle-orm/pg-core';
 import { expect, test } from 'vitest';
 import { sessionColumns, sessionIndexes, sessionTable } from '../src/schema.js';
 
-/** The names that a session table gives its indexes. */
+/** The index names of a session table. */
 function indexNames(tableName: string): (string | undefined)[] {
   return getTableConfig(sessionTable({ tableName })).indexes.map((index) => index.config.name);
 }
@@ -13,7 +13,7 @@ test('indexes are named after their table and column', () => {
   expect(indexNames(longest)[1]).toBe(`${longest}_expires_hour_index`);
 });
 
-test('the index for the admin page is optional', () => {
+test('createdAtIndex adds the index of the admin page', () => {
   const names = (config: ReturnType<typeof getTableConfig>) =>
     config.indexes.map((index) => index.config.name);
   const own = ['web_user_id_index', 'web_expires_hour_index', 'web_created_at_index'];
@@ -31,7 +31,7 @@ test('the index for the admin page is optional', () => {
   ]);
 });
 
-test('the names that a longer table name leads to stay the same from release to release', () => {
+test('the index names of a long table name stay the same from release to release', () => {
   expect(indexNames('s'.repeat(50))).toEqual([
     `${'s'.repeat(30)}_a0493773_user_id_index`,
     `${'s'.repeat(30)}_a0493773_expires_hour_index`,
@@ -39,7 +39,7 @@ test('the names that a longer table name leads to stay the same from release to 
   expect(indexNames('é'.repeat(31))[0]).toBe(`${'é'.repeat(15)}_fe591359_user_id_index`);
 });
 
-test('long table names that begin alike have indexes of different names', () => {
+test('long table names with the same start have different index names', () => {
   const tables = Array.from({ length: 1000 }, (_, number) => `${'s'.repeat(50)}_${number}`);
   expect(new Set(tables.flatMap(indexNames)).size).toBe(2000);
 });
@@ -49,7 +49,7 @@ test.each([
   ['two-byte characters', 'é'],
   ['three-byte characters', '表'],
   ['four-byte characters', '😀'],
-])('an index name fits into 63 bytes and tears no character apart, with %s', (_, character) => {
+])('an index name has at most 63 bytes and splits no character, with %s', (_, character) => {
   for (let start = 0; start < 4; start += 1) {
     const tableName = `${'_'.repeat(start)}${character.repeat(63)}`;
     for (const name of indexNames(tableName)) {

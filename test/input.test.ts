@@ -1,4 +1,4 @@
-/** What the store is given that cannot be meant, or was never expected: arguments, sids, sessions. */
+/** Invalid and unexpected input: arguments, options, sids, sessions. */
 import { createSecretKey, generateKeyPairSync } from 'node:crypto';
 import { inspect } from 'node:util';
 import { PGlite } from '@electric-sql/pglite';
@@ -44,7 +44,7 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-/** Passes whatever it is given, as untyped code does. */
+/** Calls the constructor with any arguments, as untyped code can. */
 function construct(...args: unknown[]): DrizzleStore {
   return Reflect.construct(DrizzleStore, args);
 }
@@ -58,8 +58,8 @@ function refusal(make: () => unknown): Error {
   throw new Error('nothing was thrown');
 }
 
-/** A store on a table of its own in the file's database. */
 let tables = 0;
+/** A store on a table of its own. */
 function freshStore(options: object = {}): DrizzleStore {
   tables += 1;
   const errorLog = () => {};
@@ -82,7 +82,7 @@ test('the error of a missing driver names its package', () => {
   expect(loadError('pg', other)).toBe(other);
 });
 
-describe('an invalid source', () => {
+describe('the constructor', () => {
   const taken =
     'The source of a session store must be a Drizzle database of Postgres, a pg.Pool, a PGlite, ' +
     "a postgres-js sql, an SQL of Bun, a 'postgres://…' URL, a folder ('./data'), or nothing or " +
@@ -102,7 +102,7 @@ describe('an invalid source', () => {
   const wrong: [what: string, source: unknown, came: string][] = [
     ['an explicit undefined', undefined, `undefined ${unset}`],
     ['null', null, `null ${unset}`],
-    ['an empty text', '', 'an empty string'],
+    ['an empty string', '', 'an empty string'],
     ["the string 'undefined'", 'undefined', "the string 'undefined' (an unset variable?)"],
     ["the string 'null'", 'null', "the string 'null' (an unset variable?)"],
     [
@@ -117,7 +117,7 @@ describe('an invalid source', () => {
       "a 'host=…' connection string; write it as a URL",
     ],
     [
-      'one that starts with the database',
+      'a connection string of libpq with another first key',
       'dbname = app password=secret',
       "a 'host=…' connection string; write it as a URL",
     ],
@@ -126,12 +126,12 @@ describe('an invalid source', () => {
     ['a URL of MongoDB', 'mongodb+srv://localhost/app', "the scheme 'mongodb+srv:'"],
     ['a URL of a web page', 'https://example.org', "the scheme 'https:'"],
     ['a URL of a file', 'file:///var/lib/app', "the scheme 'file:'"],
-    ['half of memory://', 'memory:', "the scheme 'memory:'"],
+    ['memory: without slashes', 'memory:', "the scheme 'memory:'"],
     ['a URL of the browser', 'idb://app', "the scheme 'idb:'"],
-    ['a URL that is none', 'postgres://user:secret@host:port/', 'an invalid postgres URL'],
+    ['an invalid URL', 'postgres://user:secret@host:port/', 'an invalid postgres URL'],
     ['a relative path without a dot', 'data/sessions', neither],
     ['a home folder', '~/sessions', neither],
-    ['a text with a blank', 'my sessions', neither],
+    ['a string with a blank', 'my sessions', neither],
     ['a blank', ' ', neither],
     ['a path with a NUL', './a\0b', 'a folder with a NUL in it'],
     ['a number', 5432, '5432'],
@@ -199,7 +199,7 @@ describe('an invalid source', () => {
     ],
   ];
 
-  test.each(wrong)('is refused by name: %s', (_what, source, came) => {
+  test.each(wrong)('refuses an invalid source with an explanation: %s', (_what, source, came) => {
     const error = refusal(() => construct(source));
     expect(error.message).toBe(taken + came);
     expect(error).toBeInstanceOf(TypeError);
@@ -207,7 +207,7 @@ describe('an invalid source', () => {
     expect(inspect(error)).not.toContain('secret');
   });
 
-  test('a call without `new`, as with connect-pg-simple, is explained', () => {
+  test('explains a call without `new`, as with connect-pg-simple', () => {
     const error = refusal(() => Reflect.apply(DrizzleStore, undefined, [session]));
     expect(error).toBeInstanceOf(InvalidArgumentError);
     expect(error.message).toBe(
@@ -215,7 +215,7 @@ describe('an invalid source', () => {
     );
   });
 
-  test('the class can be extended, and `instanceof` works', async () => {
+  test('creates instances of the class and of subclasses', async () => {
     class Own extends DrizzleStore {}
     await using own = new Own();
     expect(own).toBeInstanceOf(DrizzleStore);
@@ -225,14 +225,14 @@ describe('an invalid source', () => {
     expect(DrizzleStore.name).toBe('DrizzleStore');
   });
 
-  test('a client that was checked out of a pool is refused by name', async () => {
+  test('refuses a client that was checked out of a pool', async () => {
     const client = await pool.connect();
     expect(refusal(() => construct(client)).message).toBe(taken + aClient);
     expect(refusal(() => construct(drizzleNodePostgres({ client }))).message).toBe(taken + aClient);
     client.release();
   });
 
-  test('a transaction of any driver is refused by name', async () => {
+  test('refuses a transaction of Drizzle or PGlite', async () => {
     const refusals: string[] = [];
     const tryIt = async (source: unknown) => {
       refusals.push(refusal(() => construct(source)).message);
@@ -244,7 +244,7 @@ describe('an invalid source', () => {
     expect(refusals).toEqual([taken + aTransaction, taken + aTransaction]);
   });
 
-  test('a transaction or a reserved connection of postgres-js is refused by name', async () => {
+  test('refuses a transaction or a reserved connection of postgres-js', async () => {
     const refused = 'a transaction or a reserved connection of postgres-js; pass sql itself';
     const sql = postgres(database.url, { max: 1 });
     await sql.begin(async (transaction) => {
@@ -351,7 +351,11 @@ describe('an invalid option', () => {
       { tableName: '' },
       'tableName must be an identifier, but got an empty string',
     ],
-    ['a tableName that is no text', { tableName: 7 }, 'tableName must be an identifier, but got 7'],
+    [
+      'a tableName that is no string',
+      { tableName: 7 },
+      'tableName must be an identifier, but got 7',
+    ],
     [
       'a tableName with a NUL',
       { tableName: 'a\0' },
@@ -380,7 +384,7 @@ describe('an invalid option', () => {
       'schemaName must be an identifier, but got an empty string',
     ],
     [
-      'a schemaName that is no text',
+      'a schemaName that is no string',
       { schemaName: {} },
       'schemaName must be an identifier, but got an object',
     ],
@@ -390,7 +394,7 @@ describe('an invalid option', () => {
       'schemaName must be at most 63 bytes long, but got 64',
     ],
     [
-      'createTableIfMissing as a text',
+      'createTableIfMissing as a string',
       { createTableIfMissing: 'true' },
       'createTableIfMissing must be true or false, but got a string',
     ],
@@ -407,7 +411,7 @@ describe('an invalid option', () => {
       { ttl: Number.POSITIVE_INFINITY },
       `ttl must be ${yearOfSeconds}, but got Infinity`,
     ],
-    ['a ttl as a text', { ttl: '60' }, `ttl must be ${yearOfSeconds}, but got a string`],
+    ['a ttl as a string', { ttl: '60' }, `ttl must be ${yearOfSeconds}, but got a string`],
     ['null for a ttl', { ttl: null }, `ttl must be ${yearOfSeconds}, but got null`],
     [
       'disableTouch as a number',
@@ -451,7 +455,7 @@ describe('an invalid option', () => {
       `pruneSessionInterval must be ${dayOfSeconds} or false, but got 86401`,
     ],
     [
-      'a URL to listen on that is in an array',
+      'a URL for sync in an array',
       { sync: { connectionString: ['postgres://localhost/shop'] } },
       "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got an array",
     ],
@@ -461,7 +465,7 @@ describe('an invalid option', () => {
       "createTableIfMissing cannot create the app's own table: create it with drizzle-kit",
     ],
     [
-      'an errorLog that is none',
+      'an errorLog that is no function',
       { errorLog: 'console' },
       'errorLog must be a function, but got a string',
     ],
@@ -492,11 +496,11 @@ describe('an invalid option', () => {
       `timeout must be ${dayOfSeconds}, but got 86401`,
     ],
     [
-      'preparedStatements as a text',
+      'preparedStatements as a string',
       { preparedStatements: 'no' },
       'preparedStatements must be true or false, but got a string',
     ],
-    ['sync as a text', { sync: 'on' }, 'sync must be true, false or an object, but got a string'],
+    ['sync as a string', { sync: 'on' }, 'sync must be true, false or an object, but got a string'],
     ['null for sync', { sync: null }, 'sync must be true, false or an object, but got null'],
     [
       'an unknown name in sync',
@@ -504,7 +508,7 @@ describe('an invalid option', () => {
       'unknown option sync.url: the options are connectionString, heartbeat',
     ],
     [
-      'sync to something that is no URL',
+      'a connection string of libpq for sync',
       { sync: { connectionString: 'host=localhost password=secret' } },
       "sync.connectionString must be a URL 'postgres://…' or 'postgresql://…', but got a string",
     ],
@@ -553,7 +557,7 @@ describe('an invalid option', () => {
       `maxLifetime must be ${yearOfSeconds}, but got 43200000 (if these are milliseconds, write 43200)`,
     ],
     [
-      'maxSessionsPerUser of none',
+      'a maxSessionsPerUser of 0',
       { maxSessionsPerUser: 0, userId: () => 1 },
       'maxSessionsPerUser must be a whole number from 1 to 1000000, but got 0',
     ],
@@ -563,7 +567,7 @@ describe('an invalid option', () => {
       'maxSessionsPerUser needs userId, a function that returns the user of a session',
     ],
     [
-      'one key that is no array',
+      'a key outside an array',
       { encryptionKeys: key },
       'encryptionKeys must be an array with the current key first, and not empty',
     ],
@@ -601,7 +605,7 @@ describe('an invalid option', () => {
     ['a number for a key', { encryptionKeys: [1] }, `encryptionKeys[0] ${keyTaken} number`],
   ];
 
-  test.each(wrong)('is refused by name: %s', (_what, options, message) => {
+  test.each(wrong)('is refused with an explanation: %s', (_what, options, message) => {
     const error = refusal(() => construct('memory://', options));
     expect(error.message).toBe(message);
     expect(error).toBeInstanceOf(InvalidArgumentError);
@@ -611,7 +615,7 @@ describe('an invalid option', () => {
     }
   });
 
-  test('undefined counts as not given', async () => {
+  test('is not one that is undefined, which counts as not given', async () => {
     const names = known.slice('the options are '.length).split(', ');
     const options = Object.fromEntries(names.map((name) => [name, undefined]));
     const errorLog = vi.spyOn(console, 'error').mockImplementation(() => {});
@@ -658,13 +662,13 @@ describe('a session that cannot be serialized', () => {
     ['more levels than the stack has', sessionWith({ deep }), 'it is nested too deeply'],
     ['undefined', undefined, 'it is not an object'],
     ['null', null, 'it is not an object'],
-    ['a text', 'a secret', 'it is not an object'],
+    ['a string', 'a secret', 'it is not an object'],
     ['a number', 5, 'it is not an object'],
     ['an array', [sessionWith()], 'it is not an object'],
     ['a function', () => sessionWith(), 'it is not an object'],
-    ['one that is no object as JSON', { toJSON: () => 'a secret' }, 'it is not an object'],
+    ['a toJSON that returns a string', { toJSON: () => 'a secret' }, 'it is not an object'],
     [
-      'one that is nothing as JSON',
+      'a toJSON that returns undefined',
       { toJSON: () => undefined },
       'its serialization is not a string',
     ],
@@ -691,7 +695,7 @@ describe('a session that cannot be serialized', () => {
     expect(await store.get('bad')).toBeUndefined();
   });
 
-  test('does not change what was stored before', async () => {
+  test('does not change the stored session', async () => {
     await using store = freshStore();
     await store.set('sid', sessionWith({ name: 'kept' }));
     const loaded = await store.get('sid');
@@ -703,7 +707,7 @@ describe('a session that cannot be serialized', () => {
     expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
   });
 
-  test('has the error of its serializer as the cause', async () => {
+  test('fails with the error of the serializer as the cause', async () => {
     class OwnError extends Error {}
     const thrown = [new OwnError('no'), new RangeError('out of range'), 'a string'];
     for (const error of thrown) {
@@ -717,7 +721,7 @@ describe('a session that cannot be serialized', () => {
     }
   });
 
-  test('is also reported if a serializer throws or returns no string', async () => {
+  test('fails its call if the serializer returns no string', async () => {
     const serializer = { stringify: () => 5, parse: JSON.parse };
     await using store = freshStore({ serializer });
     await expect(store.set('sid', sessionWith())).rejects.toThrow(NotSerializableError);
@@ -726,7 +730,7 @@ describe('a session that cannot be serialized', () => {
     );
   });
 
-  test('reaches a callback as its error', async () => {
+  test('passes its error to a callback', async () => {
     await using store = freshStore();
     const { set } = callbacksOf(store);
     await expect(set('sid', sessionWith({ n: 1n }))).rejects.toThrow(NotSerializableError);
@@ -734,7 +738,7 @@ describe('a session that cannot be serialized', () => {
 });
 
 describe('a sid', () => {
-  test('`set` rejects an empty sid, and one that is neither string nor number', async () => {
+  test('must be a non-empty string or a number for set()', async () => {
     await using store = freshStore();
     const came = [
       ['', 'an empty string'],
@@ -760,7 +764,7 @@ describe('a sid', () => {
     expect(await store.length()).toBe(0);
   });
 
-  test('every other call treats an empty sid, or one that is neither string nor number, as unknown', async () => {
+  test('that is empty, or neither string nor number, is unknown to all other calls', async () => {
     await using store = freshStore();
     await store.set('sid', sessionWith());
     for (const wrong of ['', undefined, null, true, {}, ['sid'], Symbol('sid')]) {
@@ -773,7 +777,7 @@ describe('a sid', () => {
     expect(await store.length()).toBe(1);
   });
 
-  test('a number is converted to a string in update() and revokeUser(), too', async () => {
+  test('that is a number is converted to a string, in update() and revokeUser(), too', async () => {
     await using store = freshStore({ userId: () => 'ada' });
     const five = 5 as unknown as string;
     await store.set('5', sessionWith());
@@ -828,7 +832,7 @@ describe('the data of a session', () => {
   const hostile: [what: string, data: () => object][] = [
     ['U+0000 and other control characters', () => ({ 'key\0': '\0\u0001\u001f\u007f\u0085' })],
     ['lone surrogates', () => ({ '\ud800': ['\ud800', '\udc00', '\udfff\ud800', 'a\udbff'] })],
-    ['separators of lines', () => ({ text: '\u2028\u2029\r\n\t' })],
+    ['line separators', () => ({ text: '\u2028\u2029\r\n\t' })],
     ['the separator of the rows of a batch', () => ({ text: '\u001f', '\u001f': '","' })],
     ['text that looks like SQL', () => ({ text: `'; drop table sessions; --`, "'": '\\' })],
     ['text that looks like its own escape', () => ({ text: '\\u0000 \\ud800 \\\\u0000' })],
@@ -864,7 +868,7 @@ describe('the data of a session', () => {
     const loaded = await store.get(what);
     expect(JSON.stringify(contentOf(loaded)) === expected).toBe(true);
     expect(contentOf(await store.get(`beside ${what}`))).toEqual({ name: 'beside' });
-    // Changed within, it is compared, and merged with what another request has changed.
+    // It can also be changed, and merged with the change of another request.
     const other = await store.get(what);
     await store.set(what, asSession(Object.assign(loaded ?? {}, { mine: 1 })));
     await store.set(what, asSession(Object.assign(other ?? {}, { theirs: 2 })));
@@ -875,7 +879,7 @@ describe('the data of a session', () => {
     expect(Reflect.get({}, 'admin')).toBeUndefined();
   });
 
-  test('dates become strings, as in JSON', async () => {
+  test('has strings in place of dates, as in JSON', async () => {
     const dates = { now: new Date(), early: new Date(-8.64e15), invalid: new Date(Number.NaN) };
     await store.set('dates', sessionWith({ dates }));
     expect(contentOf(await store.get('dates'))).toEqual({
@@ -916,7 +920,7 @@ describe.each([
   { encoding: 'LATIN1', takes: 'grüße', refuses: '日本' },
   { encoding: 'SQL_ASCII', takes: '日本 😀', refuses: undefined },
 ])('a database in $encoding', ({ encoding, takes, refuses }) => {
-  test('characters that the encoding lacks fail only their own call', async () => {
+  test('refuses characters that it cannot encode without failing other calls', async () => {
     await using elsewhere = await freshDatabase({ encoding });
     await using store = construct(elsewhere.pool(), {
       createTableIfMissing: true,
@@ -955,15 +959,15 @@ describe("a cookie's expiry", () => {
 
   test.each([
     ['an invalid date', new Date(Number.NaN)],
-    ['a text that is no date', 'tomorrow, or so'],
+    ['a string that is no date', 'tomorrow, or so'],
     ['a number that is no date', 1e300],
     ['infinite', Number.POSITIVE_INFINITY],
     ['true', true],
     ['false', false],
     ['an object', { year: 2030 }],
-    ['an empty text', ''],
+    ['an empty string', ''],
     ['undefined', undefined],
-  ])('is that of ttl where it is %s', async (what, expires) => {
+  ])('is replaced by ttl if it is %s', async (what, expires) => {
     const before = Date.now();
     await store.set(what, sessionUntil(expires, { what }));
     expect(contentOf(await store.get(what))).toEqual({ what });
@@ -974,7 +978,7 @@ describe("a cookie's expiry", () => {
     const seconds = ((row?.at.getTime() ?? 0) - before) / 1000;
     expect(seconds).toBeGreaterThanOrEqual(60);
     expect(seconds).toBeLessThan(70);
-    // It can be loaded, touched and saved as any other.
+    // The session can be loaded, touched and saved like any other.
     const loaded = asSession((await store.get(what)) ?? {});
     await store.touch(what, loaded);
     await store.set(what, Object.assign(loaded, { again: true }));
@@ -982,7 +986,7 @@ describe("a cookie's expiry", () => {
   });
 
   test.each([1e300, 8.64e15, Number.POSITIVE_INFINITY, Number.NaN, 'for ever'])(
-    'is that of ttl where it would be after %s milliseconds',
+    'is replaced by ttl if maxAge is %s',
     async (maxAge) => {
       const made = new session.Cookie();
       Reflect.set(made, 'maxAge', typeof maxAge === 'string' ? undefined : maxAge);
@@ -1001,13 +1005,13 @@ describe("a cookie's expiry", () => {
   test.each([
     ['no cookie', { name: 'no cookie' }],
     ['null for a cookie', { name: 'null for a cookie', cookie: null }],
-    ['a text for a cookie', { name: 'a text for a cookie', cookie: 'crumbs' }],
-  ])('is that of ttl where there is %s', async (what, data) => {
+    ['a string for a cookie', { name: 'a string for a cookie', cookie: 'crumbs' }],
+  ])('is that of ttl if the session has %s', async (what, data) => {
     await store.set(what, asSession(data));
     expect(await store.get(what)).toEqual(data);
   });
 
-  test('an invalid result of `ttl` fails only its own call', async () => {
+  test('fails only its own call if `ttl` returns an invalid value', async () => {
     const ttl = (data: object) => Reflect.get(data, 'lifetime');
     await using own = freshStore({ ttl });
     const came = [
@@ -1036,7 +1040,7 @@ describe("a cookie's expiry", () => {
     expect(await own.length()).toBe(1);
   });
 
-  test('an error that `ttl` throws reaches the caller', async () => {
+  test('fails its call with the error that `ttl` throws', async () => {
     const failure = new Error("the app's own");
     await using own = freshStore({
       ttl: () => {
@@ -1061,34 +1065,37 @@ describe('a missing table', () => {
     ['web_sessions', { tableName: 'web_sessions' }],
     ['auth.web', { tableName: 'web', schemaName: 'auth' }],
     ['own.kept', { table: sessionTable({ tableName: 'kept', schemaName: 'own' }) }],
-  ])('is told of by every call, with how to make it: %s', async (name, options) => {
-    await using store = freshStore({
-      tableName: undefined,
-      createTableIfMissing: false,
-      ...options,
-    });
-    const calls: (() => Promise<unknown>)[] = [
-      () => store.ready(),
-      () => store.get('sid'),
-      () => store.set('sid', sessionWith()),
-      () => store.touch('sid', sessionWith()),
-      () => store.destroy('sid'),
-      () => store.all(),
-      () => store.ids(),
-      () => store.length(),
-      () => store.clear(),
-      () => store.pruneSessions(),
-      () => store.revoke(idOf('sid')),
-      () => store.update('sid', () => {}),
-      async () => store.sessions().next(),
-      () => callbacksOf(store).get('sid'),
-    ];
-    for (const call of calls) {
-      const error = await call().catch((reason: unknown) => reason);
-      expect(error).toBeInstanceOf(TableMissingError);
-      expect(error).toMatchObject({ code: 'ERR_TABLE_MISSING', message: missing(name) });
-    }
-  });
+  ])(
+    'makes every call fail with an error that says how to create it: %s',
+    async (name, options) => {
+      await using store = freshStore({
+        tableName: undefined,
+        createTableIfMissing: false,
+        ...options,
+      });
+      const calls: (() => Promise<unknown>)[] = [
+        () => store.ready(),
+        () => store.get('sid'),
+        () => store.set('sid', sessionWith()),
+        () => store.touch('sid', sessionWith()),
+        () => store.destroy('sid'),
+        () => store.all(),
+        () => store.ids(),
+        () => store.length(),
+        () => store.clear(),
+        () => store.pruneSessions(),
+        () => store.revoke(idOf('sid')),
+        () => store.update('sid', () => {}),
+        async () => store.sessions().next(),
+        () => callbacksOf(store).get('sid'),
+      ];
+      for (const call of calls) {
+        const error = await call().catch((reason: unknown) => reason);
+        expect(error).toBeInstanceOf(TableMissingError);
+        expect(error).toMatchObject({ code: 'ERR_TABLE_MISSING', message: missing(name) });
+      }
+    },
+  );
 
   test('may be created while the store is open', async () => {
     await using store = freshStore({ createTableIfMissing: false });
@@ -1103,7 +1110,7 @@ describe('an error of the database', () => {
   const secret = 'the secret of a session';
 
   const refusing = ['node-postgres', 'postgres-js', 'PGlite'] as const;
-  test.each(refusing)('contains nothing of a session: %s', async (driver) => {
+  test.each(refusing)('contains no session content, on %s', async (driver) => {
     const logged: unknown[][] = [];
     const pglite = driver === 'PGlite' ? await PGlite.create() : undefined;
     const sql = postgres(database.url, { max: 2, onnotice: () => {} });
@@ -1156,18 +1163,18 @@ describe('an error of the database', () => {
 
   test.each([
     {
-      name: 'a database that is not there',
+      name: 'an unknown database',
       change: (url: URL) => (url.pathname = '/nowhere'),
       code: '3D000',
       says: 'the database does not exist',
     },
     {
-      name: 'a user who is not there',
+      name: 'an unknown user',
       change: (url: URL) => (url.username = 'nobody'),
       code: /^28/,
       says: 'the user or the password was refused',
     },
-  ])('is one of the connection, and says why: $name', async ({ change, code, says }) => {
+  ])('is a ConnectionError that names the reason: $name', async ({ change, code, says }) => {
     const url = new URL(database.url);
     change(url);
     await using store = construct(url.href, { errorLog: () => {} });
@@ -1186,7 +1193,7 @@ describe('an error of the database', () => {
   }
 });
 
-/** So many levels, of arrays and objects in turn. */
+/** Data with this many levels, of arrays and objects in turn. */
 function nested(levels: number): object {
   let data: object = { end: true };
   for (let level = 0; level < levels; level += 1) data = level % 2 === 0 ? [data] : { data };

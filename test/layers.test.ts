@@ -30,7 +30,7 @@ interface SourceFile {
   /** Relative to src, with slashes. */
   readonly name: string;
   readonly lines: number;
-  /** What it imports, types too, as it is written. */
+  /** The module names it imports, as they are written; type imports included. */
   readonly imports: readonly string[];
 }
 
@@ -43,7 +43,7 @@ function read(path: string): SourceFile {
   };
 }
 
-/** What follows `from`, `import`, `import(` or `require(` outside of comments. */
+/** The strings after `from`, `import`, `import(` and `require(` outside of comments. */
 function importsOf(text: string): string[] {
   const code = text.replace(/\/\*[\s\S]*?\*\/|(?<=^|\s)\/\/.*$/gm, '');
   const named = /\b(?:from|import|(?:import|require)\s*\()\s*(['"`])([^'"`]+)\1/g;
@@ -80,7 +80,7 @@ test('every file belongs to a layer, and every relative import is a file in src'
   expect(unknown).toEqual([]);
 });
 
-test('no file imports from a layer above its own, types included', () => {
+test('no file imports from a layer above its own, type imports included', () => {
   const upwards = files.flatMap((file) =>
     targetsOf(file)
       .filter((target) => layerOf(target) > layerOf(file.name))
@@ -89,7 +89,7 @@ test('no file imports from a layer above its own, types included', () => {
   expect(upwards).toEqual([]);
 });
 
-test('no files import each other in a cycle, types included', () => {
+test('no files import each other in a cycle, type imports included', () => {
   const cycles: string[] = [];
   const done = new Set<string>();
   const visit = (name: string, path: readonly string[]) => {
@@ -113,7 +113,7 @@ test('no file imports a driver of Drizzle', () => {
   expect(drivers).toEqual([]);
 });
 
-test('the schema imports Drizzle and the names only, and the names import nothing', () => {
+test('schema.ts imports only Drizzle and names.ts, and names.ts imports nothing', () => {
   const others = byName
     .get('schema.ts')
     ?.imports.filter((each) => !/^drizzle-orm(\/pg-core)?$/.test(each) && each !== './names.js');
@@ -126,12 +126,12 @@ test(`no file has more than ${MAX_LINES} lines`, () => {
   expect(long.map(({ name, lines }) => `${name}: ${lines}`)).toEqual([]);
 });
 
-test(`src has at most ${MAX_ENTRY_FILES} files beside its folders`, () => {
+test(`src has at most ${MAX_ENTRY_FILES} files outside its folders`, () => {
   const entries = files.filter(({ name }) => basename(name) === name);
   expect(entries.length).toBeLessThanOrEqual(MAX_ENTRY_FILES);
 });
 
-test('no file calls process.nextTick or queueMicrotask, which fake timers replace: util/clock.ts has the real ones', () => {
+test('no file calls process.nextTick or queueMicrotask directly, because fake timers replace them', () => {
   const calls = /\b(?:process\.nextTick|queueMicrotask)\(/;
   const found = files.filter(({ name }) => calls.test(readFileSync(join(src, name), 'utf8')));
   expect(found.map(({ name }) => name)).toEqual([]);

@@ -22,7 +22,7 @@ import { holdingTable } from './support/obstacles.js';
 import { freePort } from './support/postgres.js';
 import { sessionWith } from './support/sessions.js';
 
-// What is looked for: every sid, and a word that is in every session, as a key and as a value.
+// The secrets: all sids, and a word that each session contains as a key and as a value.
 const word = `canary${randomBytes(6).toString('hex')}`;
 const password = `password${randomBytes(6).toString('hex')}`;
 const encryptionKey = randomBytes(32).toString('hex');
@@ -40,10 +40,10 @@ function content(user?: unknown): Owned {
   return sessionWith({ user, [word]: word, nested: { [word]: [word] } });
 }
 
-/** Every form in which a text could hide in another. */
+/** The encodings in which a secret could be contained in a text. */
 function formsOf(text: string): string[] {
   const bytes = Buffer.from(text);
-  // Base64 of a part depends on where it starts: what is the same at all three places is looked for.
+  // The base64 of a part depends on its offset in the whole, so there are three forms of it.
   const base64 = [0, 1, 2].map((shift) =>
     Buffer.concat([Buffer.alloc(shift), bytes])
       .toString('base64')
@@ -52,7 +52,7 @@ function formsOf(text: string): string[] {
   return [text, bytes.toString('hex'), ...base64, encodeURIComponent(text)];
 }
 
-/** Where something of these is found. */
+/** The texts that contain one of the secrets. */
 function findings(texts: readonly string[], secrets: readonly string[]): string[] {
   const forms = secrets.flatMap(formsOf).map((form) => form.toLowerCase());
   return texts.filter((text) => {
@@ -61,7 +61,7 @@ function findings(texts: readonly string[], secrets: readonly string[]): string[
   });
 }
 
-/** All that a store says to anybody but its callers, and every error. */
+/** Collects everything that a store emits or logs, and all errors. */
 class Overheard {
   readonly kinds = new Map<string, unknown[]>();
   readonly #atOnce: string[] = [];
@@ -75,12 +75,12 @@ class Overheard {
     return this.kinds.get(kind)?.length ?? 0;
   }
 
-  /** As it was when it came, and as it has become. */
+  /** All values as text, as they were when they arrived and as they are now. */
   get texts(): string[] {
     return [...this.#atOnce, ...[...this.kinds.values()].flat().map(shown)];
   }
 
-  /** Awaits a call that has to fail, and takes its error down. */
+  /** Awaits a call that must fail, and records its error. */
   async failure(call: Promise<unknown>, code: string): Promise<void> {
     const [result] = await Promise.allSettled([call]);
     if (result.status === 'fulfilled') throw new Error(`a call succeeded, in place of ${code}`);
@@ -88,7 +88,7 @@ class Overheard {
     expect(result.reason).toMatchObject({ code });
   }
 
-  /** The same for what throws at once. */
+  /** The same for a function that must throw. */
   thrown(call: () => unknown): void {
     let failure: unknown;
     try {
@@ -107,7 +107,7 @@ function shown(value: unknown): string {
   try {
     json = JSON.stringify(value);
   } catch {
-    // What refers to itself is shown by inspect alone.
+    // Only `inspect` can show cyclic values.
   }
   return `${inspect(value, options)} ${String(value)} ${json}`;
 }
@@ -118,7 +118,7 @@ afterEach(async () => {
   for (const each of undo.splice(0).reverse()) await each();
 });
 
-/** Listens wherever a store could speak. */
+/** Listens to the console, to warnings and to the tracing channels. */
 function overhear(): Overheard {
   const heard = new Overheard();
   for (const method of ['log', 'info', 'warn', 'error', 'debug'] as const) {
@@ -147,7 +147,7 @@ interface Scene {
   readonly open: (options?: DrizzleStoreOptions) => Promise<DrizzleStore>;
 }
 
-/** Refuses rows by their user, and quotes them in full as it does. */
+/** A constraint and a trigger that refuse rows by their user, and quote the whole row in their errors. */
 const indiscretions = `
   alter table sessions add constraint nobody_checked check (user_id <> 'checked');
   create function indiscreet() returns trigger language plpgsql as $$
@@ -163,7 +163,7 @@ const indiscretions = `
     for each row execute function indiscreet();
 `;
 
-/** What can go wrong, or be observed, on every source. */
+/** Events and failures that are possible on every source. */
 async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   const store = await open({ sync: true, cache: true });
   for (const statement of indiscretions.split(/;(?=\n {2}(?:create|alter|$))/)) {
@@ -174,7 +174,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   }
   await expect.poll(() => store.stats().sync).toBe('up');
 
-  // A life without failures: reads, touches, a merge, a write too late, an end, and what an admin sees.
+  // Calls without failures: reads, touches, a merge, a dropped write, log-outs, a list.
   const [one, two, three] = [sid(), sid(), sid()];
   for (const each of [one, two, three]) await store.set(each, content('ada'));
   const [mine, theirs, late] = [await store.get(one), await store.get(one), await store.get(two)];
@@ -192,7 +192,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   expect(listed).toHaveLength(1);
   await store.revokeUser('ada', { except: one });
 
-  // What never reaches the database.
+  // Calls that fail before they reach the database.
   const cycle = content();
   Object.assign(cycle, { [word]: { [word]: cycle } });
   const big = Object.assign(content(), { [word]: 1n });
@@ -211,7 +211,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
     await heard.failure(store.set(sid(), content(user)), 'ERR_INVALID_USER_ID');
   }
 
-  // What the database refuses: with the row in its error's message, detail and hint.
+  // Rows that the database refuses, with the row in the message, detail and hint of its error.
   await heard.failure(store.set(sid(), content('refused')), 'ERR_STATEMENT');
   await heard.failure(store.set(sid(), content('checked')), 'ERR_STATEMENT');
   const many = await Promise.allSettled(
@@ -225,12 +225,12 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
       resolve();
     });
   });
-  // Nobody awaits it: the log has it.
+  // Nobody awaits this call, so its error is logged.
   const logged = heard.count('logs');
   void store.set(sid(), content('checked'));
   await expect.poll(() => heard.count('logs')).toBeGreaterThan(logged);
 
-  // Pruning, of a row that cannot be deleted.
+  // Pruning a row that cannot be deleted.
   await store.set(sid(), sessionWith({ user: 'undeletable', [word]: word }, -7200));
   await heard.failure(store.pruneSessions(), 'ERR_STATEMENT');
 
@@ -244,7 +244,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   expect(await other.get(broken)).toBeUndefined();
   expect(Object.keys(await other.all())).not.toContain(idOf(broken));
 
-  // An app's serializer that says too much.
+  // A serializer whose errors contain the session.
   const serializer = {
     stringify: (data: object) => {
       if ('fails' in data) throw new Error(JSON.stringify(data));
@@ -262,7 +262,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   );
   expect(await indiscreet.get(broken)).toBeUndefined();
 
-  // No table, and a store that is closed.
+  // A missing table, and a closed store.
   const without = await open({ tableName: 'missing' });
   await query('drop table missing');
   await heard.failure(without.set(sid(), content()), 'ERR_TABLE_MISSING');
@@ -271,7 +271,7 @@ async function misfortunes({ heard, query, open }: Scene): Promise<void> {
   for (const each of [store, indiscreet]) heard.add('the store itself', each);
 }
 
-/** What can only go wrong with a server. */
+/** Failures that are possible only with a server. */
 async function breakdowns(
   { heard, query, open }: Scene,
   database: TestDatabase,
@@ -300,7 +300,7 @@ async function breakdowns(
   }
   await expect.poll(() => store.stats().sync).toBe('up');
 
-  // A pool of the store's own that loses what is idle in it.
+  // A store's own pool that loses its idle connections.
   const owner = new DrizzleStore(database.url, {
     ...options,
     pruneSessionInterval: false,
@@ -312,7 +312,7 @@ async function breakdowns(
   await query(terminate);
   await expect.poll(() => heard.count('logs')).toBeGreaterThan(logged);
 
-  // Nobody there, or nobody who knows this password.
+  // No server, and a password that the server refuses.
   const nowhere = new URL(database.url);
   nowhere.password = password;
   const stranger = new URL(nowhere);
@@ -332,7 +332,7 @@ async function breakdowns(
   }
 }
 
-/** Arguments that are refused, with a password or a key in them. */
+/** Invalid arguments that contain a password or a key. */
 function mistakes(heard: Overheard): void {
   const urls = [
     `mysql://root:${password}@localhost/db`,
@@ -356,7 +356,7 @@ function mistakes(heard: Overheard): void {
   heard.thrown(() => new DrizzleStore(client as Source));
 }
 
-/** All that is in the database: each row of each table as text, without the column `except`. */
+/** Each row of each table, and of some system views, as text without the column `except`. */
 async function dump(query: Scene['query'], except?: string): Promise<string[]> {
   const tables = (await query(
     `select format('%I.%I', table_schema, table_name) as name from information_schema.tables
@@ -381,7 +381,7 @@ async function opener(
     const store = new DrizzleStore(source(), {
       createTableIfMissing: true,
       pruneSessionInterval: false,
-      // What an app that knows no types could give.
+      // May return any value, as an untyped app could.
       userId: (data: Owned) => data.user as string,
       maxSessionsPerUser: 3,
       errorLog: (...entry) => heard.add('logs', entry),
@@ -401,7 +401,7 @@ function expectNothing(heard: Overheard, kinds: Record<string, number>): void {
   expect(heard.count('console')).toBe(0);
   const { texts } = heard;
   expect(findings(texts, [word, password, encryptionKey, ...sids])).toEqual([]);
-  // Nor the objects of a driver, which hold all that went through them.
+  // Nor a driver's own objects, which contain the statements and the password.
   expect(
     texts.filter((text) => /parsedStatements|connectionParameters|Socket \{/.test(text)),
   ).toEqual([]);
@@ -417,7 +417,7 @@ test.each(
     modes.map(([how, options, readable]) => ({ driver, how, options, readable })),
   ),
 )(
-  'a run full of failures on $driver, stored $how, tells nobody a sid or a session',
+  'no error, log, event or table contains a sid or session content, on $driver, stored $how',
   async ({ driver, options, readable }) => {
     const heard = overhear();
     const database = await freshDatabase();
@@ -431,7 +431,7 @@ test.each(
 
     const source = (): Source => {
       if (driver === 'node-postgres') return database.pool();
-      // Asking for the types, postgres-js itself leaves a rejection unhandled where that is cut off.
+      // If the connection is lost while postgres-js fetches types, it leaves a rejection unhandled.
       const sql = postgres(database.url, { onnotice: () => {}, fetch_types: false });
       undo.push(() => sql.end({ timeout: 1 }));
       return sql;
@@ -451,14 +451,14 @@ test.each(
     expect(rows.length).toBeGreaterThan(30);
     expect(findings(rows, [password, encryptionKey, ...sids])).toEqual([]);
     expect(findings(rows, [word])).toEqual([]);
-    // What is looked for would be found.
+    // The search works: it finds plain content in the column `data`.
     const all = await dump(database.query);
     expect(findings(all, [word]).length > 0).toBe(readable !== undefined);
   },
 );
 
 test.each(modes)(
-  'a run full of failures on PGlite, stored %s, tells nobody either',
+  'no error, log, event or table contains a sid or session content, on PGlite, stored %s',
   async (_, options, readable) => {
     const heard = overhear();
     const client = await PGlite.create();
@@ -537,7 +537,7 @@ test('a stolen table contains no usable session, even for someone who can sign c
       expect((await thief.get('/')).text).toBe('nobody');
     }
   }
-  // None of them did anything to a session; and a cookie so signed would be one.
+  // None of the cookies changed a session. A cookie with the sid, signed the same way, works.
   expect(await state()).toEqual(before);
   const owner = site.browser();
   const own = decodeURIComponent(ada.cookies.get('connect.sid') ?? '');

@@ -3,7 +3,7 @@ import { withDatabase } from './support/database.js';
 import { launch } from './support/example.js';
 import type { Seen, SeenSpan } from './support/instrumented-app.js';
 
-// With @opentelemetry/instrumentation-pg: where the spans of the store's statements belong.
+// The spans that @opentelemetry/instrumentation-pg creates for the store's statements.
 
 let seen: Seen;
 beforeAll(async () => {
@@ -28,14 +28,14 @@ const STATEMENT = /^pg\.query:connect_drizzle_/;
 const BATCH = /^connect-drizzle /;
 
 describe('the statement of a lone call', () => {
-  test('is a child of its request’s span, and so is the wait for a connection', () => {
+  test('has a span below that of its request, as has the wait for a connection', () => {
     const request = only(seen.lone, /^GET/);
     expect(only(seen.lone, STATEMENT)).toMatchObject({ trace: request.trace, parent: request.id });
     expect(only(seen.lone, /^pg-pool/)).toMatchObject({ trace: request.trace, parent: request.id });
     expect(seen.lone).toHaveLength(3);
   });
 
-  test('is one even if it waited for the statement of another request', () => {
+  test('has a span below that of its own request, even if it waited for another request', () => {
     const statements = seen.waiting.filter(({ name }) => STATEMENT.test(name));
     const requests = ['first', 'second'].map((name) => only(seen.waiting, new RegExp(`^${name}$`)));
     expect(statements.map(({ parent }) => parent)).toEqual(requests.map(({ id }) => id));
@@ -43,7 +43,7 @@ describe('the statement of a lone call', () => {
 });
 
 describe('the statement of a batch', () => {
-  test('is a separate trace, with links to its callers’ spans', () => {
+  test('has a trace of its own, with links to the spans of its callers', () => {
     const batch = only(seen.batch, BATCH);
     const requests = ['a', 'b', 'c'].map((name) => only(seen.batch, new RegExp(`^GET /${name}$`)));
     expect(batch).toMatchObject({
@@ -57,21 +57,21 @@ describe('the statement of a batch', () => {
     expect(only(seen.batch, STATEMENT)).toMatchObject({ trace: batch.trace, parent: batch.id });
   });
 
-  test('links to a span once, however many of its calls are in the batch', () => {
+  test('links only once to a span with several calls in the batch', () => {
     expect(only(seen.sameRequest, BATCH)).toMatchObject({
       links: [only(seen.sameRequest, /^GET/).id],
       batchSize: 2,
     });
   });
 
-  test('creates no span if no caller has one, or none is sampled', () => {
+  test('has no batch span if no caller has a span, or none is sampled', () => {
     for (const spans of [seen.outside, seen.ignored]) {
       expect(only(spans, STATEMENT)).toMatchObject({ parent: null, links: [] });
       expect(spans.filter(({ name }) => BATCH.test(name))).toEqual([]);
     }
   });
 
-  test('shows that it failed', () => {
+  test('has a span with the status error if it fails', () => {
     expect(only(seen.failing, BATCH)).toMatchObject({ isError: true });
   });
 });

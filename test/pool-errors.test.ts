@@ -1,4 +1,4 @@
-/** A connection of the app's pool that the server ends: it costs a line in the log, and never the process. */
+/** The server ends a connection of the app's pool: the store logs it, and the process lives on. */
 import { readFile } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
@@ -30,21 +30,21 @@ beforeEach(() => {
 });
 afterEach(async () => {
   for (const pool of pools) {
-    // The server may end what the pool is just ending.
+    // The server may end a connection that the pool is just ending.
     pool.on('error', () => {});
     await pool.end();
   }
   await database.clear();
 });
 
-/** A pool as apps make it: nobody listens to its errors. */
+/** A pool without an error listener. */
 function bare(url = database.url): pg.Pool {
   const pool = new pg.Pool({ connectionString: url, application_name: 'app' });
   pools.push(pool);
   return pool;
 }
 
-/** Ends the connections of the app, and resolves when the server has. */
+/** Ends the connections of the app. Resolves with their number when the server has ended them. */
 async function terminate(name = 'app'): Promise<number> {
   const rows = await database.query(
     'select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() and application_name = $1',
@@ -55,14 +55,14 @@ async function terminate(name = 'app'): Promise<number> {
 
 async function collectGarbage(): Promise<void> {
   setFlagsFromString('--expose-gc');
-  // What a WeakRef has given is kept until the turn ends.
+  // An object returned by `deref` is kept until the end of the turn.
   await nextTurn();
   runInNewContext('gc()');
 }
 
 const silent = { errorLog: () => {}, createTableIfMissing: true };
 
-/** The code of a page, word for word. */
+/** The code block of a page that contains this text. */
 async function snippetIn(page: string, containing: string): Promise<string> {
   const text = await readFile(new URL(`../${page}`, import.meta.url), 'utf8');
   const snippets = [...text.matchAll(/```[jt]s\n(.*?)```/gs)].map(([, code = '']) => code);
@@ -71,7 +71,7 @@ async function snippetIn(page: string, containing: string): Promise<string> {
   return found;
 }
 
-/** Lets an app listen on a free port, whatever its code says, and say which one. */
+/** Makes an app listen on a free port, whatever its code says, and print it. */
 const onFreePort = `
 import { Server } from 'node:http';
 const { listen } = Server.prototype;
@@ -82,7 +82,7 @@ Server.prototype.listen = function () {
 };
 `;
 
-/** What a reader adds to the snippet that creates a store on a pool. */
+/** The app that a reader adds to the snippet that creates a store on a pool. */
 const appAround = `
 import express from 'express';
 import session from 'express-session';
@@ -95,7 +95,7 @@ app.get('/', (req, res) => {
 app.listen(3000);
 `;
 
-describe('the documentation’s snippet', () => {
+describe('the snippet of the documentation', () => {
   const snippets: [what: string, page: string, containing: string, more: string][] = [
     ['a pool of the app', 'docs/table.md', 'drizzle({ client: new Pool(', appAround],
     ['a URL', 'README.md', 'new DrizzleStore(process.env.DATABASE_URL', ''],
@@ -138,7 +138,7 @@ describe('the documentation’s snippet', () => {
 });
 
 describe('a pool without a listener', () => {
-  test('is protected by a store that was never used, which says what happened', async () => {
+  test('gets one from a store, even an unused one, which logs the error', async () => {
     const pool = bare();
     await pool.query('select 1');
     const errorLog = vi.fn();
@@ -152,7 +152,7 @@ describe('a pool without a listener', () => {
     await store.close();
   });
 
-  test('has one listener and one line in a log, however many stores it has, until the last one is closed', async () => {
+  test('gets one listener for all its stores until the last one is closed, and each error is logged once', async () => {
     const pool = bare();
     await pool.query('select 1');
     const logs = [vi.fn(), vi.fn(), vi.fn()];
@@ -176,7 +176,7 @@ describe('a pool without a listener', () => {
     await again.close();
   });
 
-  test('has one listener of all copies of the package', async () => {
+  test('gets one listener for all copies of the package', async () => {
     const pool = bare();
     vi.resetModules();
     const copy: { guardPool: typeof guardPool } = await import(
@@ -195,7 +195,7 @@ describe('a pool without a listener', () => {
     expect(pool.listenerCount('error')).toBe(0);
   });
 
-  test('loses its listener to an abort of the store’s signal', async () => {
+  test('loses its listener when the signal of the store is aborted', async () => {
     const pool = bare();
     const controller = new AbortController();
     new DrizzleStore(pool, { ...silent, signal: controller.signal });
@@ -205,7 +205,7 @@ describe('a pool without a listener', () => {
     await expect.poll(() => pool.listenerCount('error')).toBe(0);
   });
 
-  test('keeps no report in memory that nobody else does, and stays protected', async () => {
+  test('keeps its listener, but not a store that was garbage-collected', async () => {
     const pool = bare();
     const forget = () => {
       const report = () => {};
@@ -223,14 +223,14 @@ describe('a pool without a listener', () => {
     pool.emit('error', new Error('lost'));
   });
 
-  test('is left alone where the source is refused', () => {
+  test('gets none if the constructor throws', () => {
     const pool = bare();
     expect(() => new DrizzleStore(pool, { ttl: -1 })).toThrow(TypeError);
     expect(pool.listenerCount('error')).toBe(0);
   });
 });
 
-test('an app’s own listener hears of the error, and no store reports it again', async () => {
+test('an app’s own listener gets the error, and no store logs it', async () => {
   const pool = bare();
   await pool.query('select 1');
   const errorLog = vi.fn();
@@ -245,7 +245,7 @@ test('an app’s own listener hears of the error, and no store reports it again'
 });
 
 describe('a connection in use that the server ends', () => {
-  test('fails migrate(), and costs nothing else', async () => {
+  test('fails migrate() only', async () => {
     const pool = bare();
     await using store = new DrizzleStore(pool, { errorLog: () => {} });
     const blocker = new pg.Client({ connectionString: database.url });
@@ -264,12 +264,12 @@ describe('a connection in use that the server ends', () => {
     await store.close();
   });
 
-  test('may be a new one whose end comes in the same packet as its beginning', async () => {
+  test('may be a new one that ends in the packet in which its log-in succeeds', async () => {
     await using proxy = await startProxy(database.url);
     const url = new URL(proxy.url);
     url.searchParams.set('application_name', 'app');
     const pool = bare(url.href);
-    // ReadyForQuery: the end of the log-in, which the proxy keeps back until the server has ended it all.
+    // The proxy holds ReadyForQuery, the end of the log-in, until the server has ended the connection.
     const held = proxy.hold('toClient', (piece) => piece.includes(Buffer.from('Z\0\0\0\x05I')));
     await using store = new DrizzleStore(pool, { errorLog: () => {} });
     const migrating = store.migrate();
@@ -281,27 +281,30 @@ describe('a connection in use that the server ends', () => {
     await store.close();
   });
 
-  test.each(['node-postgres', 'postgres-js'])('may be the one that listens: %s', async (driver) => {
-    const url = new URL(database.url);
-    url.searchParams.set('application_name', 'app');
-    const client = postgres(url.href, { onnotice: () => {} });
-    const states: string[] = [];
-    const store = new DrizzleStore(driver === 'postgres-js' ? client : bare(url.href), {
-      ...silent,
-      sync: { heartbeat: 1 },
-    });
-    store.on('sync', (state) => states.push(state));
-    await store.set('sid', sessionWith({ name: 'kept' }));
-    await expect.poll(() => states).toEqual(['up']);
-    await terminate();
-    await expect.poll(() => states).toEqual(['up', 'down', 'up']);
-    expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
-    await store.close();
-    await client.end();
-  });
+  test.each(['node-postgres', 'postgres-js'])(
+    'may be the listener, which reconnects: %s',
+    async (driver) => {
+      const url = new URL(database.url);
+      url.searchParams.set('application_name', 'app');
+      const client = postgres(url.href, { onnotice: () => {} });
+      const states: string[] = [];
+      const store = new DrizzleStore(driver === 'postgres-js' ? client : bare(url.href), {
+        ...silent,
+        sync: { heartbeat: 1 },
+      });
+      store.on('sync', (state) => states.push(state));
+      await store.set('sid', sessionWith({ name: 'kept' }));
+      await expect.poll(() => states).toEqual(['up']);
+      await terminate();
+      await expect.poll(() => states).toEqual(['up', 'down', 'up']);
+      expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
+      await store.close();
+      await client.end();
+    },
+  );
 });
 
-test('a postgres-js whose idle connections the server ends serves the next call', async () => {
+test('postgres-js works again after the server has ended its idle connections', async () => {
   const client = postgres(database.url, {
     onnotice: () => {},
     connection: { application_name: 'app' },
@@ -309,7 +312,7 @@ test('a postgres-js whose idle connections the server ends serves the next call'
   await using store = new DrizzleStore(client, silent);
   await store.set('sid', sessionWith({ name: 'kept' }));
   expect(await terminate()).toBeGreaterThan(0);
-  // A call whose connection has just gone fails, as with every driver; the one after it does not.
+  // A call may fail because its connection has just gone, as with every driver. The next one does not.
   await store.get('sid').catch(() => {});
   expect(contentOf(await store.get('sid'))).toEqual({ name: 'kept' });
   await store.close();

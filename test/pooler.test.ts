@@ -13,13 +13,13 @@ function times<T>(count: number, make: (at: number) => T): T[] {
   return Array.from({ length: count }, (_, at) => make(at));
 }
 
-describe.skipIf(pgbouncer === undefined)('through pgbouncer, which pools transactions', () => {
+describe.skipIf(pgbouncer === undefined)('through pgbouncer in transaction mode', () => {
   let database: ReusedDatabase;
   let bouncer: Bouncer;
 
   beforeAll(async () => {
     database = await reusedDatabase();
-    // Fewer connections to the server than to the clients, so that these take turns on them.
+    // Fewer connections to the server than clients, so that clients share them.
     bouncer = await startPgbouncer(database.url, { default_pool_size: 2 });
   });
 
@@ -32,7 +32,7 @@ describe.skipIf(pgbouncer === undefined)('through pgbouncer, which pools transac
 
   const pooled = () => database.pool({ connectionString: bouncer.url, max: 8 });
 
-  test('two processes without prepared statements do whatever a store does', async () => {
+  test('all calls of two stores without prepared statements work', async () => {
     const options = {
       preparedStatements: false,
       userId: (of: object): string => Reflect.get(of, 'user'),
@@ -80,7 +80,7 @@ describe.skipIf(pgbouncer === undefined)('through pgbouncer, which pools transac
     expect(await other.length()).toBe(0);
   });
 
-  test('twenty stores that start at once on an empty database make the table once', async () => {
+  test('twenty stores that start at once on an empty database create the table once', async () => {
     const stores = await Promise.all(
       times(20, () => database.store({ preparedStatements: false }, pooled())),
     );
@@ -89,7 +89,7 @@ describe.skipIf(pgbouncer === undefined)('through pgbouncer, which pools transac
     expect(found.map(contentOf)).toEqual(times(20, (n) => ({ n: 19 - n })));
   });
 
-  test('no setting and no statement of a store stays on a connection that others get', async () => {
+  test('a store leaves no setting and no prepared statement on a connection', async () => {
     const store = await database.store({ preparedStatements: false }, pooled());
     for (const n of times(10, (at) => at)) {
       await Promise.all([
@@ -104,7 +104,7 @@ describe.skipIf(pgbouncer === undefined)('through pgbouncer, which pools transac
       times(2, async () => {
         const client = new pg.Client({ connectionString: bouncer.url });
         await client.connect();
-        // Both are within a transaction at the same time, so they have both of the connections.
+        // Both clients are in a transaction at the same time, so they hold both connections.
         await client.query('begin');
         return client;
       }),

@@ -14,7 +14,7 @@ import { until } from './support/obstacles.js';
 import { caughtUp, heardOf, up } from './support/realtime.js';
 import { contentOf, sessionWith } from './support/sessions.js';
 
-// Pools of other packages that have the interface of a pg.Pool: the store listens through their own clients.
+// Pools of other packages with the interface of a pg.Pool. The store uses their own clients to listen.
 
 interface OpenPool {
   readonly source: Source;
@@ -95,7 +95,7 @@ describe.each(Object.entries(pools))('a store on %s', (_, open) => {
     await database.drop();
   });
 
-  test('keeps sessions', async () => {
+  test('saves, reads, touches, updates and destroys sessions', async () => {
     const store = storeOn(pool.source);
     await Promise.all(
       Array.from({ length: 50 }, (_none, at) => store.set(`sid ${at}`, sessionWith({ at }))),
@@ -109,7 +109,7 @@ describe.each(Object.entries(pools))('a store on %s', (_, open) => {
     expect(await store.length()).toBe(49);
   });
 
-  test('receives the events of other processes, and sends its own', async () => {
+  test('hears other processes, and announces its own changes', async () => {
     const store = storeOn(pool.source);
     const other = storeOn(database.url);
     await Promise.all([store.ready(), other.ready()]);
@@ -122,7 +122,7 @@ describe.each(Object.entries(pools))('a store on %s', (_, open) => {
     expect(await heard).toMatchObject({ local: false });
   });
 
-  test('survives the end of all its connections', async () => {
+  test('works again after the server has ended all its connections', async () => {
     const store = storeOn(pool.source);
     await store.ready();
     await up(store);
@@ -137,7 +137,7 @@ describe.each(Object.entries(pools))('a store on %s', (_, open) => {
     expect(contentOf(await store.get('kept'))).toEqual({ kept: true });
   });
 
-  test('closes the connection that listens', async () => {
+  test('closes the connection of its listener', async () => {
     for (const each of stores.splice(0)) await each.close();
     const listening = async () =>
       (

@@ -1,4 +1,4 @@
-/** Pruning: what it deletes, how it goes about it, and what stops it. */
+/** Pruning: what it deletes, how, and what stops it. */
 import { tracingChannel } from 'node:diagnostics_channel';
 import { DrizzleStore, idOf, StoreClosedError } from 'connect-drizzle';
 import pg from 'pg';
@@ -10,7 +10,7 @@ import { isPortable, onPortable } from './support/statement-set.js';
 
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
 
-/** What pruning waited for, in the order in which it did. */
+/** The waits of the pruning loop, in order. */
 const waits: { ms: number | undefined; ref: boolean | undefined }[] = [];
 
 vi.mock(import('node:timers/promises'), async (importOriginal) => {
@@ -52,10 +52,10 @@ function storeWith(options: Options = {}, source: pg.Pool = pool): DrizzleStore 
   return store;
 }
 
-/** So often that no test has to wait for it. */
+/** In seconds; so often that tests do not have to wait. */
 const OFTEN = 0.001;
 
-/** Rows that ended a minute ago, and others that end in an hour. */
+/** Inserts rows that expired a minute ago, and rows that expire in an hour. */
 async function fill(expired: number, live: number): Promise<void> {
   await database.query(
     `insert into sessions (id, data, expires_at)
@@ -82,7 +82,7 @@ async function count(): Promise<number> {
   return row?.count ?? Number.NaN;
 }
 
-/** Resolves at the end of the next run of pruning in this process, well or badly. */
+/** Resolves when the next run of pruning in this process ends, whether it fails or not. */
 function nextRun(): Promise<void> {
   const channel = tracingChannel('connect-drizzle:prune');
   const ended = gate();
@@ -100,7 +100,7 @@ function nextRun(): Promise<void> {
   return ended.opened;
 }
 
-/** Holds every delete of the table back until it is let go; `arrived` tells of the first that waits. */
+/** Holds all deletes until `letGo`. `arrived` resolves when the first one waits. */
 async function holdDeletes() {
   const holder = await pool.connect();
   await holder.query('select pg_advisory_lock(1)');
@@ -123,7 +123,7 @@ async function holdDeletes() {
   };
 }
 
-/** Of 20,000 rows, one batch was deleted. A portable statement gives up a row that it would have to wait for. */
+/** Expects that one batch of 20,000 rows was deleted. A portable statement skips rows that it would wait for. */
 async function expectOneBatchLess(): Promise<void> {
   const left = await count();
   if (!isPortable) expect(left).toBe(15_000);
@@ -170,7 +170,7 @@ describe('pruneSessions()', () => {
     expect(await ids()).toEqual([idOf('fresh')]);
   });
 
-  test("uses the database's clock, not the process's", async () => {
+  test('uses the clock of the database, not that of the process', async () => {
     const store = storeWith();
     await store.set('live', sessionWith());
     vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 365 * 86_400_000 });
@@ -180,14 +180,14 @@ describe('pruneSessions()', () => {
     expect(await store.get('live')).toBeDefined();
   });
 
-  test('deletes any number, in batches that no reader waits for', async () => {
+  test('deletes any number of sessions, in batches that delay no other call', async () => {
     await fill(12_000, 100);
     using query = vi.spyOn(pg.Client.prototype, 'query');
     const held = await holdDeletes();
     const store = storeWith({ timeout: 60 });
     const pruned = store.pruneSessions();
     await held.arrived();
-    // A delete is under way, and whoever reads or writes does not notice.
+    // A delete is in flight and delays no other call.
     await store.set('sid', sessionWith());
     expect(await store.get('sid')).toBeDefined();
     await store.destroy('sid');
@@ -201,7 +201,7 @@ describe('pruneSessions()', () => {
     expect(deletes.length).toBeGreaterThanOrEqual(4);
   });
 
-  test('skips rows that the app has locked, and deletes them the next time', async () => {
+  test('skips rows that the app has locked, and deletes them on the next run', async () => {
     await fill(10, 0);
     const app = await pool.connect();
     await app.query('begin');
@@ -214,7 +214,7 @@ describe('pruneSessions()', () => {
     expect(await store.pruneSessions()).toBe(2);
   });
 
-  test('shares the work if many processes prune at once', async () => {
+  test('shares the work among processes that prune at once', async () => {
     await fill(30_000, 10);
     const counts = await Promise.all(
       [1, 2, 3, 4].map(() => storeWith({}, database.pool({ max: 2 })).pruneSessions()),
@@ -224,7 +224,7 @@ describe('pruneSessions()', () => {
   });
 
   const inOne = onPortable('a portable statement deletes one row');
-  test.skipIf(inOne)('finds its rows by an index', async () => {
+  test.skipIf(inOne)('finds its rows through an index', async () => {
     await fill(1000, 100_000);
     await database.query('analyze sessions');
     using query = vi.spyOn(pg.Client.prototype, 'query');
@@ -248,7 +248,7 @@ describe('pruneSessions()', () => {
     expect(plan).not.toContain('Seq Scan');
   });
 
-  test('stops in the middle when the store is closed', async () => {
+  test('stops after the current batch when the store is closed', async () => {
     await fill(20_000, 0);
     const held = await holdDeletes();
     const store = storeWith({ errorLog: () => {} });
@@ -258,7 +258,7 @@ describe('pruneSessions()', () => {
     held.letGo();
     await pruned;
     await closed;
-    // The one batch that was under way.
+    // Only the batch in flight was deleted.
     await expectOneBatchLess();
   });
 });
@@ -279,7 +279,7 @@ describe('automatic pruning', () => {
     expect(await count()).toBe(5);
   });
 
-  test('waits about a quarter of an hour by default, and keeps no process alive', async () => {
+  test('runs about every quarter of an hour by default, and keeps no process alive', async () => {
     const random = vi.spyOn(Math, 'random');
     for (const value of [0, 0.5, 0.999]) {
       random.mockReturnValue(value);
@@ -308,7 +308,7 @@ describe('automatic pruning', () => {
     expect(await store.pruneSessions()).toBe(1);
   });
 
-  test('reports a failure, and carries on', async () => {
+  test('logs a failure and carries on', async () => {
     const logged: unknown[][] = [];
     const errorLog = (...args: unknown[]) => logged.push(args);
     await fill(7, 0);
@@ -336,7 +336,7 @@ describe('automatic pruning', () => {
   });
 
   test.each(['close', 'signal'])(
-    'stops in the middle, without a word in the log: by %s',
+    'stops after the current batch by %s, and logs nothing',
     async (by) => {
       await fill(20_000, 0);
       const held = await holdDeletes();

@@ -1,4 +1,4 @@
-// The deadline of a write is on the server's clock, which may be another one, or be set.
+// The deadline of a write uses the server's clock, which may differ from the process's clock, and may be set.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { ServerClock } from '../src/drivers/support/server-clock.js';
 import { monotonicMs } from '../src/util/clock.js';
@@ -6,14 +6,14 @@ import { generated } from './support/requests.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionWith } from './support/sessions.js';
 
-describe('what is known of a clock', () => {
-  /** Reads a clock that is ahead by so much, with a statement that took so long on its way there. */
+describe('the estimate of the server’s clock', () => {
+  /** Reads a clock that is `aheadMs` ahead, with a statement that took `thereMs` to reach the server. */
   function read(clock: ServerClock, aheadMs: number, thereMs: number): void {
     const nowMs = monotonicMs();
     clock.read(nowMs + aheadMs, nowMs - thereMs);
   }
 
-  test('contains the truth after every reading, and is narrowed by the quicker ones', () => {
+  test('contains the true time after each reading, and quicker readings narrow it', () => {
     const clock = new ServerClock();
     expect(clock.isFresh).toBe(false);
     let width = Number.POSITIVE_INFINITY;
@@ -29,7 +29,7 @@ describe('what is known of a clock', () => {
   });
 
   test.each([3_600_000, -3_600_000, 100, -100])(
-    'starts again after the clock was set by %s ms',
+    'starts anew after the clock was set by %s ms',
     (stepMs) => {
       const clock = new ServerClock();
       read(clock, 0, 5);
@@ -41,7 +41,7 @@ describe('what is known of a clock', () => {
   );
 });
 
-describe('a server whose clock is set while the store works', () => {
+describe('a server whose clock is changed while the store works', () => {
   let database: ReusedDatabase;
 
   beforeAll(async () => {
@@ -51,8 +51,8 @@ describe('a server whose clock is set while the store works', () => {
   afterEach(() => database.clear());
   afterAll(() => database.drop());
 
-  // As after a failover behind a pooler, too: the connection stays, and its server has another clock.
-  test.each(['1 hour', '-1 hour'])('by %s takes all writes', async (step) => {
+  // The same happens after a failover behind a pooler: the connection stays, but its server has another clock.
+  test.each(['1 hour', '-1 hour'])('by %s accepts all writes', async (step) => {
     await database.query(`
       create table step (by interval);
       insert into step values ('0');

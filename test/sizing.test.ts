@@ -13,7 +13,7 @@ test('docs/sizing.md has the tables that the calculator prints', async () => {
   expect(await sizing('--check')).toBe('');
 });
 
-test('more sessions never need less', async () => {
+test('more sessions never need fewer resources', async () => {
   const counts = Array.from({ length: 10 }, (_, at) => 10 ** at);
   const sizes: Record<string, number>[] = JSON.parse(
     await sizing('--json', '--sessions', counts.join()),
@@ -27,6 +27,6 @@ test('more sessions never need less', async () => {
 test.each([
   ['--sessions', 'many'],
   ['--views', '0'],
-])('%s %s is refused', async (...args) => {
+])('%s %s is refused with an error', async (...args) => {
   await expect(sizing(...args)).rejects.toThrow('must be a positive number');
 });

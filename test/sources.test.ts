@@ -1,4 +1,4 @@
-/** Where a store's data is: databases, pools and clients of the app's, URLs, folders. */
+/** Sources of a store: an app's databases, pools and clients, URLs, folders. */
 import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,7 +31,7 @@ beforeAll(async () => {
 afterEach(() => database.clear());
 afterAll(() => database.drop());
 
-/** Goes through the statements of a store. */
+/** Uses all statements of a store. */
 async function exercise(store: DrizzleStore): Promise<void> {
   await eventually(() => store.ready());
   await store.set('one', sessionWith({ name: 'one' }));
@@ -54,7 +54,7 @@ async function exercise(store: DrizzleStore): Promise<void> {
 }
 
 describe("an app's Drizzle database", () => {
-  test('keeps its logger to itself', async () => {
+  test('does not log the statements of a store with its logger', async () => {
     const lines: string[] = [];
     const logger = { logQuery: (query: string) => void lines.push(query) };
     const pglite = await PGlite.create();
@@ -76,7 +76,7 @@ describe("an app's Drizzle database", () => {
     await client.end();
   });
 
-  test('keeps its cache to itself', async () => {
+  test('does not cache the sessions of a store in its cache', async () => {
     const kept = new Map<string, unknown[]>();
     class EverythingCache extends Cache {
       override strategy(): 'all' {
@@ -100,7 +100,7 @@ describe("an app's Drizzle database", () => {
     expect(kept.size).toBe(0);
   });
 
-  test('keeps its replicas to itself', () =>
+  test('does not read the sessions of a store from its replicas', () =>
     withDatabase(async (elsewhere) => {
       const replicaPool = elsewhere.pool();
       const db = pgCore.withReplicas(drizzleNodePostgres({ client: database.pool() }), [
@@ -111,7 +111,7 @@ describe("an app's Drizzle database", () => {
       expect(replicaPool.totalCount).toBe(0);
     }));
 
-  test('keeps its casing to itself', async () => {
+  test('does not apply its casing to the table of a store', async () => {
     const config: object = { casing: 'camelCase' };
     const db = drizzleNodePostgres({ client: database.pool(), ...config });
     await using store = new DrizzleStore(db, { ...options, userId: () => 'user' });
@@ -119,7 +119,7 @@ describe("an app's Drizzle database", () => {
     expect(await store.revokeUser('user')).toBe(1);
   });
 
-  test('names the columns that have no names in the table of the app', async () => {
+  test('does apply its casing to unnamed columns in a table of the app', async () => {
     const tableName = 'web_sessions';
     await using made = new DrizzleStore(database.pool(), { ...options, tableName });
     await made.ready();
@@ -144,7 +144,7 @@ describe("an app's Drizzle database", () => {
     expect(rows).toEqual([{ user_id: 'ada', userAgent: 'unknown' }]);
   });
 
-  test('may have been made from a URL', async () => {
+  test('may be created from a URL', async () => {
     const db = drizzleNodePostgres(database.url);
     await using store = new DrizzleStore(db, options);
     await exercise(store);
@@ -154,9 +154,9 @@ describe("an app's Drizzle database", () => {
 });
 
 describe("an app's postgres-js", () => {
-  /** What it makes of dates and JSON, in both directions. */
+  /** Reads and sends dates, JSON and arrays, and returns the results. */
   async function parsing(client: postgres.Sql): Promise<unknown> {
-    // It learns of the types of arrays at its first query.
+    // postgres-js fetches the array types with its first query.
     await client`select 1`;
     const date = new Date('2026-01-02T03:04:05.678Z');
     const [row] = await client`select
@@ -171,7 +171,7 @@ describe("an app's postgres-js", () => {
   }
 
   test.each(['before', 'after'])(
-    'parses dates and JSON as ever: first used %s the store',
+    'parses dates and JSON as without a store, if first used %s the store',
     async (when) => {
       const client = postgres(database.url, { onnotice: () => {}, max: 3 });
       const alone = postgres(database.url);
@@ -197,7 +197,7 @@ describe("an app's postgres-js", () => {
     },
   );
 
-  test('parses them as its own Drizzle database does', async () => {
+  test('parses dates and JSON as without a store, also with a Drizzle database on it', async () => {
     const client = postgres(database.url, { onnotice: () => {}, max: 3 });
     const db = drizzlePostgresJs({ client });
     const events = pgCore.pgTable('events', {
@@ -217,7 +217,7 @@ describe("an app's postgres-js", () => {
     await client.end();
   });
 
-  test('may name columns and parse types in ways of its own', async () => {
+  test('may transform column names and parse types with its own settings', async () => {
     const client = postgres(database.url, {
       onnotice: () => {},
       transform: { ...postgres.camel, undefined: null },
@@ -233,7 +233,7 @@ describe("an app's postgres-js", () => {
 });
 
 describe("an app's pool", () => {
-  test('may parse types in ways of its own', async () => {
+  test('may have type parsers of its own', async () => {
     const raw = { getTypeParser: () => (value: unknown) => String(value) };
     const custom = {
       getTypeParser: (oid: number) =>
@@ -248,7 +248,7 @@ describe("an app's pool", () => {
     }
   });
 
-  test('may have one connection only', async () => {
+  test('may have only one connection', async () => {
     await using store = new DrizzleStore(database.pool({ max: 1 }), options);
     await Promise.all(
       Array.from({ length: 50 }, (_none, at) => store.set(`sid ${at}`, sessionWith({ at }))),
@@ -256,7 +256,7 @@ describe("an app's pool", () => {
     expect(await store.length()).toBe(50);
   });
 
-  test('serves several stores at once', async () => {
+  test('can be shared by several stores', async () => {
     const pool = database.pool();
     const stores = [{}, { userId: () => 'user' }, { maxLifetime: 60 }].flatMap((more) =>
       ['one', 'other'].map(
@@ -278,13 +278,13 @@ describe('a table', () => {
   const named: [how: string, names: { tableName?: string; schemaName: string }][] = [
     ['in another schema', { schemaName: 'auth' }],
     ['with capitals', { tableName: 'WebSessions', schemaName: 'Auth' }],
-    ['with a keyword for a name', { tableName: 'user', schemaName: 'select' }],
-    ['with blanks and dots', { tableName: 'my sessions. all', schemaName: 'a.b c' }],
+    ['with a keyword as its name', { tableName: 'user', schemaName: 'select' }],
+    ['with spaces and dots', { tableName: 'my sessions. all', schemaName: 'a.b c' }],
     ['with characters of any kind', { tableName: 'sessions’ 👻 ü', schemaName: '日本' }],
     ['with quotes and code', { tableName: `a"b'; drop table c; --`, schemaName: `"$1'\\` }],
     ['with the longest name', { tableName: 's'.repeat(63), schemaName: 'x'.repeat(63) }],
   ];
-  test.each(named)('may be named as the app likes: %s', async (_how, names) => {
+  test.each(named)('may have any name: %s', async (_how, names) => {
     await using store = new DrizzleStore(database.pool(), { ...options, ...names, sync: true });
     await exercise(store);
     const { tableName = 'sessions', schemaName } = names;
@@ -311,7 +311,7 @@ describe('a folder', () => {
   });
   afterEach(() => rm(home, { recursive: true, force: true, maxRetries: 10 }));
 
-  test('is made where it is missing, takes one process at a time, and keeps what that was told', async () => {
+  test('is created if it is missing, is open in one process at a time and keeps acknowledged sessions', async () => {
     const folder = join(home, 'made', 'anew');
     const other = startProgram(
       `import { DrizzleStore } from 'connect-drizzle';
@@ -334,7 +334,7 @@ describe('a folder', () => {
       );
       await expect(store.get('sid')).rejects.toThrow(FolderInUseError);
     }
-    // What it has acknowledged is there after its end, however that comes about.
+    // Acknowledged sessions are there even after the process was killed.
     await other.stop('SIGKILL');
     expect(await readdir(folder)).toContain('connect-drizzle.lock');
     await using store = new DrizzleStore('link', { timeout: 300 });
@@ -345,7 +345,7 @@ describe('a folder', () => {
     expect(await readdir(folder)).not.toContain('connect-drizzle.lock');
   });
 
-  test('says that a file is in the way', async () => {
+  test('that is a file fails with an error that says so', async () => {
     const folder = join(home, 'data');
     await writeFile(folder, 'a file, not a folder');
     await using store = new DrizzleStore(folder, { errorLog: () => {} });
@@ -355,7 +355,7 @@ describe('a folder', () => {
     });
   });
 
-  test('is not locked by a store that could not open its database', async () => {
+  test('is unlocked again if its database cannot be opened', async () => {
     const folder = join(home, 'data');
     await mkdir(folder);
     await writeFile(join(folder, 'PG_VERSION'), '1');
@@ -365,7 +365,7 @@ describe('a folder', () => {
     await (await lockFolder(folder))();
   });
 
-  test('takes one worker thread at a time', async () => {
+  test('is open in one thread at a time', async () => {
     const folder = join(home, 'data');
     const { output } = await runProgram(
       `import { Worker } from 'node:worker_threads';
@@ -383,11 +383,11 @@ describe('a folder', () => {
     expect(output).toBe('ERR_FOLDER_IN_USE\n');
   });
 
-  test('is copied into by a PGlite that creates a database only in an empty folder', async () => {
+  test('works with a PGlite that creates databases only in empty folders', async () => {
     const folder = join(home, 'data');
     const unlock = await lockFolder(folder);
     let tries = 0;
-    // As version 0.3 does, where the lock is in the folder.
+    // Version 0.3 fails like this if the lock file is in the folder.
     const create = async (options: PGliteOptions) => {
       tries += 1;
       if (tries === 1) throw new Error('Program terminated with exit(1)');

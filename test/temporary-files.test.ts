@@ -1,4 +1,4 @@
-/** What the tests leave in the temporary folder. */
+/** Test runs leave nothing in the temporary folder. */
 import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,12 +12,12 @@ const root = fileURLToPath(new URL('../', import.meta.url));
 let folder: string;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'connect-drizzle-interrupted-'));
-  // For root, the servers run as another user.
+  // If the tests run as root, the servers run as another user.
   await chmod(folder, 0o711);
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-/** Starts a run whose temporary folder is in `folder`, and resolves when it has servers, files and a waiting test. */
+/** Starts a test run with its temporary files in `folder`. Resolves when it has servers, files and a waiting test. */
 async function startRun() {
   const vitest = join(root, 'node_modules/vitest/vitest.mjs');
   const run = launch(process.execPath, [vitest, 'run', '--root', 'test/support/interrupted'], {
@@ -28,7 +28,7 @@ async function startRun() {
 }
 
 test.each(['SIGINT', 'SIGTERM'] as const)(
-  'a run that %s interrupts leaves no file and no process',
+  'a run that is interrupted by %s leaves no file and no process',
   async (signal) => {
     const run = await startRun();
     expect(await readdir(folder)).toHaveLength(1);
@@ -39,7 +39,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
 );
 
 test.runIf(process.platform === 'linux')(
-  'a run removes what another left that was killed, and nothing else',
+  'a run removes the files and processes of a run that was killed, and nothing else',
   async () => {
     const killed = await startRun();
     const [left = ''] = await readdir(folder);
@@ -50,7 +50,7 @@ test.runIf(process.platform === 'linux')(
     const others = ['connect-drizzle-run-', 'connect-drizzle-run-notes', 'something-else'];
     for (const name of others) await mkdir(join(folder, name));
     await writeFile(join(folder, 'something-else', 'file'), 'text');
-    // The folder of a run that is under way.
+    // The folder of a run that is still running.
     const running = `connect-drizzle-run-${process.pid}-abcdef`;
     await mkdir(join(folder, running));
 

@@ -69,7 +69,7 @@ describe('stats()', () => {
     cached: 0,
   };
 
-  test('are all there from the start, and after the end', async () => {
+  test('has all counts before the first call and after close()', async () => {
     const store = make();
     expect(store.stats()).toEqual(nothing);
     await store.set('sid', sessionWith());
@@ -77,7 +77,7 @@ describe('stats()', () => {
     expect(store.stats()).toEqual({ ...nothing, statements: 1, rows: 1, largestBatch: 1 });
   });
 
-  test('are a copy', async () => {
+  test('returns a copy', async () => {
     const store = await open();
     const before = store.stats();
     await store.get('sid');
@@ -85,18 +85,18 @@ describe('stats()', () => {
     expect(store.stats().statements).toBe(1);
   });
 
-  test.skipIf(alone)('count statements, the sessions in them, and the most at once', async () => {
+  test.skipIf(alone)('counts statements, their rows, and the largest batch', async () => {
     const store = await open();
     await Promise.all(['a', 'b', 'c', 'd', 'e'].map((sid) => store.get(sid)));
     expect(store.stats()).toMatchObject({ statements: 1, rows: 5, largestBatch: 5 });
     await store.get('a');
     expect(store.stats()).toMatchObject({ statements: 2, rows: 6, largestBatch: 5 });
-    // Two who ask for one session at once share its row.
+    // Two concurrent reads of one session share a row.
     await Promise.all([store.get('a'), store.get('a')]);
     expect(store.stats()).toMatchObject({ statements: 3, rows: 7 });
   });
 
-  test('count merges, and writes that came too late', async () => {
+  test('counts merges, and writes that were dropped because the session had ended', async () => {
     const store = await open();
     await store.set('sid', sessionWith());
     const [one, two, three] = await Promise.all([1, 2, 3].map(() => load(store, 'sid')));
@@ -109,7 +109,7 @@ describe('stats()', () => {
     expect(store.stats()).toMatchObject({ merges: 1, dropped: 1 });
   });
 
-  test('count rows sent again while another transaction holds them', async () => {
+  test('counts rows that are sent again because another transaction has locked them', async () => {
     const store = await open();
     await store.set('sid', sessionWith());
     await using obstacle = await holding(database, 'select from sessions for update');
@@ -119,7 +119,7 @@ describe('stats()', () => {
     await destroyed;
   });
 
-  test('count what was pruned, by hand or in the background', async () => {
+  test('counts pruned sessions, by pruneSessions() and in the background', async () => {
     const store = await open({ pruneSessionInterval: 0.05 });
     for (const sid of ['a', 'b']) await store.set(sid, sessionWith({}, -7200));
     await expect.poll(() => store.stats().pruned).toBe(2);
@@ -129,7 +129,7 @@ describe('stats()', () => {
     expect(other.stats().pruned).toBe(count);
   });
 
-  test('count what the cache answered, what it could not, and what it holds', async () => {
+  test('counts hits, misses and cached sessions', async () => {
     const store = await open({ cache: true });
     await expect.poll(() => store.stats().sync).toBe('up');
     await store.get('nobody');
@@ -145,7 +145,7 @@ describe('stats()', () => {
     expect(store.stats().cached).toBe(0);
   });
 
-  test('tell whether other processes are heard', async () => {
+  test('has the state of the listener', async () => {
     const store = await open({ sync: { heartbeat: 1 } });
     await expect.poll(() => store.stats().sync).toBe('up');
     const lost = new Promise((resolve) => store.once('sync', resolve));
@@ -196,7 +196,7 @@ describe('the tracing channels', () => {
       { operation: 'statement', statement: 'read', rows: alone ? 1 : 3 },
     ],
   ])(
-    'show each %s from its start to its end, and nothing of the session',
+    'publish the start and the end of each %s, without the session',
     async (name, call, context) => {
       const store = await open();
       await store.set('sid', sessionWith({ page: 1 }));
@@ -215,7 +215,7 @@ describe('the tracing channels', () => {
     },
   );
 
-  test('change nothing of what a call gives, by promise or by callback', async () => {
+  test('do not change the result of a call, by promise or by callback', async () => {
     const store = await open();
     for (const name of ['get', 'set', 'update', 'statement', 'prune']) subscribe(name, () => {});
     await store.set('sid', sessionWith({ page: 1 }));
@@ -231,7 +231,7 @@ describe('the tracing channels', () => {
     expect(found).toMatchObject({ page: 2 });
   });
 
-  test('show a failure, as its caller gets it', async () => {
+  test('publish the error that the caller gets', async () => {
     const store = await open();
     await database.query('drop table sessions');
     const shown: Message[] = [];
@@ -246,7 +246,7 @@ describe('the tracing channels', () => {
     for (const { error } of shown) expect(error).toBe(failure);
   });
 
-  test('show how long it took, the wait for the database included', async () => {
+  test('publish the end of an operation only after the database has answered', async () => {
     const store = await open();
     const stages: string[] = [];
     for (const name of ['set', 'statement']) {
@@ -264,7 +264,7 @@ describe('the tracing channels', () => {
   });
 
   test.skipIf(alone)(
-    'keep a caller’s context in its operation and in a statement of its own, and no caller’s in a batch',
+    'have the async context of the caller in its operation and in a lone statement, and none in a batch',
     async () => {
       const request = new AsyncLocalStorage<string>();
       const store = make();
@@ -276,7 +276,7 @@ describe('the tracing channels', () => {
           if (stage === 'start') contexts.push(request.getStore());
         });
       }
-      // The first request opens the store, and would be every statement's, were a lane anybody's.
+      // The first request opens the store. Its context must not stay in the lane.
       await request.run('first', () => store.set('sid', sessionWith()));
       expect(seen.get('set')).toEqual(['first']);
       expect(seen.get('statement')).toEqual(['first']);
@@ -290,7 +290,7 @@ describe('the tracing channels', () => {
     },
   );
 
-  test('can be subscribed to while calls are under way, and left', async () => {
+  test('can be subscribed to and unsubscribed from while calls are in flight', async () => {
     const store = await open();
     const shown: Stage[] = [];
     await using obstacle = await holdingTable(database);

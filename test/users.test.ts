@@ -30,7 +30,7 @@ import { contentOf, endOf, sessionWith } from './support/sessions.js';
 import { onPortable } from './support/statement-set.js';
 import { causeCode, logStatements } from './support/statements.js';
 
-/** What these tests keep of a user in a session. */
+/** The sessions of these tests have the user in `user`. */
 type Owned = SessionData & { user?: string | number | null };
 
 const userId = (data: Owned) => data.user;
@@ -54,7 +54,7 @@ afterEach(async () => {
 
 afterAll(() => database.drop());
 
-/** A store on a pool of its own, as a process of an app has one. */
+/** A store on a pool of its own, like that of another process. */
 async function open(
   options: DrizzleStoreOptions = {},
   pool: pg.Pool = database.pool(),
@@ -71,7 +71,7 @@ async function open(
   return store;
 }
 
-/** A session as `get` gives it to a request. */
+/** Loads a session as a request does. */
 async function load(store: DrizzleStore, sid: string): Promise<Owned> {
   const found = await store.get(sid);
   if (found === undefined) throw new Error(`no session ${sid}`);
@@ -93,13 +93,13 @@ async function userIdOf(sid: string, table = 'sessions'): Promise<unknown> {
   return rows[0]?.user_id;
 }
 
-/** Which of these sids have a session. */
+/** Those of the sids that have a live session. */
 async function liveOf(store: DrizzleStore, sids: string[]): Promise<string[]> {
   const found = await Promise.all(sids.map((sid) => store.get(sid)));
   return sids.filter((_, at) => found[at] !== undefined);
 }
 
-/** Puts many sessions into the table at once, whose sids are `<name>-1` and so on. */
+/** Inserts sessions with the sids `<name>-1`, `<name>-2` and so on. */
 async function fill(count: number, name: string, user: string | null, bytes = 0): Promise<void> {
   await database.query(
     `insert into sessions (id, data, user_id, expires_at)
@@ -118,7 +118,7 @@ function eventsOf(store: DrizzleStore, event: 'change' | 'destroy'): SessionEven
 }
 
 describe('the owner of a session', () => {
-  test('is written with every set, by a log-in and by a log-out, in the same statement', async () => {
+  test('is written by every set, at log-in and at log-out, in the same statement', async () => {
     const store = await open();
     await store.set('sid', sessionWith());
     expect(await userIdOf('sid')).toBeNull();
@@ -134,7 +134,7 @@ describe('the owner of a session', () => {
     expect(await userIdOf('sid')).toBeNull();
     expect(statements.sent.map(({ name }) => name)).toEqual(['read', 'save', 'save']);
 
-    // A session of nobody's making, as other frameworks save them.
+    // A foreign object, as other frameworks save it.
     await store.set('sid', sessionWith({ user: 'bob' }));
     expect(await userIdOf('sid')).toBe('bob');
     await store.set('sid', sessionWith());
@@ -170,13 +170,13 @@ describe('the owner of a session', () => {
     expect((await browser.get('/')).text).toBe(after);
   });
 
-  test('stays with a touch, and with a save that changes something else', async () => {
+  test('is kept by a touch, and by a save that changes something else', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ user: 7 }));
     const request = await load(store, 'sid');
     await store.touch('sid', request);
     expect(await userIdOf('sid')).toBe('7');
-    // A touch whose cookie has changed is a save.
+    // A touch with a changed cookie is a save.
     request.cookie.path = '/elsewhere';
     await store.touch('sid', request);
     expect(await userIdOf('sid')).toBe('7');
@@ -184,7 +184,7 @@ describe('the owner of a session', () => {
     expect(await userIdOf('sid')).toBe('7');
   });
 
-  test('stays with a touch that changes the cookie, after a log-in in the same request', async () => {
+  test('is kept by a touch that changes the cookie after a log-in in the same request', async () => {
     const store = await open();
     await store.set('sid', sessionWith());
     const own = await load(store, 'sid');
@@ -197,7 +197,7 @@ describe('the owner of a session', () => {
     expect(await store.revokeUser('ada')).toBe(1);
   });
 
-  test('follows update()', async () => {
+  test('is written by update()', async () => {
     const store = await open();
     await store.set('sid', sessionWith());
     await store.update('sid', (data) => void Object.assign(data, { user: 'ada' }));
@@ -209,7 +209,7 @@ describe('the owner of a session', () => {
   test.each([
     ['undefined', undefined, null],
     ['null', null, null],
-    ['an empty text', '', null],
+    ['an empty string', '', null],
     ['0', 0, '0'],
     ['a fraction', 1.5, '1.5'],
     ['the greatest safe number', Number.MAX_SAFE_INTEGER, '9007199254740991'],
@@ -225,12 +225,12 @@ describe('the owner of a session', () => {
     ['true', true, 'must be a string or a number, but is a boolean'],
     ['a BigInt', 4_711n, 'must be a string or a number, but is a bigint'],
     ['NaN', Number.NaN, 'must be within 2^53'],
-    ['a number that stands for several', 2 ** 53, 'must be within 2^53'],
+    ['an unsafe integer', 2 ** 53, 'must be within 2^53'],
     ['1,001 bytes', `${'é'.repeat(500)}x`, 'at most 1000 bytes'],
     ['U+0000', 'told\0', 'well-formed string without U+0000'],
-    ['half a character', 'told\ud800', 'well-formed string without U+0000'],
-  ])('cannot be %s: the call fails before anything is sent', async (_, user, message) => {
-    // What an app without types can do.
+    ['a lone surrogate', 'told\ud800', 'well-formed string without U+0000'],
+  ])('cannot be %s: the call fails and sends no statement', async (_, user, message) => {
+    // An app without types can return any value.
     const store = await open({ userId: () => user as string });
     using statements = logStatements();
     const failure = await store.set('sid', sessionWith()).catch((error: unknown) => error);
@@ -243,7 +243,7 @@ describe('the owner of a session', () => {
     });
   });
 
-  test('may be any other string, and finds only its own sessions', async () => {
+  test('may be any other string, and only its own sessions are found', async () => {
     const store = await open();
     const users = [
       "'; drop table sessions; --",
@@ -267,7 +267,7 @@ describe('the owner of a session', () => {
       'toString',
       '__proto__',
     ];
-    // All in one statement or few: one user's text must not run into the next one's.
+    // In few statements: the values of different users must stay separate.
     await Promise.all(users.map((user, at) => store.set(`sid-${at}`, sessionWith({ user }))));
     for (const [at, user] of users.entries()) {
       const found = await listed(store.sessions({ userId: user }));
@@ -278,7 +278,7 @@ describe('the owner of a session', () => {
   });
 
   const byName = onPortable('the plans of statements for Postgres, which the test finds by name');
-  test.skipIf(byName)('is found, ended and limited through the index', async () => {
+  test.skipIf(byName)('is found through the index, to list, end and limit sessions', async () => {
     const pool = database.pool({ max: 1 });
     const store = await open({ maxSessionsPerUser: 10 }, pool);
     await fill(20_000, 'others', null);
@@ -302,7 +302,7 @@ describe('the owner of a session', () => {
     }
   });
 
-  test('needs the option userId to be asked for', async () => {
+  test('needs the option userId for revokeUser() and sessions({ userId })', async () => {
     const store = await open({ userId: undefined });
     await expect(store.revokeUser('ada')).rejects.toThrow('the store needs the option userId');
     await expect(idsOf(store.sessions({ userId: 'ada' }))).rejects.toThrow(
@@ -314,7 +314,7 @@ describe('the owner of a session', () => {
 });
 
 describe('sessions()', () => {
-  test('does not list everybody’s sessions if the user is undefined', async () => {
+  test('does not list the sessions of all users if the user is undefined', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ user: 'ada' }));
     const visitor: { user?: string } = {};
@@ -324,7 +324,7 @@ describe('sessions()', () => {
     expect(await idsOf(store.sessions({ limit: 10 }))).toEqual([idOf('sid')]);
   });
 
-  test('returns what an app shows of a session', async () => {
+  test('returns id, owner, times and content of a session', async () => {
     const store = await open();
     const before = Date.now();
     await store.set('sid', sessionWith({ user: 7, browser: 'Firefox' }, 60));
@@ -363,7 +363,7 @@ describe('sessions()', () => {
     expect(await idsOf(store.sessions({ userId: 'unknown' }))).toEqual([]);
   });
 
-  test('goes through all pages, and stops at its limit', async () => {
+  test('reads all pages and stops at its limit', async () => {
     const store = await open();
     await fill(1100, 'ada', 'ada');
     await fill(300, 'bob', 'bob');
@@ -378,7 +378,7 @@ describe('sessions()', () => {
     await expect(idsOf(store.sessions({ limit: Number.NaN }))).rejects.toThrow(TypeError);
   });
 
-  test('reads a page when it is needed, and no more rows than asked for', async () => {
+  test('reads each page when it is needed, and no more rows than the limit', async () => {
     const pool = database.pool({ max: 1 });
     const store = await open({}, pool);
     await fill(1000, 'ada', 'ada', 1000);
@@ -406,7 +406,7 @@ describe('sessions()', () => {
     expect(statements).toBe(3);
   });
 
-  test('returns each session exactly once, whatever comes and goes meanwhile', async () => {
+  test('returns each session exactly once, although others are created and ended meanwhile', async () => {
     const store = await open();
     await fill(1000, 'ada', 'ada');
     const walked: string[] = [];
@@ -421,7 +421,7 @@ describe('sessions()', () => {
     expect(walked).toEqual(expect.arrayContaining(ada));
   });
 
-  test('goes through them in order under a collation that sorts letters its own way', async () => {
+  test('returns all sessions under a collation with another order', async () => {
     await using icu = await freshDatabase({ icu: true });
     const store = await open({}, icu.pool());
     const sids = Array.from({ length: 600 }, () => randomUUID());
@@ -429,7 +429,7 @@ describe('sessions()', () => {
     expect((await idsOf(store.sessions())).sort()).toEqual(sids.map(idOf).sort());
   });
 
-  test('goes through a large table in little memory', async () => {
+  test('reads a large table with little memory', async () => {
     const store = await open();
     await fill(60_000, 'ada', 'ada', 1000);
     setFlagsFromString('--expose-gc');
@@ -445,13 +445,13 @@ describe('sessions()', () => {
       most = Math.max(most, process.memoryUsage().heapUsed - before);
     }
     expect(count).toBe(60_000);
-    // The table holds 60 MB of text, a page a quarter of one.
+    // The table contains 60 MB of text, a page 0.25 MB.
     expect(most).toBeLessThan(8_000_000);
   });
 });
 
 describe('revoke() and revokeUser()', () => {
-  test('end one session by its id, and return 1', async () => {
+  test('end one session by its id and return 1', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ user: 'ada', secret: 'x' }));
     await store.set('other', sessionWith({ user: 'ada' }));
@@ -463,10 +463,10 @@ describe('revoke() and revokeUser()', () => {
   });
 
   test.each([
-    ['an id that nobody has', idOf('nobody')],
+    ['an unknown id', idOf('nobody')],
     ['a sid', 'other'],
-    ['an empty text', ''],
-    ['more than an id', `${idOf('other')}x`],
+    ['an empty string', ''],
+    ['an id with a character too many', `${idOf('other')}x`],
     ['two ids', `${idOf('other')},${idOf('other')}`],
   ])('end nothing for %s', async (_, id) => {
     const store = await open();
@@ -494,7 +494,7 @@ describe('revoke() and revokeUser()', () => {
     expect(await liveOf(store, everybody)).toEqual(['bob', 'nobody']);
   });
 
-  test('count no session that had expired, and leave it none to come back', async () => {
+  test('do not count an expired session, but keep it from coming back', async () => {
     const store = await open();
     await store.set('live', sessionWith({ user: 7 }));
     await store.set('expired', sessionWith({ user: 7 }));
@@ -513,7 +513,7 @@ describe('revoke() and revokeUser()', () => {
     expect(events).toEqual([{ id: idOf('live'), local: true }]);
   });
 
-  test('end more sessions than one statement takes', async () => {
+  test('end more sessions than fit into one statement', async () => {
     const store = await open();
     await fill(2500, 'ada', 'ada');
     expect(await store.revokeUser('ada', { except: 'ada-1234' })).toBe(2499);
@@ -535,7 +535,7 @@ describe('revoke() and revokeUser()', () => {
     expect(other.stats().dropped).toBe(2);
   });
 
-  test('tell every process', async () => {
+  test('announce ended sessions to all processes', async () => {
     const store = await open({ sync: true, cache: true });
     const other = await open({ sync: true, cache: true });
     for (const one of [store, other]) await expect.poll(() => one.stats().sync).toBe('up');
@@ -543,7 +543,7 @@ describe('revoke() and revokeUser()', () => {
     for (const sid of sids) await store.set(sid, sessionWith({ user: 7 }));
     const here = eventsOf(store, 'destroy');
     const there = eventsOf(other, 'destroy');
-    // Into the other's cache: what it hears takes them out.
+    // The other store caches them, and must evict them when it hears the announcements.
     for (const sid of sids) expect(await other.get(sid)).toBeDefined();
 
     expect(await store.revoke(idOf('one'))).toBe(1);
@@ -558,7 +558,7 @@ describe('revoke() and revokeUser()', () => {
     expect(await liveOf(store, sids)).toEqual(['mine']);
   });
 
-  test('end a session that another transaction holds as soon as they can, the others at once', async () => {
+  test('end a locked session as soon as it is free, and the others at once', async () => {
     const store = await open();
     await store.set('held', sessionWith({ user: 7 }));
     await store.set('free', sessionWith({ user: 7 }));
@@ -578,7 +578,7 @@ describe('revoke() and revokeUser()', () => {
 
   const inOne = onPortable('clear() deletes one row at a time');
   test.skipIf(inOne)(
-    'give up in time, keep what they have done, and go on when called again',
+    'times out with part of the rows deleted, and deletes the rest when called again',
     async () => {
       const store = await open({ timeout: 1 });
       await database.query(
@@ -593,7 +593,7 @@ describe('revoke() and revokeUser()', () => {
       create trigger linger before delete on sessions for each statement execute function linger();
     `);
       let left: number;
-      // On a busy machine, the time may be over before the first statement is done.
+      // On a busy machine, the call may time out before its first statement is done.
       do {
         await expect(store.clear()).rejects.toThrow(StoreTimeoutError);
         left = (await database.query('select from sessions')).length;
@@ -605,13 +605,13 @@ describe('revoke() and revokeUser()', () => {
     },
   );
 
-  test('tell what they have ended, though what became of the others could not be read at first', async () => {
+  test('report the sessions they have ended, even if reading the state of the others fails once', async () => {
     const pool = database.pool({ options: '-c lock_timeout=100ms' });
     await using obstacle = await holding(database);
     let sent = Number.NEGATIVE_INFINITY;
     const gated = gatedPool(pool, async (query) => {
       sent += 1;
-      // The read that follows the statement.
+      // The second query reads the rows that the statement did not change.
       if (sent !== 2) return query();
       await obstacle.client.query('lock table sessions in access exclusive mode');
       return query().finally(() => obstacle.release());
@@ -633,7 +633,7 @@ describe('revoke() and revokeUser()', () => {
     await expect.poll(() => ended.sort()).toEqual(['free', 'held'].map(idOf).sort());
   });
 
-  test('give up where another transaction holds a session for longer than the timeout', async () => {
+  test('time out if another transaction locks a session for longer than the timeout', async () => {
     const store = await open({ timeout: 0.3 });
     const patient = await open();
     await patient.set('sid', sessionWith({ user: 7 }));
@@ -644,7 +644,7 @@ describe('revoke() and revokeUser()', () => {
     expect(await patient.get('sid')).toBeUndefined();
   });
 
-  test('refuse an exception that is no sid', async () => {
+  test('refuse a value of except that is no sid', async () => {
     const store = await open();
     await store.set('sid', sessionWith({ user: 7 }));
     await expect(store.revokeUser(7, { except: true as unknown as string })).rejects.toThrow(
@@ -681,7 +681,7 @@ describe('revoke() and revokeUser()', () => {
 describe('maxLifetime', () => {
   const hour = 3600;
 
-  /** Lets a session have been there for so many seconds. */
+  /** Makes a session this many seconds old. Returns its new `created_at`. */
   async function age(sid: string, seconds: number, table = 'sessions'): Promise<number> {
     const [row] = await database.query<{ ms: number }>(
       `update ${table} set created_at = now() - $2 * interval '1 second' where id = $1
@@ -699,7 +699,7 @@ describe('maxLifetime', () => {
     return row?.ms ?? Number.NaN;
   }
 
-  test('is not extended by a touch or a set, and the cookie that is read back follows it', async () => {
+  test('is not extended by a touch or a set, and limits the expiry of the loaded cookie', async () => {
     const store = await open({ maxLifetime: hour });
     await store.set('sid', sessionWith({}, 2 * hour));
     const end = (await age('sid', 50 * 60)) + hour * 1000;
@@ -716,7 +716,7 @@ describe('maxLifetime', () => {
     request.cookie.expires = new Date(Date.now() + 2 * hour * 1000);
     await store.set('sid', Object.assign(request, { page: 2 }));
     expect(near(await expiryOf('sid'))).toBe(true);
-    // Of an object that this store does not know.
+    // The same for a foreign object.
     await store.touch('sid', sessionWith({}, 2 * hour));
     await store.set('sid', sessionWith({ page: 3 }, 2 * hour));
     expect(near(await expiryOf('sid'))).toBe(true);
@@ -726,7 +726,7 @@ describe('maxLifetime', () => {
     expect(near(shown?.expiresAt.getTime())).toBe(true);
   });
 
-  test('leaves an earlier expiry as it is', async () => {
+  test('does not change an earlier expiry', async () => {
     const store = await open({ maxLifetime: hour });
     const data = sessionWith({}, 60);
     await store.set('sid', data);
@@ -790,7 +790,7 @@ describe('maxLifetime', () => {
     await age(before, 59 * 60);
     const after = (await browser.post('/login')).text;
     expect((await expiryOf(after)) - Date.now()).toBeGreaterThan(59 * 60 * 1000);
-    // Requests go on, but the session does not outlive its hour.
+    // Requests do not extend the session beyond its hour.
     await age(after, hour - 1);
     expect((await browser.get('/')).text).toBe(after);
     await age(after, hour);
@@ -806,7 +806,7 @@ describe('maxSessionsPerUser', () => {
     for (const sid of sids) await store.set(sid, sessionWith({ user: 7 }));
     expect(await liveOf(store, sids)).toEqual(['three', 'four', 'five']);
     expect(events).toEqual(['one', 'two'].map((sid) => ({ id: idOf(sid), local: true })));
-    // A use makes a session newer.
+    // A touch makes a session newer.
     await store.touch('three', await load(store, 'three'));
     await store.set('six', sessionWith({ user: 7 }));
     expect(await liveOf(store, sids)).toEqual(['three', 'five']);
@@ -823,7 +823,7 @@ describe('maxSessionsPerUser', () => {
     expect(await liveOf(store, ['bob', 'nobody', 'ada', 'nobody too'])).toHaveLength(4);
   });
 
-  test('leaves a live session for one that has expired or outlived maxLifetime', async () => {
+  test('does not count sessions that have expired or exceeded maxLifetime', async () => {
     const store = await open({ maxSessionsPerUser: 2, maxLifetime: 3600 });
     for (const sid of ['live', 'expired']) await store.set(sid, sessionWith({ user: 7 }));
     await database.query(
@@ -841,7 +841,7 @@ describe('maxSessionsPerUser', () => {
     expect(await liveOf(store, ['live', 'new', 'newer'])).toEqual(['live', 'newer']);
   });
 
-  test('keeps a week-old session of nobody’s that logs in', async () => {
+  test('keeps a week-old anonymous session that logs in', async () => {
     const store = await open({ maxSessionsPerUser: 2 });
     await store.set('old', sessionWith());
     await database.query(
@@ -855,7 +855,7 @@ describe('maxSessionsPerUser', () => {
     expect(await liveOf(store, ['old', 'one', 'two'])).toEqual(['old', 'two']);
   });
 
-  test('never ends the session just written, however new the others seem', async () => {
+  test('never ends the session just saved, even if the others seem newer', async () => {
     const store = await open({ maxSessionsPerUser: 1 });
     await store.set('one', sessionWith({ user: 7 }));
     await database.query(`update sessions set last_seen_at = now() + interval '1 day'`);
@@ -863,20 +863,20 @@ describe('maxSessionsPerUser', () => {
     expect(await liveOf(store, ['one', 'two'])).toEqual(['two']);
   });
 
-  test('counts a user that update() gives, and asks once for one that stays', async () => {
+  test('applies when update() sets a user, but not to later saves of the same user', async () => {
     const store = await open({ maxSessionsPerUser: 1 }, database.pool({ max: 4 }));
     await store.set('one', sessionWith({ user: 7 }));
     await store.set('two', sessionWith());
     await store.update('two', (data) => void Object.assign(data, { user: 7 }));
     expect(await liveOf(store, ['one', 'two'])).toEqual(['two']);
-    // Without the store's knowledge: only a log-in looks for others.
+    // These rows exceed the limit, but only a log-in looks for other sessions.
     await fill(3, 'other', '7');
     const request = await load(store, 'two');
     await store.set('two', Object.assign(request, { page: 2 }));
     expect(await idsOf(store.sessions({ userId: 7 }))).toHaveLength(4);
   });
 
-  test('waits for a log-in to answer until the others have ended', async () => {
+  test('makes a log-in wait until the other sessions have ended', async () => {
     const store = await open({ maxSessionsPerUser: 1 });
     await store.set('one', sessionWith({ user: 7 }));
     await using obstacle = await holding(database, 'select from sessions for update');
@@ -891,7 +891,7 @@ describe('maxSessionsPerUser', () => {
     expect(await liveOf(store, ['one', 'two'])).toEqual(['two']);
   });
 
-  test('leaves exactly so many when 20 log-ins land at once from two processes', async () => {
+  test('leaves exactly as many sessions as it allows after 20 concurrent log-ins in two processes', async () => {
     await open({ maxSessionsPerUser: 3 });
     await using gatekeeper = await holding(database, {
       text: 'select pg_advisory_xact_lock($1)',
@@ -919,7 +919,7 @@ describe('maxSessionsPerUser', () => {
 describe('an app’s own table', () => {
   const people = pgTable('people', { id: serial('id').primaryKey() });
 
-  /** As drizzle-kit would make it of the schemas below. */
+  /** Creates the tables as drizzle-kit does for the schemas below. */
   async function create(type: string, rest = ''): Promise<void> {
     await database.query('create table people (id serial primary key)');
     await database.query('insert into people select from generate_series(1, 9)');
@@ -942,7 +942,7 @@ describe('an app’s own table', () => {
     sessionIndexes,
   );
 
-  test('may have an integer user_id with a foreign key: its sessions go with the user', async () => {
+  test('may have an integer user_id with a foreign key that deletes the sessions of a deleted user', async () => {
     await create('integer', cascade);
     const store = await open({ table: withInteger, maxSessionsPerUser: 2 });
     await store.set('nobody', sessionWith());
@@ -967,7 +967,7 @@ describe('an app’s own table', () => {
     expect(logged).toEqual([]);
   });
 
-  test('fails the log-in of an unknown user alone, among many', async () => {
+  test('fails only the log-in of an unknown user, among many log-ins', async () => {
     await create('integer', cascade);
     const store = await open({ table: withInteger });
     const users = [1, 2, 99, 3, 'ada', 4];
@@ -989,10 +989,10 @@ describe('an app’s own table', () => {
     await expect(store.revokeUser('ada')).rejects.toMatchObject({ code: 'ERR_STATEMENT' });
   });
 
-  test('delays no other save while the app holds the user’s row', async () => {
+  test('delays no other save while the app locks the row of a user', async () => {
     await create('integer', cascade);
     const store = await open({ table: withInteger, lanes: 1 });
-    // So large that a statement takes two of them, and some always wait for the lane.
+    // So large that two fill a statement and the others wait for the lane.
     const text = 'x'.repeat(400_000);
     const others = Array.from({ length: 6 }, (_, at) => `other-${at}`);
     await store.set('log-in', sessionWith());
@@ -1015,7 +1015,7 @@ describe('an app’s own table', () => {
       }),
     );
     expect(loggedIn).toBe(false);
-    // Once it is known whom the lock concerns, nobody shares a statement with it.
+    // Once the store knows which save waits for the lock, it sends that save alone.
     const sizes = refused().map(({ rows }) => rows);
     expect(sizes.slice(sizes.indexOf(1)).every((rows) => rows === 1)).toBe(true);
     await obstacle.release();
@@ -1023,7 +1023,7 @@ describe('an app’s own table', () => {
     expect(await userIdOf('log-in', 'devices')).toBe(1);
   });
 
-  test('may have a user_id that must not be null: tombstones keep it', async () => {
+  test('may have a user_id that is not null, which tombstones keep', async () => {
     await create('integer not null', cascade);
     const table = pgTable(
       'devices',
@@ -1046,23 +1046,26 @@ describe('an app’s own table', () => {
   test.each([
     ['varchar(8)', varchar('user_id', { length: 8 })],
     ['char(8)', char('user_id', { length: 8 })],
-  ])('may have a user_id of type %s, which takes no user for another', async (type, column) => {
-    await create(type);
-    const table = pgTable('devices', { ...sessionColumns(), userId: column }, sessionIndexes);
-    const store = await open({ table });
-    await store.set('short', sessionWith({ user: 'ada' }));
-    await store.set('fits', sessionWith({ user: 'customer' }));
-    // A cast to the column's own type would cut it off, and end up with another user's.
-    await expect(store.set('long', sessionWith({ user: 'customer-1' }))).rejects.toMatchObject({
-      cause: { code: '22001' },
-    });
-    expect(await store.revokeUser('customer-2')).toBe(0);
-    expect(await idsOf(store.sessions({ userId: 'customer-2' }))).toEqual([]);
-    expect(await store.revokeUser('ada')).toBe(1);
-    expect(await liveOf(store, ['short', 'fits', 'long'])).toEqual(['fits']);
-  });
+  ])(
+    'may have a user_id of type %s, which does not truncate a user id to that of another user',
+    async (type, column) => {
+      await create(type);
+      const table = pgTable('devices', { ...sessionColumns(), userId: column }, sessionIndexes);
+      const store = await open({ table });
+      await store.set('short', sessionWith({ user: 'ada' }));
+      await store.set('fits', sessionWith({ user: 'customer' }));
+      // A cast to the column's type would truncate it, perhaps to the id of another user.
+      await expect(store.set('long', sessionWith({ user: 'customer-1' }))).rejects.toMatchObject({
+        cause: { code: '22001' },
+      });
+      expect(await store.revokeUser('customer-2')).toBe(0);
+      expect(await idsOf(store.sessions({ userId: 'customer-2' }))).toEqual([]);
+      expect(await store.revokeUser('ada')).toBe(1);
+      expect(await liveOf(store, ['short', 'fits', 'long'])).toEqual(['fits']);
+    },
+  );
 
-  test('may have a uuid user_id, which is the same user in capitals', async () => {
+  test('may have a uuid user_id, in lower or upper case', async () => {
     await create('uuid');
     const table = pgTable(
       'devices',
@@ -1074,7 +1077,7 @@ describe('an app’s own table', () => {
     const request = sessionWith({ user });
     await store.set('sid', request);
     expect(await userIdOf('sid', 'devices')).toBe(user.toLowerCase());
-    // Another request meanwhile, of the same user: neither change is lost.
+    // Another request of the same user saves meanwhile. Both changes are kept.
     await store.set('sid', Object.assign(await load(store, 'sid'), { theirs: 1 }));
     await store.set('sid', Object.assign(request, { mine: 1 }));
     expect(contentOf(await store.get('sid'))).toEqual({ user, theirs: 1, mine: 1 });

@@ -1,4 +1,4 @@
-// A version never repeats, also if a failover or a restore takes a row back.
+// A version never repeats, even if a failover or a restore returns a row to an older state.
 import { type DrizzleStore, idOf } from 'connect-drizzle';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
@@ -27,17 +27,17 @@ async function change(store: DrizzleStore, sid: string, content: object): Promis
   await store.set(sid, Object.assign(session, content));
 }
 
-describe('after an asynchronous failover has lost changes of a session', () => {
-  // One row takes the statements for one row, several those for a batch.
+describe('after an asynchronous failover that lost changes of a session,', () => {
+  // There are other statements for a batch than for one row.
   test.each([
     ['one session', ['a']],
     ['several sessions', ['a', 'b', 'c']],
-  ])('a late request merges with as many new changes, of %s', async (_, sids) => {
+  ])('a late request is merged with new changes, as many as were lost, of %s', async (_, sids) => {
     const [slow, other] = [await database.store(), await database.store()];
     await Promise.all(sids.map((sid) => other.set(sid, sessionWith({ n: 0 }))));
     await database.query('create table standby as select * from sessions');
 
-    // These changes are acknowledged, and lost. A request reads the last of them, and takes its time.
+    // These changes are acknowledged and then lost. A slow request has read the last of them.
     for (const n of [1, 2]) await Promise.all(sids.map((sid) => change(other, sid, { n })));
     const read = await Promise.all(sids.map((sid) => slow.get(sid)));
     await database.query(`
@@ -87,7 +87,7 @@ test('every change of the data changes the version, and a touch does not', async
 });
 
 test.each([0, 1, -1, 2 ** 30, 2 ** 31 - 1, -(2 ** 31)])(
-  'a row whose version is %s can be saved, merged and ended',
+  'a session with the version %s can be saved, merged and ended',
   async (version) => {
     const [store, other] = [await database.store(), await database.store()];
     await store.set('a', sessionWith({ n: 1 }));
@@ -102,7 +102,7 @@ test.each([0, 1, -1, 2 ** 30, 2 ** 31 - 1, -(2 ** 31)])(
   },
 );
 
-test('a table that has had only the first migration works', async () => {
+test('a store works on a table with only the first migration', async () => {
   const [store, other] = [await database.store(), await database.store()];
   await database.query('alter table sessions alter column version set default 1');
   await store.set('a', sessionWith({ n: 1 }));
@@ -111,7 +111,7 @@ test('a table that has had only the first migration works', async () => {
   await change(store, 'a', { x: 1 });
   await other.set('a', Object.assign(read ?? sessionWith(), { n: 2 }));
   expect(contentOf(await store.get('a'))).toEqual({ n: 2, x: 1 });
-  // migrate() brings it up to date.
+  // migrate() applies the second migration.
   await database.query(`delete from __connect_drizzle_store where migration <> '0000_sessions'`);
   await store.migrate();
   await store.set('b', sessionWith());
