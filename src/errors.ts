@@ -19,7 +19,7 @@ import {
   reasonOf,
 } from './util/sql-states.js';
 
-/** The fields that are kept of a driver's error: no message, no detail, no parameters. */
+/** The safe fields of a driver's error: no message, no detail, no parameters. */
 export interface SafeCause {
   readonly code?: string;
   readonly severity?: string;
@@ -40,7 +40,7 @@ const SAFE_FIELDS = [
   'constraint',
 ] as const;
 
-/** The names that postgres-js has for some of them. */
+/** postgres-js has other names for some of them. */
 const ALIASES: Readonly<Record<string, (typeof SAFE_FIELDS)[number]>> = {
   schema_name: 'schema',
   table_name: 'table',
@@ -48,7 +48,7 @@ const ALIASES: Readonly<Record<string, (typeof SAFE_FIELDS)[number]>> = {
   constraint_name: 'constraint',
 };
 
-/** @internal A statement ran in a transaction of the app, whose end decides whether it takes effect. */
+/** @internal A statement ran in a transaction of the app, which may still roll it back. */
 export class InAppTransaction extends Error {
   readonly code = IN_TRANSACTION;
 }
@@ -99,13 +99,13 @@ export class StoreTimeoutError extends SessionStoreError {
   readonly code = 'ERR_STORE_TIMEOUT';
   constructor(
     seconds: number,
-    /** Whether a statement was sent: a write may have taken effect then. A call that was not sent has no effect. */
+    /** Whether a statement was sent. If so, a write may have taken effect; if not, the call has no effect. */
     readonly sent: boolean,
   ) {
     super(
       sent
         ? `The database did not answer within ${seconds} s. A write may have taken effect`
-        : `The call could not be sent within ${seconds} s: it waited for a connection, or for earlier calls of its session. It has no effect`,
+        : `The call could not be sent within ${seconds} s: it waited for a connection, or for earlier calls for its session. It has no effect`,
     );
   }
 }
@@ -116,7 +116,7 @@ export class TableMissingError extends SessionStoreError {
   constructor(table: string, cause?: unknown) {
     super(
       `The session table ${table} does not exist. Create it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
-        'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`. ' +
+        'unless you pass your own `table`, with `await store.migrate()` or `createTableIfMissing: true`. ' +
         'drizzle-kit creates no table if two modules that your schema re-exports with `export *` both export ' +
         "`sessions`: write `export { sessions } from 'connect-drizzle/schema'`",
       cause,
@@ -125,12 +125,12 @@ export class TableMissingError extends SessionStoreError {
 }
 
 /**
- * Why a table cannot be used: it belongs to another package, it is an older or incomplete version of the session
- * table, or something else keeps the store from using it (a wrong type, a missing permission, a view …).
+ * Why the store cannot use a table: it belongs to another package, it is an older or incomplete version of the session
+ * table, or something else is wrong (a column type, a missing permission, a view …).
  */
 export type MismatchReason = 'foreign' | 'outdated' | 'unusable';
 
-/** There is a table of that name, but the store cannot use it. The message says why, and what to do. */
+/** A table of that name exists, but the store cannot use it. The message says why, and what to do. */
 export class TableMismatchError extends SessionStoreError {
   readonly code = 'ERR_TABLE_MISMATCH';
   constructor(
@@ -146,7 +146,7 @@ export class TableMismatchError extends SessionStoreError {
 
 /**
  * The session cannot be serialized: it contains a BigInt or a cycle, it is nested too deeply, a `toJSON` or the app's
- * serializer throws, or it is not an object. What the serializer threw is the `cause`, as it is.
+ * serializer throws, or it is not an object. The `cause` is the unchanged error of the serializer.
  */
 export class NotSerializableError extends SessionStoreError {
   readonly code = 'ERR_NOT_SERIALIZABLE';
@@ -158,7 +158,7 @@ export class NotSerializableError extends SessionStoreError {
     }
   }
 
-  /** How `console` and `util.inspect` print it: without the cause, whose message may contain the session. */
+  /** For `console` and `util.inspect`: omits the cause, whose message may contain the session. */
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return `${this.stack} {\n  code: '${this.code}'\n}`;
   }
@@ -195,7 +195,7 @@ export class FolderInUseError extends SessionStoreError {
   readonly code = 'ERR_FOLDER_IN_USE';
   constructor(
     folder: string,
-    /** The process that holds it. */
+    /** The process that uses the folder. */
     readonly pid: number,
   ) {
     super(
@@ -260,14 +260,14 @@ export class StatementError extends SessionStoreError {
   }
 }
 
-/** Names what the user may not use. An app's trigger may raise the same code; its message is not repeated. */
+/** Names the object that the user may not use. Never repeats the message of an app's trigger, which may raise the same code. */
 function permissionReason(cause: unknown, table = 'the session table'): string {
   const [, named] =
     isRecord(cause) && cause.routine === 'aclcheck_error'
       ? (/^permission denied for (.+)$/.exec(String(cause.message)) ?? [])
       : [];
   return named === undefined
-    ? `the database user lacks a permission on ${table}, or on what a trigger or policy of it uses`
+    ? `the database user lacks a permission on ${table}, or on an object that its triggers or policies use`
     : `the database user lacks a permission on ${named}`;
 }
 
@@ -310,8 +310,7 @@ function programFault(error: unknown): Error | undefined {
 }
 
 /**
- * Returns what may be logged of an error: a driver's error is converted, a serializer's is left out, any other is returned
- * as it is.
+ * Returns an error that is safe to log. Converts a driver's error, omits a serializer's, and returns any other as it is.
  */
 export function safeError(error: unknown): unknown {
   if (error instanceof NotSerializableError) {
@@ -322,8 +321,8 @@ export function safeError(error: unknown): unknown {
 }
 
 /**
- * Whether a connection has failed, or leads to a server that is shutting down or has become read-only. The
- * next one may lead to the new primary.
+ * Whether a connection has failed, or its server is shutting down or read-only. The next connection may be to the new
+ * primary.
  */
 export function isUnusable(error: unknown): boolean {
   const state = sqlState(error);
@@ -335,7 +334,7 @@ export function isUnusable(error: unknown): boolean {
 function safeCause(error: unknown): SafeCause {
   const safe: { -readonly [K in keyof SafeCause]: SafeCause[K] } = {};
   for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
-    // This package's own code is no SQLSTATE.
+    // The code of this package's own error is not a SQLSTATE.
     if (at instanceof SessionStoreError) continue;
     for (const [key, value] of Object.entries(at)) {
       const field = ALIASES[key] ?? SAFE_FIELDS.find((name) => name === key);

@@ -57,7 +57,7 @@ export type { TraceContext } from './util/tracing.js';
 /**
  * {@inheritDoc Store}
  *
- * An interface of its own name, and no alias: an app that writes declarations can name the type of its store then.
+ * An interface, not an alias, so that an app with `declaration: true` can name the type of its store.
  */
 export interface DrizzleStore extends Store {}
 
@@ -71,6 +71,6 @@ export const DrizzleStore: StoreClass = /* @__PURE__ */ withCallError(
   Store,
   () =>
     new InvalidArgumentError(
-      'DrizzleStore is a class and no factory: write new DrizzleStore(pool, options), without express-session',
+      'DrizzleStore is a class, not a factory: write new DrizzleStore(pool, options), without express-session',
     ),
 );

@@ -1,5 +1,5 @@
 /**
- * The identifiers of the session table. Part of the schema, which browsers load as well: uses no Node
+ * The identifiers of the session table. They are part of the schema, which browsers load, too, so this module uses no Node
  * module and no Node global.
  *
  * @module
@@ -23,15 +23,15 @@ export const COLUMN_NAMES = {
 
 export type ColumnNames = Readonly<typeof COLUMN_NAMES>;
 
-/** Postgres cuts longer identifiers off without an error (NAMEDATALEN - 1). */
+/** Postgres cuts longer identifiers without an error (NAMEDATALEN - 1). */
 export const MAX_IDENTIFIER_BYTES = 63;
 
 /** The columns that an index begins with. */
 export type IndexedColumn = 'user_id' | 'expires_hour' | 'created_at';
 
 /**
- * Returns the name of an index of the session table, such as `sessions_user_id_index`. A name that is too
- * long for Postgres is shortened; a hash keeps the indexes of similarly named tables apart.
+ * Returns the name of an index of the session table, such as `sessions_user_id_index`. If a name is too long for Postgres,
+ * it is shortened and contains a hash, so that tables with similar names have different index names.
  */
 export function indexName(tableName: string, column: IndexedColumn): string {
   const name = `${tableName}_${column}_index`;
@@ -40,7 +40,7 @@ export function indexName(tableName: string, column: IndexedColumn): string {
   return `${cut(tableName, 30)}_${hash}_${column}_index`;
 }
 
-/** Cuts a string to at most so many bytes of UTF-8, at the end of a code point. */
+/** Cuts a string to at most `maxBytes` bytes of UTF-8, at the end of a code point. */
 function cut(text: string, maxBytes: number): string {
   let kept = '';
   let bytes = 0;
@@ -57,8 +57,8 @@ function utf8(text: string): Uint8Array {
 }
 
 /**
- * Returns the 32-bit FNV-1a hash. It need not resist attacks, it only tells apart names that begin alike,
- * and names of one length that differ in a single byte never collide.
+ * Returns the 32-bit FNV-1a hash. It only distinguishes names with the same beginning, so it does not have to resist
+ * attacks. Names of one length that differ in a single byte never collide.
  */
 function fnv1a(bytes: Uint8Array): number {
   let hash = 0x811c9dc5;

@@ -7,10 +7,10 @@ import { createSecretKey, KeyObject } from 'node:crypto';
 import { InvalidArgumentError, invalidValue } from './errors.js';
 import { MAX_IDENTIFIER_BYTES } from './names.js';
 
-/** Stands for "not encrypted" among encryption keys. */
+/** Means "not encrypted" in a list of encryption keys. */
 export const PLAINTEXT = 'plaintext';
 
-/** What to write instead of the options of other session stores. */
+/** Hints for the options of other session stores. */
 export const OTHER_STORES: Readonly<Record<string, string>> = {
   // connect-pg-simple, connect-pg-pool
   pool: 'pass the pool as the first argument: new DrizzleStore(pool, options)',
@@ -26,7 +26,7 @@ export const OTHER_STORES: Readonly<Record<string, string>> = {
   // connect-redis
   client: 'pass the pool or database as the first argument: new DrizzleStore(pool, options)',
   db: 'pass the database as the first argument: new DrizzleStore(db, options)',
-  prefix: 'use a table of its own instead: tableName',
+  prefix: 'use a separate table instead: tableName',
   disableTTL: 'every session expires: give the cookie a long maxAge',
   scanCount: 'sessions are listed in pages by the primary key',
   // connect-mongo
@@ -57,7 +57,7 @@ export class OptionReader {
     this.#path = path;
   }
 
-  /** Rejects unknown options. `hints` maps the names that other packages use to what to write instead. */
+  /** Throws for unknown options. `hints` has a hint for each option of other packages. */
   only(known: readonly string[], hints: Readonly<Record<string, string>> = {}): void {
     for (const name of Object.keys(this.#options)) {
       if (known.includes(name)) continue;
@@ -87,8 +87,8 @@ export class OptionReader {
   }
 
   /**
-   * Reads a duration in seconds, up to `max`. Without `min`, it must be above 0. `otherwise` names what else the option
-   * accepts.
+   * Reads a duration in seconds, up to `max`. Without `min`, it must be above 0. `otherwise` names other values that the
+   * option accepts.
    */
   seconds(name: string, value: unknown, max: number, min?: number, otherwise = ''): number {
     const low = typeof value === 'number' && (min === undefined ? value > 0 : value >= min);
@@ -172,7 +172,7 @@ function keyBytes(key: unknown): Uint8Array | undefined {
   return undefined;
 }
 
-/** Returns the hint for a duration that is too long, but would not be if it were in milliseconds. */
+/** Returns a hint if a duration is too long in seconds, but not in milliseconds. */
 function secondsMeant(value: unknown, max: number): string {
   if (typeof value !== 'number' || value <= max || value % 1000 !== 0) return '';
   return value / 1000 <= max ? ` (if these are milliseconds, write ${value / 1000})` : '';

@@ -16,7 +16,7 @@ import { isPlainObject } from './util/guards.js';
 export type AppTable = PgTable &
   Readonly<Record<'id' | 'data' | 'userId' | 'expiresAt', AnyPgColumn>>;
 
-/** Converts a session to a string and back, instead of JSON. */
+/** Converts a session to a string and back, as an alternative to JSON. */
 export interface Serializer {
   /** Returns a string for a session. It gets a shallow copy, with the cookie as plain data. */
   stringify(session: object): string;
@@ -24,11 +24,11 @@ export interface Serializer {
   parse(text: string): unknown;
 }
 
-/** How a store learns of changes in other processes: see `sync`. */
+/** How a store receives changes from other processes: see `sync`. */
 export interface SyncOptions {
-  /** Where to listen if the app's pool goes through a transaction pooler, which does not support LISTEN. */
+  /** The database to listen on, if the app's pool uses a transaction pooler, which does not support LISTEN. */
   readonly connectionString?: string;
-  /** Seconds for which cached sessions are used after a heartbeat was sent that came back. @default 5 */
+  /** Seconds that the store may use cached sessions after it sent the last heartbeat that came back. @default 5 */
   readonly heartbeat?: number;
 }
 
@@ -40,13 +40,13 @@ export interface CacheOptions {
   readonly maxIdle?: number;
   /** Seconds between two removals of idle entries. @default 1 */
   readonly scavenge?: number;
-  /** Seconds after which an entry is read again, whether or not a change was announced. @default 60 */
+  /** Seconds after which an entry is read again, even if no change was announced. @default 60 */
   readonly maxAge?: number;
 }
 
 /**
- * A key of 32 bytes: bytes, a secret `KeyObject`, or a string of 64 hex digits or base64. `'plaintext'` in its place stands
- * for no encryption, while `rekey()` encrypts an existing table.
+ * A key of 32 bytes: bytes, a secret `KeyObject`, or a string of 64 hex digits or base64. `'plaintext'` instead of a key
+ * means no encryption; use it while `rekey()` encrypts an existing table.
  */
 export type EncryptionKey = Uint8Array | KeyObject | string;
 
@@ -62,22 +62,22 @@ export interface DrizzleStoreOptions {
   readonly table?: AppTable | undefined;
   /** Name of the table (not with `table`). @default 'sessions' */
   readonly tableName?: string | undefined;
-  /** Postgres schema of the table (not with `table`). @default the first on the search_path that has it */
+  /** Postgres schema of the table (not with `table`). @default the first schema on the search_path that has the table */
   readonly schemaName?: string | undefined;
-  /** Create the table on first use (not with `table`). @default false; true for an embedded database */
+  /** Creates the table on first use (not with `table`). @default false; true for an embedded database */
   readonly createTableIfMissing?: boolean | undefined;
-  /** Lifetime of a session whose cookie has no expiry. @default 86400 */
+  /** Lifetime of a session whose cookie has no `maxAge`. @default 86400 */
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
-  /** Make `touch` do nothing. @default false */
+  /** Makes `touch` do nothing. @default false */
   readonly disableTouch?: boolean | undefined;
   /**
-   * Skip a touch unless it moves the expiry by this many seconds, or less than half of the lifetime is left. `'auto'`: a
-   * minute, but 0 for sessions that live for less than an hour. @default 'auto'
+   * Skips a touch unless it moves the expiry by at least this many seconds, or less than half of the lifetime is left.
+   * `'auto'`: 60, but 0 for sessions that live for less than an hour. @default 'auto'
    */
   readonly touchAfter?: number | 'auto' | undefined;
-  /** Mean time between two deletions of expired sessions, jittered by 50 %; `false` never deletes. @default 900 */
+  /** Mean time between two deletions of expired sessions, randomized by 50 %; `false` never deletes. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;
-  /** Called with errors of background work, and of every promise that a method rejects. @default console.error */
+  /** Called for each error of background work, and for each promise of a method that rejects. @default console.error */
   readonly errorLog?: ((message: string, error?: unknown) => void) | undefined;
   /** Converts sessions to strings and back. @default JSON */
   readonly serializer?: Serializer | undefined;
@@ -87,26 +87,26 @@ export interface DrizzleStoreOptions {
   readonly lanes?: number | undefined;
   /** Total time a call may take. @default 30 */
   readonly timeout?: number | undefined;
-  /** Set to `false` behind a transaction pooler that does not support prepared statements. @default true */
+  /** Set it to `false` behind a transaction pooler that does not support prepared statements. @default true */
   readonly preparedStatements?: boolean | undefined;
-  /** Announce changes to other processes and listen for theirs. @default false */
+  /** Announces changes to other processes and listens for theirs. @default false */
   readonly sync?: boolean | SyncOptions | undefined;
-  /** Keep sessions in the memory of this process. Turns on `sync`. @default false */
+  /** Keeps sessions in the memory of this process. Turns on `sync`. @default false */
   readonly cache?: boolean | CacheOptions | undefined;
   /** Returns the session's owner for the column `user_id`; null or undefined for an anonymous session. */
   readonly userId?: ((session: SessionData) => UserId | null | undefined) | undefined;
-  /** Absolute lifetime; activity does not extend it (OWASP: absolute timeout). @default none */
+  /** Absolute lifetime; activity does not extend it (OWASP calls it absolute timeout). @default none */
   readonly maxLifetime?: number | undefined;
-  /** When a user logs in, revoke the oldest sessions beyond this number. Needs `userId`. @default none */
+  /** Number of sessions a user may have; a log-in ends the oldest ones beyond it. Needs `userId`. @default none */
   readonly maxSessionsPerUser?: number | undefined;
   /** AES-256-GCM keys: the first encrypts, all decrypt. @default none */
   readonly encryptionKeys?: readonly EncryptionKey[] | undefined;
-  /** While the database is unavailable: fail requests, or let express-session skip sessions. @default 'error' */
+  /** While the database is unavailable: fails requests, or lets express-session skip sessions. @default 'error' */
   readonly whenUnavailable?: 'error' | 'skip' | undefined;
   /**
-   * Which statements the store sends. `'postgres'`: many rows in one statement, for PostgreSQL itself. `'portable'`: one row
-   * in each, found by the primary key, for Citus, YugabyteDB, CockroachDB, Aurora DSQL, and proxies that shard, such as
-   * PgDog. `'auto'` asks the server what it is. @default 'auto'
+   * The kind of statements. `'postgres'`: many rows in one statement, for PostgreSQL itself. `'portable'`: one row per
+   * statement, by primary key, for Citus, YugabyteDB, CockroachDB, Aurora DSQL, and proxies that shard, such as PgDog.
+   * `'auto'` asks the server. @default 'auto'
    */
   readonly engine?: EngineChoice | undefined;
 }
@@ -253,7 +253,7 @@ export function settingsFrom(options: DrizzleStoreOptions): Settings {
   };
 }
 
-/** Returns a plain boolean, so that the compiler keeps the type of the options. */
+/** Returns a plain boolean, because a type guard would change the type of the options. */
 function isOptions(value: unknown): boolean {
   return isPlainObject(value);
 }

@@ -2,9 +2,9 @@
  * The session table as a Drizzle schema.
  *
  * An app re-exports the table from its own schema (`export { sessions } from 'connect-drizzle/schema'`),
- * creates one under another name with {@link sessionTable}, or spreads {@link sessionColumns} and
- * {@link sessionIndexes} into a table of its own. Imports nothing but `drizzle-orm`, so that the app can
- * share its schema file with a browser.
+ * creates one with another name with {@link sessionTable}, or spreads {@link sessionColumns} and
+ * {@link sessionIndexes} into its own table. This module imports only `drizzle-orm`, so that an app can share its schema
+ * file with a browser.
  *
  * @module
  */
@@ -22,13 +22,13 @@ import {
 } from 'drizzle-orm/pg-core';
 import { COLUMN_NAMES, type ColumnNames, DEFAULT_TABLE_NAME, indexName } from './names.js';
 
-/** The name of a table and, unless the connection's `search_path` finds it, of its schema. */
+/** The name of a table, and of its schema if the table is not on the connection's `search_path`. */
 export interface TableName {
   /** @default 'sessions' */
   readonly tableName?: string | undefined;
   /** @default undefined: the first schema on the connection's `search_path` that has the table */
   readonly schemaName?: string | undefined;
-  /** @internal The columns' names in an app's own table. */
+  /** @internal The names of the columns in an app's own table. */
   readonly columnNames?: ColumnNames | undefined;
 }
 
@@ -42,22 +42,22 @@ interface TextData {
 }
 
 /**
- * Returns new columns of the session table, to spread into a `pgTable` of the app's own.
+ * Returns new columns of the session table, to spread into an app's own `pgTable`.
  *
- * `userId` may be replaced by a column of another SQL type with a foreign key:
+ * You can replace `userId` with a column of another SQL type and a foreign key:
  * `{ ...sessionColumns(), userId: integer('user_id').references(() => users.id, { onDelete: 'cascade' }) }`.
- * So may `data` by `text('data')`: see {@link sessionTable}.
+ * You can replace `data` with `text('data')`: see {@link sessionTable}.
  */
 export function sessionColumns(names: ColumnNames = COLUMN_NAMES): SessionColumns {
   return {
     /** `base64url(SHA-256(sid))`: safe to show; the sid itself is never stored. */
     id: text(names.id).primaryKey(),
-    /** `json`, not `jsonb`: returned byte for byte, U+0000 and lone surrogates included. Null in a tombstone. */
+    /** `json`, not `jsonb`, because Postgres returns it byte for byte. Null in a tombstone. */
     data: json(names.data),
     userId: text(names.userId),
     /**
-     * Another one with every change of `data`, never with a touch. Random, not counted: after a failover that lost
-     * changes, a counter would reach the lost versions again.
+     * Changes with every change of `data`, never with a touch. Random, not a counter: after a failover that lost changes,
+     * a counter would use the lost versions again.
      */
     version: integer(names.version).notNull().default(sql`(random() * 1073741823)`),
     createdAt: timestamp(names.createdAt, { withTimezone: true }).notNull().defaultNow(),
@@ -73,8 +73,8 @@ export function sessionColumns(names: ColumnNames = COLUMN_NAMES): SessionColumn
   };
 }
 
-// Drizzle 0.45 and 1.0 name the same types differently. Derived from Drizzle's own functions, these types
-// work with both; inferred ones would name the types of one version in the declarations.
+// Drizzle 0.45 and 1.0 have different names for the same types. These types are derived from Drizzle's own functions and
+// work with both; inferred types would contain the names of one version in the declarations.
 type Text = ReturnType<typeof text>;
 type Integer = ReturnType<typeof integer>;
 type Timestamp = ReturnType<typeof timestamp>;
@@ -113,8 +113,8 @@ export interface OptionalIndexes {
 }
 
 /**
- * Returns the indexes of the session table, for the third argument of the app's own `pgTable`. Their
- * names derive from the table's name, shortened if they are too long for Postgres.
+ * Returns the indexes of the session table, for the third argument of an app's own `pgTable`. Their names start with the
+ * table's name, shortened if they are too long for Postgres.
  */
 export function sessionIndexes(
   table: IndexedColumns,
@@ -132,11 +132,11 @@ export function sessionIndexes(
 }
 
 /**
- * Creates a session table under the app's own name, in a Postgres schema, or with the optional index:
+ * Creates a session table with another name, in a Postgres schema, or with the optional index:
  * `export const sessions = sessionTable({ tableName: 'web_sessions', schemaName: 'auth', createdAtIndex: true })`.
  *
- * With `data: 'text'`, the column `data` is a `text`, for databases that do not keep `json` byte for byte, such as
- * CockroachDB. Postgres then no longer checks that it is JSON.
+ * With `data: 'text'`, the column `data` has the type `text`, for databases that do not keep `json` byte for byte, such as
+ * CockroachDB. The database then does not check that it is JSON.
  */
 export function sessionTable(
   options?: TableName & OptionalIndexes & JsonData & { schemaName?: undefined },
@@ -199,7 +199,7 @@ type TextSessionTable =
   | ReturnType<typeof pgTable<string, TextSessionColumns>>
   | ReturnType<typeof tableInSchema<string, TextSessionColumns>>;
 
-/** The session table under its default name. */
+/** The session table with its default name. */
 // Not sessionTable(): its PgSchema imports Drizzle's query builder, 30 kB in a browser bundle.
 export const sessions: PlainSessionTable = /* @__PURE__ */ plainTable(
   DEFAULT_TABLE_NAME,

@@ -41,7 +41,7 @@ import { traced } from './util/tracing.js';
  * Methods take a Node callback, which is never called synchronously, or return a promise. A sid that is unknown, expired,
  * revoked or malformed means "no session" and is never an error. Any call may fail with a {@link StoreClosedError},
  * {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError}, {@link TableMismatchError} or
- * {@link StatementError}. Calls about many sessions, such as `length`, run after the writes that were called before them.
+ * {@link StatementError}. Calls about many sessions, such as `length`, run after all earlier writes of the same process.
  */
 export class DrizzleStore extends TypedStore {
   readonly #settings: Settings;
@@ -51,13 +51,13 @@ export class DrizzleStore extends TypedStore {
   #generate: ((request: Request) => void) | undefined;
 
   /**
-   * Checks its arguments. Opens the source at the first call, or at once with `sync`.
+   * Checks the arguments. Opens the source at the first call, or at once with `sync`.
    * @param source a Drizzle database, its client, a URL, a folder, or nothing for an in-memory store
    * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`), a `TypeError` naming the value it got and the values it accepts
    */
   constructor(...args: StoreArguments) {
     super();
-    // An explicit `undefined` is rejected: it probably is an unset variable.
+    // An explicit `undefined` is an error: it probably is an unset variable.
     const opener = openerFor(args.length === 0 ? 'memory://' : args[0]);
     const settings = settingsFrom(args[1] === undefined ? {} : args[1]);
     const { tableName, schemaName, table = sessionTable({ tableName, schemaName }) } = settings;
@@ -81,10 +81,10 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Returns a session, or `undefined` if there is none. A row that cannot be read is reported and counts as no session.
+   * Returns a session, or `undefined` if there is no session. If a row cannot be read, reports it and returns `undefined`.
    *
-   * Frameworks pass a callback and create a request's session from the result, which fails without a usable cookie. For a
-   * callback, a row without one is reported, too, and counts as no session. A promise returns it as stored.
+   * Frameworks pass a callback and create a request's session from the result, which fails without a usable cookie. So for
+   * a callback, a row without one counts as no session, too, and is reported. The promise returns it as stored.
    */
   override get(sid: string, callback: (error: unknown, session?: SessionData | null) => void): void;
   override get(sid: string): Promise<SessionData | undefined>;
@@ -107,13 +107,14 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Inserts a new session. Saves a loaded one by compare-and-set, and merges it if another request changed it meanwhile.
-   * Does nothing if it ended meanwhile. It expires with its cookie, or after `ttl` if the cookie has no expiry.
+   * Saves a session. Inserts a new one. Saves a loaded one with compare-and-set, and merges it if another request has
+   * changed it. Does nothing if it has ended. The session expires with its cookie, or after `ttl` if the cookie has no
+   * expiry.
    *
    * @throws {InvalidSidError} (`ERR_INVALID_SID`) if the sid is empty or not a string
    * @throws {NotSerializableError} (`ERR_NOT_SERIALIZABLE`) if the session cannot be serialized
    * @throws {InvalidUserIdError} (`ERR_INVALID_USER_ID`) if the option `userId` returns an invalid user id
-   * @throws {ConflictError} (`ERR_CONFLICT`) if another writer was first a thousand times
+   * @throws {ConflictError} (`ERR_CONFLICT`) if another writer was faster a thousand times
    */
   override set(sid: string, session: SessionData, callback: Callback<void>): void;
   override set(sid: string, session: SessionData): Promise<void>;
@@ -127,7 +128,7 @@ export class DrizzleStore extends TypedStore {
     });
   }
 
-  /** Moves a session's expiry to that of its cookie, or `ttl` from now. Does nothing if there is no live session. */
+  /** Sets a session's expiry to that of its cookie, or to `ttl` from now. Does nothing if there is no live session. */
   override touch(sid: string, session: SessionData, callback: Callback<void>): void;
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback?: Callback<void>) {
@@ -140,7 +141,7 @@ export class DrizzleStore extends TypedStore {
     });
   }
 
-  /** Ends a session, by its sid or by an id from `all()` or `ids()`. Does nothing if there is no such session. */
+  /** Ends a session by its sid, or by an id from `all()` or `ids()`. Does nothing if there is no such session. */
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback?: Callback<void>): void;
   override destroy(sid: string, callback?: Callback<void>) {
@@ -173,7 +174,7 @@ export class DrizzleStore extends TypedStore {
     return this.#replies.query(callback, count);
   }
 
-  /** Deletes all sessions and tombstones. A request in flight cannot bring back the session that it has read. */
+  /** Deletes all sessions and tombstones. A request in flight cannot bring back a session that it has read. */
   override clear(callback: Callback<void>): void;
   override clear(): Promise<void>;
   override clear(callback?: Callback<void>) {
@@ -181,7 +182,7 @@ export class DrizzleStore extends TypedStore {
     return this.#replies.query(callback, clear);
   }
 
-  /** express-session calls this to create a request's `Session` from what `get` returned. */
+  /** express-session calls this to create a request's `Session` from the result of `get`. */
   override createSession(request: Request, data: SessionData): Session & SessionData {
     const created = super.createSession(request, data);
     this.#sessions.saver.inflated(data, created);
@@ -189,7 +190,7 @@ export class DrizzleStore extends TypedStore {
   }
 
   static {
-    // express-session assigns `store.generate`, which creates the session of a request. The accessor remembers these.
+    // express-session assigns `store.generate`, which creates the session of a request. The setter remembers these sessions.
     // biome-ignore lint/complexity/noThisInStatic: esbuild renames a class that refers to itself by its name.
     Object.defineProperty(this.prototype, 'generate', {
       configurable: true,
@@ -206,11 +207,11 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Iterates over live sessions in pages that are read when needed. Omits and reports sessions that cannot be read.
-   * Invalid options throw at the first step of the iteration.
+   * Iterates over live sessions and reads them page by page. Omits and reports sessions that cannot be read. Invalid
+   * options throw at the first step of the iteration.
    *
-   * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`) for an invalid option, and if `userId` is given but undefined:
-   *   a visitor who is not logged in must not see everybody's sessions
+   * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`) for an invalid option, and for `userId: undefined`, because a
+   *   visitor who is not logged in must not see the sessions of all users
    */
   sessions(options: ListOptions = {}): AsyncGenerator<StoredSession, void, undefined> {
     return listSessions(this.#replies.list, this.#sessions.loader, this.#settings, options);
@@ -225,11 +226,11 @@ export class DrizzleStore extends TypedStore {
 
   /**
    * Changes the stored session atomically: two concurrent increments add two. `fn` changes the session that it gets, or
-   * returns another one; it runs again if another writer was first, and its time counts towards `timeout`. A stored cookie
-   * is kept if the result has no usable one.
+   * returns another one. It runs again if another writer was faster, and its time counts towards `timeout`. If the result
+   * has no usable cookie, the session keeps the stored one.
    *
-   * @returns what was saved, or `undefined` if there is no live session
-   * @throws what `fn` throws, and what `set` throws
+   * @returns the saved session, or `undefined` if there is no live session
+   * @throws the errors of `fn` and of `set`
    */
   update(sid: string, fn: Updater): Promise<SessionData | undefined> {
     return this.#replies.run(undefined, () => {
@@ -242,7 +243,7 @@ export class DrizzleStore extends TypedStore {
     });
   }
 
-  /** Ends the session of an id. Returns the number of live sessions ended, 0 or 1. A sid is not an id. */
+  /** Ends the session with this id (not its sid). Returns the number of live sessions ended, 0 or 1. */
   revoke(id: string): Promise<number> {
     return this.#replies.query(undefined, async (opened, deadline) =>
       isId(id) ? this.#sessions.revoker.end(id, opened, deadline) : 0,
@@ -273,7 +274,7 @@ export class DrizzleStore extends TypedStore {
     return this.#replies.query(callback, () => this.#runtime.prune());
   }
 
-  /** Encrypts all sessions under the first of the `encryptionKeys` while apps use the table; nobody is logged out. */
+  /** Encrypts all sessions with the first of the `encryptionKeys` while apps use the table. Nobody is logged out. */
   rekey(): Promise<RekeyResult> {
     return this.#replies.query(undefined, () => this.#runtime.rekey(this.#sessions.rekeying));
   }
@@ -281,7 +282,7 @@ export class DrizzleStore extends TypedStore {
   /**
    * Creates the session table or updates it to the current version. `timeout` does not apply.
    *
-   * @throws {MigrationError} (`ERR_MIGRATION`) for an app's own `table` (use drizzle-kit) and another package's table
+   * @throws {MigrationError} (`ERR_MIGRATION`) for an app's own `table` (use drizzle-kit), or for another package's table
    */
   migrate(): Promise<void> {
     return this.#replies.startup(this.#runtime.migrate());
@@ -304,8 +305,8 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Stops pruning and listening at once, waits for calls in flight, and closes what the store itself opened. Later calls
-   * fail with a {@link StoreClosedError} (`ERR_STORE_CLOSED`); closing again does not.
+   * Stops pruning and listening at once, waits for calls in flight, and closes the connections that the store itself
+   * opened. Later calls fail with a {@link StoreClosedError} (`ERR_STORE_CLOSED`). Closing it again is not an error.
    */
   close(callback: Callback<void>): void;
   close(): Promise<void>;
@@ -317,7 +318,7 @@ export class DrizzleStore extends TypedStore {
     await this.close();
   }
 
-  /** Runs a `set` or `touch`. A stored session that cannot be read is reported and stays as it is. */
+  /** Runs a `set` or `touch`. If the stored session cannot be read, reports it and does not change it. */
   #save(
     callback: Callback<void> | undefined,
     operation: 'set' | 'touch',
@@ -340,7 +341,7 @@ export class DrizzleStore extends TypedStore {
     );
   }
 
-  /** Emits an event in the next tick: an error of a listener must not fail the call. */
+  /** Emits an event in the next tick, so that an error of a listener does not fail the call. */
   #announce(event: 'change' | 'destroy', id: string, local: boolean): void {
     if (this.listenerCount(event) === 0) return;
     nextTick(() => this.emit(event, { id, local }));

@@ -164,7 +164,7 @@ describe('the constructor', () => {
     [
       'express-session',
       session,
-      'express-session itself; DrizzleStore is a class and no factory: new DrizzleStore(pool, options)',
+      'express-session itself; DrizzleStore is a class, not a factory: new DrizzleStore(pool, options)',
     ],
     ['a promise', Promise.resolve(), 'an instance of Promise'],
     ['a URL object', new URL('postgres://localhost'), 'an instance of URL'],
@@ -211,7 +211,7 @@ describe('the constructor', () => {
     const error = refusal(() => Reflect.apply(DrizzleStore, undefined, [session]));
     expect(error).toBeInstanceOf(InvalidArgumentError);
     expect(error.message).toBe(
-      'DrizzleStore is a class and no factory: write new DrizzleStore(pool, options), without express-session',
+      'DrizzleStore is a class, not a factory: write new DrizzleStore(pool, options), without express-session',
     );
   });
 
@@ -303,7 +303,7 @@ describe('an invalid option', () => {
     [
       'prefix, of connect-redis',
       { prefix: 'sess:' },
-      'unknown option prefix: use a table of its own instead: tableName',
+      'unknown option prefix: use a separate table instead: tableName',
     ],
     [
       'crypto, of connect-mongo',
@@ -1056,7 +1056,7 @@ describe("a cookie's expiry", () => {
 describe('a missing table', () => {
   const missing = (name: string) =>
     `The session table ${name} does not exist. Create it with drizzle-kit (\`drizzle-kit migrate\`) or, ` +
-    'unless you pass a `table` of your own, with `await store.migrate()` or `createTableIfMissing: true`. ' +
+    'unless you pass your own `table`, with `await store.migrate()` or `createTableIfMissing: true`. ' +
     'drizzle-kit creates no table if two modules that your schema re-exports with `export *` both export ' +
     "`sessions`: write `export { sessions } from 'connect-drizzle/schema'`";
 

@@ -23,16 +23,16 @@ import { Lanes } from './lanes.js';
 
 export interface BatcherSettings {
   readonly driver: Driver;
-  /** Lanes of reads and of writes each, at most. */
+  /** Maximum number of lanes for reads, and for writes. */
   readonly lanes: number;
   /** Whether a statement has one row. */
   readonly isRowByRow: boolean;
-  /** Whether a write can wait for a row without a limit but the deadline. */
+  /** Whether only the deadline limits how long a write waits for a row. */
   readonly waitsForRows: boolean;
   readonly deadlines: Deadlines;
-  /** Maps a driver's error to this package's. */
+  /** Converts a driver's error to one of this package. */
   readonly errorOf: (error: unknown) => unknown;
-  /** The same, after finding out whether the table is to blame. */
+  /** The same, but first checks whether the table is the cause. */
   readonly explain: (error: unknown) => Promise<unknown>;
 }
 
@@ -50,7 +50,7 @@ export interface BatchedOptions<Row, Result, Settled extends Result> {
   readonly maxRows?: number | undefined;
 }
 
-/** A statement that concerns no single row. It fails with a {@link StoreTimeoutError} at the deadline of its call. */
+/** A statement about more than one session. It fails with a {@link StoreTimeoutError} at the deadline of its call. */
 export type TableCall<Args extends readonly unknown[], Result> = (
   deadline: Deadline,
   ...args: Args
@@ -71,7 +71,7 @@ export class Batcher {
     // Never more than half of the app's pool. If that is one connection, everything shares it.
     const half = Math.floor(driver.connections / 2);
     const each = Math.max(1, Math.min(settings.lanes, Math.floor(half / 2)));
-    // For the time that others hold rows, writes may take another quarter of the pool.
+    // While writes wait for locked rows, they may use another quarter of the pool.
     const spare = settings.waitsForRows ? Math.floor(driver.connections / 4) : 0;
     const read = lanesOf(each);
     this.#lanes = {
@@ -107,7 +107,7 @@ export class Batcher {
     return (row, deadline, onEnd) => calls.send(row, deadline, onEnd);
   }
 
-  /** Returns a function that sends a statement for its caller alone. It waits for a lane. */
+  /** Returns a function that waits for a lane and sends a statement for one caller. */
   alone<Args extends readonly unknown[], Result>(
     name: string,
     kind: LaneKind,
@@ -119,7 +119,7 @@ export class Batcher {
     return (deadline, ...args) => send(args, deadline);
   }
 
-  /** Returns a function that runs a statement on a connection of its own, past the lanes. */
+  /** Returns a function that runs a statement on a separate connection, without a lane. */
   direct<Args extends readonly unknown[], Result>(
     statement: (on: Connection, ...args: Args) => Promise<Result>,
     options?: AcquireOptions,
@@ -134,7 +134,7 @@ export class Batcher {
     };
   }
 
-  /** Sends a statement again, after a pause that holds no lane, while another transaction holds its rows. */
+  /** Repeats a statement while another transaction has locked its rows. Pauses between the tries and holds no lane then. */
   async untilFree<Result>(
     deadline: Deadline,
     send: () => Promise<Result>,
@@ -159,13 +159,13 @@ export class Batcher {
   }
 }
 
-/** The statements that concern no single row, as functions that wait for a lane. */
+/** Returns the statements about more than one session, as functions that wait for a lane. */
 export function tableCalls(statements: Statements, batcher: Batcher) {
   const { clear, endUser, endBeyond, list, listIds, count, prune, probe, notify } = statements;
   const { listStored, reseal } = statements;
   return {
     clear: batcher.alone('clear', 'other', clear),
-    // A burst of log-ins counts a user's sessions each: requests wait for these two.
+    // Requests wait for these two: each log-in runs one.
     endUser: batcher.alone('end_user', 'write', endUser),
     endBeyond: batcher.alone('end_beyond', 'write', endBeyond),
     list: batcher.alone('list', 'other', (on, _, page: ListPage) => list(on, page)),
@@ -179,7 +179,7 @@ export function tableCalls(statements: Statements, batcher: Batcher) {
     ),
     prune: batcher.direct(prune),
     probe: batcher.direct(probe),
-    // A listening store does not keep the process alive.
+    // In the background, so that heartbeats do not keep the process alive.
     notify: batcher.direct(
       (on, onSend: () => void, channel: string, payload: string) => {
         onSend();
@@ -192,7 +192,7 @@ export function tableCalls(statements: Statements, batcher: Batcher) {
 
 export type TableCalls = ReturnType<typeof tableCalls>;
 
-/** The same statement, with each row once. Only for reads: the times of the calls no longer match the rows. */
+/** Wraps a statement so that it gets each row once. Only for reads: the times of the calls no longer match the rows. */
 function sharing<Row, Result>(statement: RowStatement<Row, Result>): RowStatement<Row, Result> {
   return (on, rows, times) =>
     rows.length === 1 ? statement(on, rows, times) : shared(on, rows, times, statement);
@@ -211,7 +211,7 @@ async function shared<Row, Result>(
   return rows.map((row) => results[places.get(row) as number] as Result);
 }
 
-/** Subscribers get the error that the callers get: a driver's own can hold a row. */
+/** Publishes each statement. Subscribers get the callers' error, because a driver's error can contain a row. */
 function withTracing<Row, Result>(
   name: string,
   statement: RowStatement<Row, Result>,

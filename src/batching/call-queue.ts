@@ -1,11 +1,11 @@
 /**
- * The calls that wait for one statement, with their retries.
+ * The queue of calls for one statement, with retries.
  *
- * If the server refuses a batch, it is split until only the guilty caller has the error. Rows that another
- * transaction holds are sent again.
+ * If the server refuses a batch, the queue splits it until only the caller at fault gets the error. If another
+ * transaction has locked a row, the queue sends the row again.
  *
- * A caller's promise is created in its own async context and only resolved here, so that it continues in
- * its own context, not in that of the call that filled the batch.
+ * A caller's promise is created in its own async context and only resolved here. So the caller continues in its own
+ * context, not in the context of the call that filled the batch.
  *
  * @module
  */
@@ -21,15 +21,15 @@ import { concernsServer, isInDoubt, isTransient } from '../util/sql-states.js';
 import type { Deadline, Holder } from './deadlines.js';
 import type { CallQueue, Lanes } from './lanes.js';
 
-/** What one statement takes at most. */
+/** Limits for one statement. */
 export const MAX_ROWS = 256;
 const MAX_BYTES = 1024 * 1024;
 
 const BACKOFF: Backoff = { firstMs: 2, longestMs: 100 };
 
 /**
- * Runs once the client expects nothing more of a row, before its caller continues, with the result if there is one.
- * `isInDoubt`: it was sent, and the server may still carry it out.
+ * Runs when a call has ended, before its caller continues. Gets the result if there is one. `isInDoubt`: the call was
+ * sent, and the server may still run it.
  */
 export type OnEnd<Settled> = (result: Settled | undefined, isInDoubt: boolean) => void;
 
@@ -61,13 +61,13 @@ export interface CallSettings<Row, Result, Settled extends Result> {
   readonly stats: BatchStats;
 }
 
-/** As an async resource, it remembers the async context of its caller. */
+/** An async resource, because it keeps the async context of its caller. */
 class Call<Row, Settled> extends AsyncResource implements Holder {
   tries = 0;
   isSent = false;
-  /** Answered, failed or given up. */
+  /** Whether the caller has a result or an error, or has given up. */
   isOver = false;
-  /** Failed alone because of another transaction: from then on it is sent alone, so that no other call waits for it twice. */
+  /** Set after it failed alone because of another transaction. It is then sent alone, so that other calls do not wait for it. */
   isSuspect = false;
   /** Whether the same caller has sent other statements before. */
   readonly #followsOthers: boolean;
@@ -90,7 +90,7 @@ class Call<Row, Settled> extends AsyncResource implements Holder {
     this.deadline.isSent = true;
   }
 
-  /** The server has done nothing: the call is to be sent again. */
+  /** Marks the call as not sent: the server has done nothing, and the queue will send it again. */
   unsent(): void {
     this.isSent = false;
     this.deadline.isSent = this.#followsOthers;
@@ -110,7 +110,7 @@ class Call<Row, Settled> extends AsyncResource implements Holder {
     this.onEnd?.(undefined, isInDoubt);
   }
 
-  /** The caller stops waiting. A call that was not sent never will be; the result of one that was is ignored. */
+  /** The caller stops waiting. If the call was not sent, it never will be. If it was, its result is ignored. */
   giveUp(error: StoreTimeoutError): void {
     if (!this.isSent) this.fail(error);
     else {
@@ -130,7 +130,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
   }
 
   get size(): number {
-    // The oldest give up first. Those that have are nothing to acquire a connection for, or to keep in memory.
+    // The oldest calls give up first. Remove those, so that no lane acquires a connection for them.
     while (this.#waiting[0]?.isOver) this.#waiting.shift();
     return this.#waiting.length;
   }
@@ -167,7 +167,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
     );
   }
 
-  /** Takes the oldest calls that fit into one statement; a single one of any size does. */
+  /** Takes the oldest calls that fit into one statement; at least one, of any size. */
   #take(most: number): Call<Row, Settled>[] {
     const taken: Call<Row, Settled>[] = [];
     let bytes = 0;
@@ -223,7 +223,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
     }
   }
 
-  /** A statement failed: its rows are sent again in halves, or all callers have the error. */
+  /** After a statement failed, sends its rows again in halves, or rejects all its calls. */
   async #refused(on: Connection, calls: readonly Call<Row, Settled>[], error: unknown) {
     const { isWrite, stats } = this.#settings;
     const state = sqlState(error);
@@ -239,7 +239,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
       this.#sendAgain(first);
     } else {
       if (isUnusable(error)) on.destroy();
-      // Not awaited: to find out the reason takes a connection, and this lane may hold the only one.
+      // Not awaited: finding the reason needs a connection, and this lane may hold the only one.
       void this.#fail(calls, error);
     }
   }
@@ -252,7 +252,7 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
     }
   }
 
-  /** Sends a call again, in its old place in the order, after a pause that holds no lane. */
+  /** Sends a call again after a pause, in its old place in the queue. Holds no lane during the pause. */
   #sendAgain(call: Call<Row, Settled>): void {
     const { stats, lanes } = this.#settings;
     call.unsent();
@@ -273,15 +273,15 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
 }
 
 /**
- * Whether the server refused something in the rows, rather than the statement or the connection. A limit
- * of the server that one row exceeds (54000) counts, too.
+ * Whether the cause of an error is in the rows, not in the statement or the connection. This includes a row that exceeds a
+ * limit of the server (54000).
  */
 function concernsRows(state: string | undefined): boolean {
   if (state === undefined || concernsServer(state)) return false;
   return state === '42501' || !state.startsWith('42');
 }
 
-/** Waits longer at each try. */
+/** Pauses before a retry, longer after each try. */
 export function pause(tries: number): Promise<void> {
   return new Promise((resolve) => {
     setTimeout(resolve, backoffMs(tries, BACKOFF));

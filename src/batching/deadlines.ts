@@ -1,5 +1,5 @@
 /**
- * Limits the total time of a call: its wait for its turn, for a connection and for the database.
+ * Limits the total time of a call: its waits for earlier calls of the id, for a connection and for the database.
  *
  * @module
  */
@@ -8,19 +8,19 @@ import { AsyncResource } from 'node:async_hooks';
 import { StoreTimeoutError } from '../errors.js';
 import { monotonicMs, setTimeout, socketsRead } from '../util/clock.js';
 
-/** What a call waits in. */
+/** The place where a call waits. */
 export interface Holder {
   /** Ends the caller's wait with an error. A statement that was already sent continues. */
   giveUp(error: StoreTimeoutError): void;
 }
 
-/** The moment at which a call gives up. */
+/** The moment when a call gives up. */
 export class Deadline {
-  /** What the call waits in; `undefined` if it waits for nothing. */
+  /** The place where the call waits; `undefined` if it does not wait. */
   holder: Holder | undefined;
   /** Whether a statement of the call was sent. */
   isSent = false;
-  /** The deadline of the call that is sent in place of this one, too. */
+  /** If another call is also sent for this one: the deadline of that call. */
   sentWith: Deadline | undefined;
   /** Set once the deadline has passed. */
   error: StoreTimeoutError | undefined;
@@ -35,7 +35,7 @@ export class Deadline {
     public beganMs = monotonicMs(),
   ) {}
 
-  /** Waits for a promise, but not beyond the deadline; `onGiveUp` runs then. */
+  /** Waits for a promise. At the deadline, calls `onGiveUp` and rejects. */
   waitFor<T>(promise: Promise<T>, onGiveUp?: () => void): Promise<T> {
     return new Promise((resolve, reject) => {
       const giveUp = (error: StoreTimeoutError) => {
@@ -54,15 +54,15 @@ export class Deadline {
 }
 
 /**
- * All deadlines of a store. All calls have the same time, so the oldest deadline is always the next to pass: one
- * list and one timer serve them all, and a call that ends in time costs no timer.
+ * All deadlines of a store. All calls have the same time limit, so the oldest deadline is always the next to pass. One
+ * list and one timer are enough for all, and a call that ends in time needs no timer.
  */
 export class Deadlines {
   readonly seconds: number;
   #first: Deadline | undefined;
   #last: Deadline | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** The timer belongs to the store, not to the first request. */
+  /** Runs the timer in the context of the store, not of the first request. */
   readonly #context = new AsyncResource('connect-drizzle');
 
   constructor(seconds: number) {
@@ -97,7 +97,7 @@ export class Deadlines {
     deadline.next = undefined;
   }
 
-  /** Runs work with a deadline of its own, which also passes when `signal` is aborted. */
+  /** Runs work with a new deadline, which also passes when `signal` is aborted. */
   async within<T>(work: (deadline: Deadline) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const deadline = this.start();
     const giveUp = () => this.#pass(deadline);

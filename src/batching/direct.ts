@@ -7,7 +7,7 @@ import type { AcquireOptions, Connection, Driver } from '../drivers/driver.js';
 import { isUnusable } from '../errors.js';
 import type { Deadline } from './deadlines.js';
 
-/** Runs work on a connection of its own until the deadline; then closes the connection. */
+/** Runs work on a separate connection. If the deadline passes, closes the connection. */
 export async function runDirect<T>(
   driver: Driver,
   deadline: Deadline,

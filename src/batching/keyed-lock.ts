@@ -1,13 +1,13 @@
 /**
- * A lock per session id: calls of one id take effect in the order they were made. Reads of an id may run
- * side by side, a write runs alone. Ids do not wait for each other.
+ * A lock per session id. Calls for one id take effect in the order in which they were made. Reads of an id may run at the
+ * same time; a write runs alone. Different ids do not wait for each other.
  *
  * @module
  */
 import type { StoreTimeoutError } from '../errors.js';
 import { Deadline, type Holder } from './deadlines.js';
 
-/** The calls of one id. */
+/** The calls for one id. */
 interface Line {
   running: number;
   isExclusive: boolean;
@@ -33,8 +33,8 @@ export class KeyedLock {
   readonly #lines = new Map<string, Line>();
 
   /**
-   * Enters the line of an id. Returns `undefined` if the call may run at once, otherwise a promise that
-   * resolves when it may. Afterwards the caller must {@link leave} once.
+   * Enters the line of an id. Returns `undefined` if the call may run at once, otherwise a promise that resolves when it
+   * may run. The caller must call {@link leave} once afterwards.
    *
    * @throws {StoreTimeoutError} through the promise, at the deadline; the caller must not leave then
    */
@@ -75,7 +75,7 @@ export class KeyedLock {
     }
   }
 
-  /** Resolves when the writes of all ids that have entered have left; `undefined` if there are none. */
+  /** Returns a promise that resolves when the current writes of all ids have left; `undefined` if there are none. */
   afterWrites(): Promise<void> | undefined {
     const turns: Promise<void>[] = [];
     for (const [id, line] of this.#lines) {
@@ -86,7 +86,7 @@ export class KeyedLock {
     return turns.length === 0 ? undefined : Promise.all(turns).then(() => {});
   }
 
-  /** Takes the next call that still waits; with `isExclusive`, only if it is of the same kind. */
+  /** Removes and returns the next call that still waits. With `isExclusive`, only if it is of that kind. */
   #next({ waiting }: Line, isExclusive?: boolean): Waiting | undefined {
     while (waiting?.[0]?.isOver) waiting.shift();
     const next = waiting?.[0];

@@ -1,15 +1,13 @@
 /**
  * Decides when a statement is sent, and for which calls.
  *
- * A lane is one connection's worth of statements in flight. There are few lanes, so a burst of calls
- * cannot take all of the app's connections. Reads and writes have lanes of their own, so they do not
- * wait for each other. A lane first acquires its connection, then takes the calls that wait: a call that
- * times out while it waits was never sent.
+ * A lane sends statements one after the other, each on one connection. There are few lanes, so a burst of calls cannot
+ * use all connections of the app. Reads and writes have separate lanes, so they do not wait for each other. A lane first
+ * acquires its connection and then takes the waiting calls. So a call that times out while it waits was never sent.
  *
- * An idle lane sends the calls of one turn of the event loop, from all sockets; no call waits for a
- * timer. (Measured: sending the calls of 64 connections one by one cost an Express app a tenth more time.)
- * While statements are in flight, calls gather, and the next free lane takes the oldest. So batches grow
- * with the load; without load there are none.
+ * An idle lane sends the calls of one turn of the event loop, from all sockets; no call waits for a timer. (Measured:
+ * sending the calls of 64 connections one by one costs an Express app a tenth more time.) While statements are in flight,
+ * calls wait, and the next free lane takes the oldest. So batches grow with the load; without load there are none.
  *
  * @module
  */
@@ -20,41 +18,41 @@ import { StoreTimeoutError } from '../errors.js';
 import { clearTimeout, microtask, monotonicMs, setImmediate, setTimeout } from '../util/clock.js';
 import type { Deadlines } from './deadlines.js';
 
-/** Free lanes share the waiting calls, so that server and client work in parallel. No share is smaller than this. */
+/** Free lanes share the waiting calls, so that server and client work in parallel. This is the smallest share. */
 const MIN_SHARE = 8;
 
 /**
- * While rows are in flight, another lane starts only if at least half as many rows wait, or after `HOLD_MS`.
- * Fewer rows are better off in the next statement of a busy lane: otherwise the callers fall out of step, and
- * batches of writes shrink to a third (measured).
+ * While rows are in flight, another lane starts only if at least half as many rows wait, or after `HOLD_MS`. Fewer rows
+ * wait for the next statement of a busy lane. Otherwise callers no longer arrive together, and batches of writes shrink to
+ * a third (measured).
  */
 const WORTH_A_LANE = 2;
 const HOLD_MS = 2;
 
-/** How long a failed lane leaves its calls to the lanes that have a connection: the next try would fail, too. */
+/** How long a failed lane leaves its calls to the lanes that have a connection. An earlier try would fail, too. */
 const COOL_DOWN_MS = 1000;
 
-/** A statement that takes longer may wait for a row that another transaction holds: a spare lane takes its place. */
+/** If a statement takes longer, it may be waiting for a locked row. A spare lane then replaces its lane. */
 const WAITING_MS = 100;
 
 /** A statement and the calls that wait for it. */
 export interface CallQueue {
-  /** How many calls wait. */
+  /** Number of waiting calls. */
   readonly size: number;
   /** The number of the oldest waiting call, counted over all queues. */
   readonly oldest: number;
   /** The async context of the oldest waiting call. */
   readonly caller: AsyncResource | undefined;
-  /** Takes up to `most` calls and sends them; resolves when they have been answered. */
+  /** Takes up to `most` calls and sends them. Resolves when they have a result or an error. */
   run(on: Connection, most: number): Promise<void>;
   /** Fails all waiting calls. */
   fail(error: unknown): Promise<void>;
 }
 
 export interface LaneOptions {
-  /** Whether a statement has one row: calls gain nothing by waiting for each other. */
+  /** Whether a statement has one row, so that calls do not need to wait for each other. */
   readonly isRowByRow: boolean;
-  /** How many more lanes there may be where statements cannot limit their waits for rows. */
+  /** Number of additional lanes if statements cannot limit how long they wait for rows. */
   readonly spare: number;
 }
 
@@ -65,11 +63,11 @@ export class Lanes {
   inFlight = 0;
   readonly #driver: Driver;
   readonly #deadlines: Deadlines;
-  /** Lanes without a connection, lanes that are acquiring one, and lanes that have one. */
+  /** Numbers of lanes without a connection, lanes that are acquiring one, and lanes that have one. */
   #free: number;
   #acquiring = 0;
   #running = 0;
-  /** How often a lane has got a connection. */
+  /** Number of connections that lanes have acquired so far. */
   #acquired = 0;
   #coolUntilMs = 0;
   /** Lanes that may start while others wait for rows. */
@@ -77,7 +75,7 @@ export class Lanes {
   readonly #minShare: number;
   #isFlushing = false;
   #holding: NodeJS.Timeout | undefined;
-  /** A lane serves many requests: it runs in the store's async context, and enters that of a caller for its statement. */
+  /** A lane serves many requests, so it runs in the store's async context. It enters a caller's context for its statement. */
   readonly #context = new AsyncResource('connect-drizzle');
 
   constructor(count: number, driver: Driver, deadlines: Deadlines, options: LaneOptions) {
@@ -88,11 +86,11 @@ export class Lanes {
     this.#deadlines = deadlines;
   }
 
-  /** Sends the waiting calls, together with others that come in this turn of the event loop. */
+  /** Sends the waiting calls, together with others that arrive in this turn of the event loop. */
   flushSoon(): void {
     if (this.#isFlushing || this.#free === 0) return;
     this.#isFlushing = true;
-    // Callers that got their results together come back together: they need not wait for other sockets.
+    // Callers that got their results together call again together, so there is no need to wait for other sockets.
     microtask(this.#decide);
   }
 
@@ -128,14 +126,14 @@ export class Lanes {
     }
   }
 
-  /** How many lanes the waiting calls are worth. */
+  /** Returns how many lanes the waiting calls need. */
   get #lanesWanted(): number {
     let lanes = 0;
     for (const { size } of this.queues) lanes += Math.ceil(size / this.#minShare);
     return lanes;
   }
 
-  /** Leaves the waiting calls to the lanes that have a connection, for a while. */
+  /** For some time, leaves the waiting calls to the lanes that have a connection. */
   #hold(ms: number): void {
     this.#holding ??= setTimeout(() => {
       this.#holding = undefined;
@@ -166,15 +164,15 @@ export class Lanes {
     );
   }
 
-  /** Acquires a connection for the oldest call, in its async context: a span of the pool belongs to its request. */
+  /** Acquires a connection in the async context of the oldest call, so that a span of the pool belongs to its request. */
   #acquire(deadlineMs: number): Promise<Connection> {
     const caller = this.#oldest()?.caller ?? this.#context;
     return caller.runInAsyncScope(this.#driver.acquire, this.#driver, deadlineMs);
   }
 
   /**
-   * Calls time out at their own deadlines. Any other error fails them, unless another lane can serve them, or
-   * has got a connection since this one began to wait (`isServed`).
+   * Calls time out at their own deadlines. Any other error rejects them, unless another lane can serve them, or has
+   * acquired a connection since this one began to wait (`isServed`).
    */
   #notAcquired(error: unknown, isServed: boolean): void {
     if (this.#isBusy || isServed) this.#coolUntilMs = monotonicMs() + COOL_DOWN_MS;
@@ -192,8 +190,8 @@ export class Lanes {
       return;
     }
     this.#running += 1;
-    // A statement may take `timeout` from the moment it is sent. Then its connection is closed, since the
-    // server may never respond.
+    // A statement may take `timeout` from the moment it is sent. Then the lane closes its connection, because the server
+    // may never respond.
     const limit = this.#deadlines.start();
     limit.holder = { giveUp: () => connection.destroy() };
     const share = Math.ceil(queue.size / (this.#free + this.#acquiring + 1));
@@ -208,7 +206,7 @@ export class Lanes {
     });
   }
 
-  /** Lets a spare lane start in place of one that waits. Returns whether there is one. */
+  /** Lets a spare lane replace one that waits. Returns whether there is one. */
   #replace(): boolean {
     if (this.#spare === 0) return false;
     this.#spare -= 1;
@@ -228,7 +226,7 @@ export class Lanes {
   }
 }
 
-/** Replaces a lane by a spare one if its statement takes long. */
+/** Replaces a lane with a spare one if its statement takes long. */
 class Replacement {
   readonly #timer: NodeJS.Timeout;
   #isReplaced = false;
@@ -239,7 +237,7 @@ class Replacement {
     }, WAITING_MS);
   }
 
-  /** The lane is done. Returns whether it was replaced. */
+  /** Ends the wait for a replacement. Returns whether the lane was replaced. */
   end(): boolean {
     clearTimeout(this.#timer);
     return this.#isReplaced;

@@ -1,7 +1,7 @@
 /**
- * Reads and writes the rows of the session table, one at a time. Calls of one id run in order, calls of many
- * ids share a statement, and texts are converted to their stored form. The cache implements the same
- * interface in front of this one.
+ * Reads and writes the rows of the session table, one at a time. Calls for one id run in order, calls for different ids
+ * share a statement, and texts are converted to their stored form. The cache implements the same interface in front of
+ * this one.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import { type Decided, type Sealing, type Sends, type Settled, sendsOf } from '.
 
 type OnDone = (outcome: Decided) => void;
 
-/** What a caller can write while it has its turn. */
+/** The writes of a caller while it holds the lock of an id. */
 export interface RowWrites {
   read(id: string): Promise<StoredRow | undefined>;
   save(row: SaveRow): Promise<Settled>;
@@ -29,28 +29,28 @@ export interface RowWrites {
 
 /** Every call rejects with a {@link StoreTimeoutError} at its deadline. */
 export interface Rows {
-  /** The live row of an id, if it is known without asking the database. */
+  /** Returns the live row of an id if it is cached. */
   peek(id: string): StoredRow | undefined;
-  /** The same, for a caller that does not return it: no hit of the cache. */
+  /** The same, but does not count as a cache hit. */
   glance(id: string): StoredRow | undefined;
-  /** Reads the live or expired row of an id, as all earlier calls of this process have left it. */
+  /** Reads the live or expired row of an id, after all earlier calls of this process for the id. */
   read(id: string, deadline: Deadline): Promise<StoredRow | undefined>;
-  /** Runs `work` when all earlier calls of the id have ended, and before any later one. */
+  /** Runs `work` after all earlier calls for the id have ended, and before any later one. */
   write<T>(id: string, deadline: Deadline, work: (writes: RowWrites) => Promise<T>): Promise<T>;
-  /** Moves an expiry. Waiting touches of one id become one. `onDone` runs before any later call of the id. */
+  /** Moves an expiry. Waiting touches of one id become one. `onDone` runs before any later call for the id. */
   touch(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided>;
   /** Reports rows that were ended without {@link write}. */
   forget(ids: readonly string[]): void;
-  /** Resolves when the writes and touches in progress have ended; `undefined` if there are none. */
+  /** Returns a promise that resolves when the current writes and touches have ended; `undefined` if there are none. */
   afterWrites(): Promise<void> | undefined;
 }
 
-/** As long as a tombstone is kept. */
+/** The lifetime of a tombstone. */
 const LATE_INSERT_MS = 3_600_000;
 
 /**
- * Whether an insert may still be running on the server although its connection was lost. Its row cannot be seen
- * yet, so a log-out of an id without a row has to leave a tombstone then.
+ * Knows whether an insert may still be running on the server although its connection was lost. Its row is not visible yet,
+ * so a log-out of an id without a row must leave a tombstone.
  */
 class LateInserts {
   #untilMs = 0;
@@ -66,7 +66,7 @@ class LateInserts {
 
 export class BatchedRows implements Rows {
   readonly #lock = new KeyedLock();
-  /** Waiting touches, which later ones of their id can join. */
+  /** Waiting touches. Later touches of the same id can join them. */
   readonly #touches = new Map<string, WaitingTouch>();
   readonly #late = new LateInserts();
   readonly #send: Sends;
@@ -142,13 +142,13 @@ export class BatchedRows implements Rows {
   }
 }
 
-/** A turn to write. It ends when its work and all statements that the work sent have ended. */
+/** Holds the lock of an id for a writer, until its work and all statements of the work have ended. */
 class Writing implements RowWrites {
   readonly #send: Sends;
   readonly #deadline: Deadline;
   readonly #late: LateInserts;
   readonly #leave: () => void;
-  /** The work, and statements in flight. */
+  /** Number of statements in flight, plus one for the work. */
   #running = 1;
 
   constructor(send: Sends, deadline: Deadline, late: LateInserts, leave: () => void) {
@@ -201,7 +201,7 @@ class Writing implements RowWrites {
     if (outcome === 'done' || !this.#late.arePossible) return outcome;
     this.#running += 1;
     const buried = await this.#send.bury(id, this.#deadline, this.finish);
-    // An insert may have come first.
+    // An insert may have been faster.
     return buried === 'done' ? 'gone' : this.#end(id);
   }
 
@@ -211,7 +211,7 @@ class Writing implements RowWrites {
   }
 }
 
-/** Touches of one id that wait for their turn together. */
+/** Touches of one id that wait for the lock together. */
 class WaitingTouch {
   row: TouchRow;
   readonly #members: Member[] = [];
@@ -220,7 +220,7 @@ class WaitingTouch {
     this.row = row;
   }
 
-  /** Merges a touch, as if both had been sent: the session was alive at the first, and the later expiry holds. */
+  /** Merges a touch, with the same effect as two: the session must be live at the first, and the later expiry wins. */
   join(row: TouchRow, deadline: Deadline, onDone?: OnDone): Promise<Decided> {
     const { aliveAt, expiresAt } = this.row;
     const later = row.createdAt === 0 ? row.expiresAt : Math.max(row.expiresAt, expiresAt);
@@ -233,12 +233,12 @@ class WaitingTouch {
     });
   }
 
-  /** The latest deadline of those that have not given up. */
+  /** The latest deadline of the touches that have not given up. */
   get latest(): Deadline | undefined {
     return this.#members.findLast((member) => !member.isOver)?.deadline;
   }
 
-  /** The time-out of each member says whether the one call was sent that stands for all of them. */
+  /** Makes the time-out error of each touch say whether the one call for all of them was sent. */
   sendWith(latest: Deadline): void {
     for (const { deadline } of this.#members) deadline.sentWith = latest;
   }
@@ -272,7 +272,7 @@ class Member implements Holder {
   }
 }
 
-/** An async function, so that work that throws synchronously gives its turn back, too. */
+/** An async function, so that the lock is also released if the work throws synchronously. */
 async function started<T>(work: (writes: RowWrites) => Promise<T>, writing: Writing): Promise<T> {
   return work(writing);
 }

@@ -1,5 +1,5 @@
 /**
- * One function for each statement of a row. Each sends a row, alone or together with others, and converts its text to
+ * One function for each statement about a row. It sends the row, alone or together with others, and converts the text to
  * the stored form and back.
  *
  * @module
@@ -23,7 +23,7 @@ export interface Sealing {
   unseal(id: string, stored: string): string;
 }
 
-/** One function for each statement of a row. */
+/** One function for each statement about a row. */
 export interface Sends {
   readonly read: Send<string, StoredRow | undefined>;
   readonly touch: Send<TouchRow, Decided>;

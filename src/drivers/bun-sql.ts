@@ -12,7 +12,7 @@ import { noConnectionWithin } from './support/no-connection.js';
 import { ServerClock } from './support/server-clock.js';
 import { transactionOn } from './support/transaction.js';
 
-/** What the store uses of an `SQL`. */
+/** The parts of an `SQL` that the store uses. */
 export interface BunSql {
   readonly options: object;
   reserve(options: { readonly signal: AbortSignal }): Promise<ReservedSql>;
@@ -32,7 +32,7 @@ interface ReservedSql {
 }
 
 interface BunQuery extends Promise<unknown> {
-  /** Rows as arrays of the bytes that the server sent: text, since all columns are selected as text. */
+  /** Returns rows as arrays of the bytes that the server sent. They are text, because the statements select all columns as text. */
   raw(): Promise<RawRows>;
   cancel(): unknown;
 }
@@ -62,7 +62,7 @@ export function bunSql(sql: BunSql): Driver {
   };
 }
 
-/** Bun closes a connection that comes back to the pool inside a transaction, so the app's is never open on it. */
+/** Bun closes a connection that is released inside a transaction, so no transaction of the app can be open on it. */
 async function reserved(
   sql: BunSql,
   deadlineMs: number,
@@ -131,7 +131,7 @@ function decoded(bytes: Uint8Array | null): Value {
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
 }
 
-/** Bun has the SQLSTATE in `errno`, and a code of its own for all errors of the server. */
+/** Bun has the SQLSTATE in `errno`; its `code` is the same for all errors of the server. */
 function withSqlState(error: unknown): unknown {
   const state = property(error, 'errno');
   if (isObject(error) && typeof state === 'string' && isSqlState(state)) {
@@ -141,8 +141,8 @@ function withSqlState(error: unknown): unknown {
 }
 
 /**
- * Bun reconnects by itself and subscribes again; notifications in between are lost. So a second subscription counts as a
- * lost connection.
+ * Bun reconnects by itself and subscribes again, but loses the notifications in between. So a second subscription counts
+ * as a lost connection.
  */
 function listenOn(sql: BunSql): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
@@ -181,7 +181,7 @@ async function listenWith(
   return sql.listen(...args);
 }
 
-/** Opens an `SQL` of the store's own. */
+/** Opens an `SQL` for the store. */
 function open(url: string): BunSql {
   const make = property(property(globalThis, 'Bun'), 'SQL');
   const made: unknown = typeof make === 'function' ? Reflect.construct(make, [url]) : undefined;
@@ -189,7 +189,7 @@ function open(url: string): BunSql {
   throw new TypeError('An SQL of Bun works in Bun only');
 }
 
-/** Bun's SQL is like that of postgres-js, which has no distributed transactions. */
+/** Bun's SQL has the shape of that of postgres-js, but only Bun's has distributed transactions. */
 export function isBunSql(client: object): client is BunSql {
   return (
     hasMethod(client, 'reserve') &&
@@ -198,7 +198,7 @@ export function isBunSql(client: object): client is BunSql {
   );
 }
 
-/** Returns what an `SQL` connects to: `postgres`, `mysql`, `mariadb` or `sqlite`. */
+/** Returns the kind of database of an `SQL`: `postgres`, `mysql`, `mariadb` or `sqlite`. */
 export function adapterOf({ options }: BunSql): string {
   return String(property(options, 'adapter') ?? 'postgres');
 }

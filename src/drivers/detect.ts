@@ -1,6 +1,6 @@
 /**
- * Recognises what an app passes as the source of a store, and opens it as a {@link Driver}. No driver's
- * package is loaded before a store needs it.
+ * Recognises the source that an app passes to a store, and opens it as a {@link Driver}. Loads the package of a driver
+ * only when a store needs it.
  *
  * @module
  */
@@ -31,7 +31,7 @@ import {
 
 /** @internal Settings for a pool that the store itself opens. */
 export interface OwnPool {
-  /** Seconds that connecting may take. */
+  /** Maximum time for connecting, in seconds. */
   readonly timeout: number;
   /** Called when an idle connection fails. */
   readonly onIdleError: (error: unknown) => void;
@@ -49,7 +49,7 @@ export interface Opener {
   readonly server: string | undefined;
   /** What the source cannot do. */
   readonly lacks?: Partial<Lacks>;
-  /** Keeps a broken connection of the app's pool from ending the process, until the returned function is called. */
+  /** Prevents that a broken connection of the app's pool ends the process, until the returned function is called. */
   readonly guard?: (report: (error: unknown) => void) => () => void;
   open(settings: OwnPool): Promise<Driver>;
 }
@@ -166,8 +166,8 @@ function openerForClient(client: object, drizzle: object | undefined): Opener | 
 }
 
 /**
- * Returns the pool that the `sql` of @vercel/postgres stands for. That is a function, which passes on only reads of
- * properties. A pool returns itself when a listener is removed, as every emitter does.
+ * Returns the pool behind the `sql` of @vercel/postgres. This `sql` is a function that forwards only reads of properties.
+ * The pool returns itself when a listener is removed, as every emitter does.
  */
 function poolBehind(client: object): PgPool | undefined {
   const off = property(client, 'off');
@@ -225,7 +225,7 @@ function postgresJsOpener(client: PostgresJs, drizzle: object | undefined): Open
 function bunSqlOpener(client: BunSql, drizzle: object | undefined): Opener {
   const adapter = adapterOf(client);
   if (adapter !== 'postgres') throw refused(`an SQL of Bun for ${adapter}`);
-  // Only with one connection, Bun lets the app send a plain BEGIN through the pool.
+  // Bun lets the app send a plain BEGIN through the pool only if the pool has one connection.
   if (property(client.options, 'max') === 1) {
     throw refused(
       'an SQL of Bun with max: 1, on which a ROLLBACK of the app could undo saved sessions; pass one with more',
@@ -285,7 +285,7 @@ function pgliteOpener(target: string | Pglite | undefined, drizzle?: object): Op
   };
 }
 
-/** Returns a function that names columns like a Drizzle database: a column without a name follows its `casing`. */
+/** Returns a function that names columns as a Drizzle database does: `casing` decides if a column has no name. */
 export function nameIn(database: object | undefined): (column: AnyPgColumn) => string {
   const casing = property(property(database, 'dialect'), 'casing');
   const byCasing = property(casing, 'getColumnCasing');

@@ -6,7 +6,7 @@
 
 import type { ServerClock } from './support/server-clock.js';
 
-/** All parameters and results are strings, so that neither the driver's nor the app's type parsers matter. */
+/** All parameters and results are strings, so that type parsers of the driver and the app have no effect. */
 export type Value = string | null;
 
 /** A statement. With a name, the server keeps it prepared under that name. */
@@ -20,7 +20,7 @@ export interface Query {
 export interface Result {
   /** Each row is an array of its columns. */
   readonly rows: readonly (readonly Value[])[];
-  /** How many rows a write changed. Cheaper for the server than returning something of them. */
+  /** Number of rows that a write changed. Cheaper for the server than returning a column. */
   readonly rowCount: number;
 }
 
@@ -31,14 +31,14 @@ export interface Connection {
   /** Makes the connection available to others again. */
   release(): void;
   /**
-   * Closes the connection at once, so that its statement fails; the driver opens another one when needed. If a statement
-   * is running, asks the server to cancel it, best effort.
+   * Closes the connection at once, so that its statement fails. The driver opens another one when needed. If a statement
+   * is running, tries to cancel it on the server.
    */
   destroy(): void;
 }
 
 export interface AcquireOptions {
-  /** Once released, the connection does not keep the process alive. */
+  /** After its release, the connection does not keep the process alive. */
   readonly isBackground?: boolean;
 }
 
@@ -50,25 +50,25 @@ export interface TransactionOptions {
 }
 
 export interface Driver {
-  /** How many statements can run at once. */
+  /** Number of statements that can run at once. */
   readonly connections: number;
-  /** Open connections that nothing uses now. */
+  /** Number of open connections that nobody uses now. */
   readonly idle: number;
   /**
    * Acquires a connection.
    *
-   * @param deadlineMs on the clock of `util/clock.ts`; the promise rejects then, and nothing is left behind
+   * @param deadlineMs on the clock of `util/clock.ts`; the promise then rejects, and leaves nothing behind
    * @throws {StoreTimeoutError}
    */
   acquire(deadlineMs: number, options?: AcquireOptions): Promise<Connection>;
   readonly listen: Listen;
-  /** Runs statements in a transaction of its own; rolls it back if `work` fails. */
+  /** Runs statements in a new transaction; rolls it back if `work` fails. */
   transaction<T>(work: (on: Connection) => Promise<T>, options?: TransactionOptions): Promise<T>;
-  /** Closes only what the store itself opened. */
+  /** Closes only the connections that the store itself opened. */
   close(): Promise<void>;
 }
 
-/** What a listener reports. */
+/** The callbacks of a listener. */
 export interface ListenHandlers {
   onMessage(payload: string): void;
   /** The connection was lost; called once. */
@@ -77,7 +77,7 @@ export interface ListenHandlers {
   readonly signal: AbortSignal;
 }
 
-/** A connection that listens. */
+/** A connection that receives notifications. */
 export interface Listener {
   /** Closes the connection at once; `onLost` is not called. */
   close(): Promise<void>;

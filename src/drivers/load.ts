@@ -10,7 +10,7 @@ import { importPackage, type Packages } from './support/import-package.js';
 /**
  * Loads a package.
  *
- * @throws {DriverMissingError} naming the package that is not installed: this one, or one that it needs
+ * @throws {DriverMissingError} naming the package that is not installed: this one, or one of its dependencies
  */
 export async function loadDriver<Name extends keyof Packages>(name: Name): Promise<Packages[Name]> {
   try {
@@ -28,8 +28,8 @@ export function loadError(name: string, error: unknown): unknown {
 }
 
 /**
- * Returns the package that was not found, if Node's message names one. Under Jest the error comes from
- * another realm, so it is not an instance of this one's `Error`.
+ * Returns the package that was not found, if Node's message names one. In Jest the error comes from another realm, so it
+ * is not an instance of this realm's `Error`.
  */
 function missingPackage(error: unknown): string | undefined {
   const message = isRecord(error) ? String(error.message) : '';

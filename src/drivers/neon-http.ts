@@ -16,10 +16,10 @@ interface NeonOptions {
 
 type RunNeon = (text: string, values: readonly Value[], options: NeonOptions) => Promise<Result>;
 
-/** What the store uses of `neon()`. Before its version 1, the function itself runs statements. */
+/** The parts of `neon()` that the store uses. Before version 1, the function itself runs statements. */
 export type NeonHttp = ((...args: never[]) => unknown) & { readonly transaction: unknown };
 
-/** Results come as the server sends them, whatever type parsers the app has set. */
+/** Returns results as the server sends them, also if the app has set type parsers. */
 const AS_TEXT = { getTypeParser: () => (value: string) => value };
 
 export const NEON_HTTP_LACKS = lacksConnections(
@@ -54,6 +54,6 @@ function isResult(value: unknown): value is Result {
 }
 
 export function isNeonHttp(client: object): client is NeonHttp {
-  // Vercel's `sql` passes on the properties of a pool, which has no `transaction`.
+  // Vercel's `sql` forwards the properties of a pool, which has no `transaction`.
   return typeof client === 'function' && hasMethod(client, 'transaction') && !('options' in client);
 }

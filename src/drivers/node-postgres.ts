@@ -23,7 +23,7 @@ interface PgResult {
   readonly rowCount: number | null;
 }
 
-/** What the store uses of a client. */
+/** The parts of a client that the store uses. */
 export interface PgClient {
   query(
     config: object,
@@ -34,7 +34,7 @@ export interface PgClient {
   off(event: string, listener: (...args: never[]) => void): unknown;
 }
 
-/** What the store uses of a pool. */
+/** The parts of a pool that the store uses. */
 export interface PgPool {
   readonly options: object;
   readonly totalCount: number;
@@ -51,7 +51,7 @@ export interface PgPool {
 
 type Release = (error?: Error | boolean) => void;
 
-/** Results come as the server sends them, whatever type parsers the app has set. */
+/** Returns results as the server sends them, also if the app has set type parsers. */
 const AS_TEXT = { getTypeParser: () => (value: string) => value };
 
 export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
@@ -77,13 +77,13 @@ export function nodePostgres(pool: PgPool, close: () => Promise<void>): Driver {
   };
 }
 
-/** The callers give up first, with an error that says so. */
+/** Added to the pool's limit, so that callers time out first, with a clear error. */
 const PATIENCE_MS = 100;
 
 /**
- * A pool's connect cannot be given up, and a client that never finishes connecting takes its place in the pool
- * for good. So a pool without a `connectionTimeoutMillis` has one during the store's own call, and whenever it
- * connects a client while the store waits. The app's calls wait for a free client as long as ever.
+ * A call of `pool.connect()` cannot be cancelled, and a client that never finishes connecting keeps its place in the pool
+ * for good. So if a pool has no `connectionTimeoutMillis`, this sets one during the store's own call, and whenever the
+ * pool connects a client while the store waits. The app's own calls still wait for a free client without a limit.
  */
 function acquired(
   pool: PgPool,
@@ -103,7 +103,7 @@ function acquired(
       pool.connect((error, client, release) => {
         stopLimiting?.();
         if (client !== undefined && isInTransaction(client)) {
-          // The app forgot to end it, and its ROLLBACK would undo what the store has acknowledged.
+          // The app forgot to end its transaction. Its ROLLBACK would undo acknowledged writes of the store.
           release(true);
           resolve(acquired(pool, deadlineMs, cancel, options));
         } else if (client !== undefined) {
@@ -111,7 +111,7 @@ function acquired(
           const isBackground = options.isBackground === true;
           resolve(new PgConnection(client, releaseTo(pool, release, isBackground), cancel, again));
         } else if (monotonicMs() < deadlineMs) reject(error);
-        // The pool's own error would fail calls that have only just begun to wait.
+        // The pool's own time-out would reject calls that have just begun to wait.
         else reject(noConnectionWithin(deadlineMs - startedMs));
       });
     try {
@@ -124,7 +124,7 @@ function acquired(
   });
 }
 
-/** `isBackground`: once released, the client keeps the process alive as little as in a pool with `allowExitOnIdle`. */
+/** `isBackground`: after its release, the client does not keep the process alive, as in a pool with `allowExitOnIdle`. */
 function releaseTo(pool: PgPool, release: Release, isBackground: boolean): Release {
   if (!isBackground) return release;
   return (error) => withOption(pool, 'allowExitOnIdle', true, () => release(error));
@@ -133,14 +133,14 @@ function releaseTo(pool: PgPool, release: Release, isBackground: boolean): Relea
 /** Asks the server to cancel the statement of a client. */
 type Cancel = (client: PgClient) => void;
 
-/** The clocks of the servers, by client: a pool lends a client again and again. */
+/** The clock of the server, by client. A pool lends the same client many times. */
 const clocks = new WeakMap<PgClient, ServerClock>();
 
 class PgConnection implements Connection {
   #client: PgClient;
   #release: Release | undefined;
   readonly #acquireAgain: () => Promise<PgConnection>;
-  /** Whether a transaction that is open is the store's own. */
+  /** Whether an open transaction is the store's own. */
   #isInOwnTransaction = false;
   #isDestroyed = false;
   #isRunning = false;
@@ -157,7 +157,7 @@ class PgConnection implements Connection {
     this.#cancel = cancel;
     this.#acquireAgain = acquireAgain;
     watchTransactions(client);
-    // The statement fails, too. Without a listener, a connection that breaks would end the process.
+    // Without a listener, a broken connection would end the process. The statement fails, too.
     client.on('error', ignore);
   }
 
@@ -175,7 +175,7 @@ class PgConnection implements Connection {
     });
   }
 
-  /** Makes sure that no transaction of the app is open; from now on, statements may begin one. */
+  /** Makes sure that no transaction of the app is open. From now on, statements may begin one of the store. */
   async leaveAppTransaction(): Promise<void> {
     await this.run({ text: 'select 1', name: undefined }, []);
     this.#isInOwnTransaction = true;
@@ -210,13 +210,13 @@ class PgConnection implements Connection {
     }
   }
 
-  /** Whether a statement that was just answered ran in a transaction that the app began and did not await. */
+  /** Whether the last statement ran in a transaction that the app began without awaiting it. */
   #isInTransactionOfApp(client: PgClient, error: Error | null | undefined): boolean {
     if (this.#isInOwnTransaction) return false;
     return isInTransaction(client) || (error ? sqlState(error) === IN_FAILED_TRANSACTION : false);
   }
 
-  /** Closing the connection undoes the app's transaction and the statement in it: it can be sent again. */
+  /** Closes the connection, which rolls back the app's transaction and the statement in it. So the statement can be repeated. */
   async #runElsewhere(query: Query, values: readonly Value[], mayRetry: boolean): Promise<Result> {
     const wasDestroyed = this.#isDestroyed;
     this.#close();
@@ -224,7 +224,7 @@ class PgConnection implements Connection {
     const other = await this.#acquireAgain();
     this.#client = other.#client;
     this.#release = other.#release;
-    // Meanwhile its statement has exceeded its time.
+    // The statement has exceeded its time limit meanwhile.
     if (this.#isDestroyed) {
       this.release();
       throw new Error('The connection was closed');
@@ -266,14 +266,14 @@ class PgConnection implements Connection {
   }
 }
 
-/** What node-postgres reports if an app's own `query_timeout` passes. */
+/** The message of node-postgres if an app's own `query_timeout` passes. */
 const QUERY_TIMEOUT = 'Query read timeout';
 
 const IN_FAILED_TRANSACTION = '25P02';
 
 /**
- * If the client and the server disagree on whether a statement is prepared, makes the client believe the server.
- * An app may have sent DISCARD ALL or DEALLOCATE ALL.
+ * If the client and the server disagree on whether a statement is prepared, corrects the client. An app may have sent
+ * DISCARD ALL or DEALLOCATE ALL.
  */
 function correctPrepared(client: PgClient, { name, text }: Query, error: Error): boolean {
   const state = sqlState(error);

@@ -17,7 +17,7 @@ export const PG_PROXY_LACKS = lacksConnections(
 
 export function pgProxy(callback: ProxyCallback): Driver {
   return connectionless(async ({ text, isCommand }, values) => {
-    // It passes on no number of changed rows, so they are returned and counted.
+    // It does not return the number of changed rows, so the statement returns the rows and they are counted.
     const counted = isCommand ? `${text} returning 1` : text;
     const rows = rowsOf(await callback(counted, [...values], 'all'));
     return { rows, rowCount: rows.length };
@@ -32,7 +32,7 @@ function rowsOf(result: unknown): (readonly Value[])[] {
   );
 }
 
-/** Returns the function of a pg-proxy database, by the name of its class: `undefined` for any other database. */
+/** Returns the function of a pg-proxy database, recognised by the name of its class; `undefined` for any other database. */
 export function callbackOf(database: object): ProxyCallback | undefined {
   const session = property(database, 'session') ?? property(property(database, '_'), 'session');
   const callback = isObject(session) ? property(session, 'client') : undefined;

@@ -22,14 +22,14 @@ interface PgliteQueries {
   ): Promise<{ rows: Row[]; affectedRows?: number }>;
 }
 
-/** What the store uses of a PGlite. */
+/** The parts of a PGlite that the store uses. */
 export interface Pglite extends PgliteQueries {
   transaction<T>(work: (tx: PgliteQueries) => Promise<T>): Promise<T>;
   isInTransaction?(): boolean;
   listen(channel: string, onMessage: (payload: string) => void): Promise<() => Promise<void>>;
 }
 
-/** All columns are selected as text; an app may have given that type a parser of its own. */
+/** The statements select all columns as text, but an app may have set a parser for that type. */
 const TEXT_OID = 25;
 const AS_TEXT: QueryOptions = { rowMode: 'array', parsers: { [TEXT_OID]: (value) => value } };
 
@@ -37,14 +37,14 @@ export function pglite(client: Pglite, close: () => Promise<void>): Driver {
   const { run, ...connection } = connectionOf(client);
   const runOutside: Connection['run'] = async (query, values) => {
     const result = await run(query, values);
-    // PGlite keeps others out of its own `transaction()`, but not out of a plain BEGIN.
+    // PGlite lets nobody else into its own `transaction()`, but it does not protect a plain BEGIN.
     if (client.isInTransaction?.()) throw new InAppTransaction();
     return result;
   };
   return {
     connections: 1,
     idle: 0,
-    // PGlite queues statements itself.
+    // PGlite has its own queue of statements.
     acquire: async () => ({ ...connection, run: runOutside }),
     listen: listenOn(client),
     transaction: (work, { signal } = {}) =>
@@ -56,7 +56,7 @@ export function pglite(client: Pglite, close: () => Promise<void>): Driver {
   };
 }
 
-/** Nothing can be cancelled: what was sent stays in PGlite's queue and will be run. */
+/** PGlite cannot cancel anything: a statement that was sent stays in its queue and will run. */
 function connectionOf(client: PgliteQueries): Connection {
   return {
     clock: new ServerClock(),
@@ -75,7 +75,7 @@ function listenOn(client: Pglite): Listen {
     const listening = client.listen(channel, (payload) => {
       if (!isOver) onMessage(payload);
     });
-    // LISTEN waits for a transaction of the app. It cannot be cancelled, but the wait for it can.
+    // LISTEN waits for a transaction of the app. LISTEN cannot be cancelled, but the store can stop waiting.
     const unlisten = await unlessAborted(listening, signal).catch((error) => {
       listening.then((stop) => stop()).catch(() => {});
       throw error;

@@ -1,7 +1,7 @@
 /**
- * postgres-js. Statements run on instances of the store's own, created with the app's settings and one
- * connection each. The app's own connections are not used: when a socket dies, `sql.reserve()` ends the process
- * or leaves every later query waiting, and a connection that no longer responds cannot be closed.
+ * postgres-js. Statements run on separate instances with the app's settings and one connection each. The driver does not
+ * use the app's connections: when a socket fails, `sql.reserve()` ends the process or leaves every later query waiting,
+ * and a connection that no longer responds cannot be closed.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { ServerClock } from './support/server-clock.js';
 import { type Address, addressesOf, connected, type SocketOptions } from './support/sockets.js';
 import { transactionOn } from './support/transaction.js';
 
-/** What the store uses of `sql`. */
+/** The parts of `sql` that the store uses. */
 export interface PostgresJs {
   readonly options: { readonly max?: number };
   unsafe(
@@ -32,9 +32,9 @@ interface RawRows extends Array<readonly (Uint8Array | null)[]> {
 }
 
 interface RawQuery extends Promise<unknown> {
-  /** Rows as arrays of the bytes that the server sent, whatever type parsers the app has set. */
+  /** Returns rows as arrays of the bytes that the server sent, also if the app has set type parsers. */
   raw(): Promise<RawRows>;
-  /** Whether it is running on the server. */
+  /** Whether the query is running on the server. */
   readonly active: boolean;
   readonly canceller: ((query: RawQuery) => Promise<void>) | null;
 }
@@ -51,7 +51,7 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
   let isClosed = false;
 
   const connections = sql.options.max ?? 10;
-  /** Acquires that wait until one of the store's connections is free. */
+  /** Calls of `acquire` that wait until one of the store's connections is free. */
   const waiting = new Set<() => void>();
   const wake = () => {
     for (const first of waiting) return first();
@@ -109,7 +109,7 @@ export function postgresJs(sql: PostgresJs, load: () => Promise<MakePostgres>): 
     acquire,
     listen: listenWith(sql, load),
     transaction: async (work, { deadlineMs = Number.POSITIVE_INFINITY, signal } = {}) =>
-      // No transaction of the app can be open on a connection that only the store uses.
+      // Only the store uses this connection, so no transaction of the app can be open on it.
       transactionOn(await acquire(deadlineMs), work, signal),
     close: async () => {
       isClosed = true;
@@ -136,13 +136,13 @@ class Instance implements Connection {
   readonly #events: InstanceEvents;
   readonly #abort = new AbortController();
   #socket: Socket | undefined;
-  /** Where the socket leads. */
+  /** The address of the server. */
   #address: Address | undefined;
   #isConnected = false;
   #running: RawQuery | undefined;
   #isCancelling = false;
   #isHeld: boolean;
-  /** Hosts tried so far. */
+  /** Number of hosts tried so far. */
   #tried = 0;
   /** Fails the first query. postgres-js may leave it waiting if the connection fails. */
   #fail: (error: unknown) => void = () => {};
@@ -163,7 +163,7 @@ class Instance implements Connection {
       max_lifetime: null,
       connect_timeout: 0,
       fetch_types: false,
-      // Session data passes neither through the app's conversions nor into its debug log.
+      // The app's conversions and its debug log must not get session data.
       serializers: {},
       transform: { undefined: undefined, column: {}, value: {}, row: {} },
       debug: false,
@@ -176,7 +176,7 @@ class Instance implements Connection {
       socket: (to: SocketOptions) => this.#openSocket(to),
     };
     if (url === undefined) this.#sql = make({ ...options, ...own });
-    // Unlike parsed options, these would be parsed.
+    // With a URL, postgres-js would parse these two.
     else this.#sql = make(url, { ...own, transform: undefined, shared: undefined });
   }
 
@@ -226,7 +226,7 @@ class Instance implements Connection {
     return { rows: rows.map((row) => row.map(decoded)), rowCount: rows.count ?? 0 };
   }
 
-  /** Takes it from the idle ones; until it is released, its socket keeps the process alive. */
+  /** Marks it as in use. Until its release, its socket keeps the process alive. */
   hold(): void {
     this.#isHeld = true;
     this.#socket?.ref();
@@ -243,13 +243,13 @@ class Instance implements Connection {
   destroy(): void {
     if (this.isUsable) this.#cancel();
     this.#lose();
-    // Otherwise a socket that is still connecting would log in later, and nobody would close it.
+    // Otherwise a socket that is still connecting would log in later, and nothing would close it.
     this.#abort.abort(new Error('The connection was closed'));
     this.#socket?.destroy();
     this.#sql.end({ timeout: 0 }).catch(() => {});
   }
 
-  /** Cancels the running statement. `query.cancel()` drops the promise, so its rejection would end the process. */
+  /** Cancels the running statement. Not with `query.cancel()`, which drops a promise whose rejection would end the process. */
   #cancel(): void {
     const query = this.#running;
     if (!query?.active || !query.canceller) return;
@@ -258,7 +258,7 @@ class Instance implements Connection {
     this.#isCancelling = false;
   }
 
-  /** Closes it gracefully, so that the server does not log a lost connection. */
+  /** Closes the connection gracefully, so that the server does not log a lost connection. */
   async close(): Promise<void> {
     if (!this.#isConnected) return this.destroy();
     this.#lose();
@@ -272,7 +272,7 @@ class Instance implements Connection {
     this.#events.onLost();
   }
 
-  /** Creates the sockets itself: those of postgres-js can neither be unref'd nor closed at once. */
+  /** Creates a socket, because those of postgres-js can neither be unref'd nor closed at once. */
   async #openSocket(options: SocketOptions): Promise<Socket> {
     if (this.#isCancelling && this.#address !== undefined) {
       const socket = connect(this.#address);
@@ -283,7 +283,7 @@ class Instance implements Connection {
       if (this.#isConnected || !this.isUsable) throw new Error('The connection was lost');
       const { signal } = this.#abort;
       let failure: unknown = new Error('No host accepts the connection');
-      // Each host once: postgres-js asks for another socket if a server is not primary.
+      // Tries each host once: postgres-js asks for another socket if a server is not primary.
       for (const address of addressesOf(options).slice(this.#tried)) {
         this.#tried += 1;
         const socket = connect(address);
@@ -311,7 +311,7 @@ function decoded(bytes: Uint8Array | null): Value {
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString();
 }
 
-/** Listens without `sql.listen`, which reconnects by itself and so hides that notifications were missed. */
+/** Listens without `sql.listen`, which reconnects by itself and so hides lost notifications. */
 function listenWith(sql: PostgresJs, load: () => Promise<MakePostgres>): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
     const make = await load();

@@ -1,5 +1,5 @@
 /**
- * Recognises what apps pass by mistake in place of a source.
+ * Recognises arguments that apps pass by mistake instead of a source.
  *
  * @module
  */
@@ -18,10 +18,10 @@ const CONNECTION_SETTINGS: readonly string[] = [
   'url',
 ];
 
-/** @internal Returns what a value is and what to write instead; `undefined` if that is unknown. Shows no value in it. */
+/** @internal Says what a value is and what to write instead; `undefined` if that is unknown. Never shows its content. */
 export function slipIn(source: unknown): string | undefined {
   if (isExpressSession(source)) {
-    return 'express-session itself; DrizzleStore is a class and no factory: new DrizzleStore(pool, options)';
+    return 'express-session itself; DrizzleStore is a class, not a factory: new DrizzleStore(pool, options)';
   }
   if (!isPlainObject(source)) return undefined;
   for (const [name, hint] of Object.entries(OTHER_STORES)) {

@@ -1,11 +1,11 @@
 /**
- * What a store can be opened on, as types. The properties tell what works from what looks like it.
+ * The types of all sources of a store. Their properties distinguish a usable source from one that only looks similar.
  *
  * @module
  */
 import type { ConnectionlessOptions, DrizzleStoreOptions } from '../options.js';
 
-/** A pool of `pg`, or one with its interface: `pg.native`, Neon's, Vercel's. */
+/** A pool of `pg`, or one with the same interface: `pg.native`, Neon's, Vercel's. */
 export interface PoolSource {
   readonly totalCount: number;
   readonly idleCount: number;
@@ -41,7 +41,7 @@ export interface BunSqlSource {
   readonly savepoint?: never;
 }
 
-/** A client that Drizzle databases use, and that a store accepts by itself. */
+/** A client of a Drizzle database. A store also accepts it directly. */
 type ClientSource = PoolSource | PGliteSource | PostgresJsSource | BunSqlSource;
 
 interface DrizzleDatabase {
@@ -65,16 +65,16 @@ interface DatabaseWithClient extends ConnectedDatabase {
 /** A database by the type of its class (`NodePgDatabase`, …), which does not declare `$client`. */
 interface DatabaseOfClass extends ConnectedDatabase {
   readonly $client?: ClientSource;
-  /** The result tells which driver runs it. */
+  /** The type of the result depends on the driver. */
   refreshMaterializedView(view: never): PromiseLike<ResultWithFields | ResultWithColumns>;
 }
 
-/** What node-postgres, Neon and PGlite return; pg-proxy returns bare rows. */
+/** The result of node-postgres, Neon and PGlite; pg-proxy returns only rows. */
 interface ResultWithFields {
   readonly fields: unknown;
 }
 
-/** What postgres-js returns. */
+/** The result of postgres-js. */
 interface ResultWithColumns {
   readonly columns: unknown;
 }
@@ -82,7 +82,7 @@ interface ResultWithColumns {
 /** A Drizzle database on one of these clients. */
 export type DrizzleSource = DatabaseWithClient | DatabaseOfClass;
 
-/** What a store can be opened on: see docs/sources.md. */
+/** The source of a store: see docs/sources.md. */
 export type Source = DrizzleSource | ClientSource | string;
 
 /** A database of `drizzle-orm/neon-http`. */
@@ -108,8 +108,8 @@ interface PgProxyDatabase extends ConnectedDatabase {
 }
 
 /**
- * A source without connections: it runs each statement by itself, so a store on it can neither listen (`sync`, `cache`)
- * nor create its table (`migrate()`, `createTableIfMissing`).
+ * A source without connections. It sends each statement alone, so a store on it can neither listen (`sync`, `cache`) nor
+ * create its table (`migrate()`, `createTableIfMissing`).
  */
 export type ConnectionlessSource = NeonHttpDatabase | NeonQuery | PgProxyDatabase;
 
@@ -117,5 +117,5 @@ export type ConnectionlessSource = NeonHttpDatabase | NeonQuery | PgProxyDatabas
 export type StoreArguments =
   | []
   | [source: ConnectionlessSource, options?: ConnectionlessOptions]
-  // Last: the compiler explains its errors by the last one.
+  // The last one, because the compiler's error message describes the last overload.
   | [source: Source, options?: DrizzleStoreOptions];

@@ -84,7 +84,7 @@ describe('the error of a refused statement', () => {
     ['25006', StatementError, 'the server is read-only'],
     ['57P01', ConnectionError, 'the server is shutting down'],
     ['57P03', ConnectionError, 'the server is starting up, shutting down or in recovery'],
-    ['42501', StatementError, 'lacks a permission on sessions, or on what a trigger'],
+    ['42501', StatementError, 'lacks a permission on sessions, or on an object that its triggers'],
     ['23514', StatementError, 'refused the statement (SQLSTATE 23514)'],
   ];
 
@@ -265,7 +265,7 @@ test('the error of a call that timed out says whether it was sent', async () => 
   expect(queued).toMatchObject({
     sent: false,
     message:
-      'The call could not be sent within 0.5 s: it waited for a connection, or for earlier calls of its session. It has no effect',
+      'The call could not be sent within 0.5 s: it waited for a connection, or for earlier calls for its session. It has no effect',
   });
   await table.release();
 });
