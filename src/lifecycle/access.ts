@@ -1,5 +1,5 @@
 /**
- * What the admin page needs of a store beyond its public methods.
+ * The parts of a store that the admin page needs in addition to the public methods.
  *
  * @module
  */
@@ -13,17 +13,17 @@ import type { Runtime } from './runtime.js';
 
 export interface StoreAccess {
   readonly settings: Settings;
-  /** What statements about the store's table are built from. */
+  /** For building statements about the store's table. */
   readonly table: FragmentSettings;
   readonly sessions: Sessions;
   /** Aborted when the store is closed. */
   readonly closing: AbortSignal;
-  /** Runs a call within the time that the store's own calls have. */
+  /** Runs a call with the time limit of the store's own calls. */
   perform<T>(run: Run<T>): Promise<T>;
   log(message: string, error?: unknown): void;
 }
 
-/** A global symbol: in the CommonJS build, each entry has a copy of this module. */
+/** A global symbol, because in the CommonJS build each entry file has a copy of this module. */
 const ACCESS = Symbol.for('connect-drizzle.access');
 
 /** Gives the admin page access to a store. */
@@ -58,7 +58,7 @@ export function grantAccess(
   Object.defineProperty(store, ACCESS, { value: access });
 }
 
-/** Returns the access to a store; `undefined` if it is none. */
+/** Returns the access to a store; `undefined` if the value is not a store. */
 export function accessTo(store: unknown): StoreAccess | undefined {
   return hasAccess(store) ? store[ACCESS] : undefined;
 }

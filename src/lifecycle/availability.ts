@@ -1,9 +1,9 @@
 /**
- * Tells express-session to skip sessions while the database is unavailable (`whenUnavailable: 'skip'`), by the events
+ * Makes express-session skip sessions while the database is unavailable (`whenUnavailable: 'skip'`), with the events
  * `disconnect` and `connect`.
  *
- * A failed call proves nothing: its connection may have been the only one that broke, or another transaction may hold
- * its session. So the database is probed first. While it is unavailable no requests come, and probing goes on.
+ * A failed call alone proves nothing: perhaps only its connection broke, or another transaction has locked its session. So
+ * the store probes the database first. While it is unavailable, no calls arrive, and the store keeps probing.
  *
  * @module
  */
@@ -12,16 +12,16 @@ import { ConnectionError, StoreTimeoutError } from '../errors.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { pause } from '../util/clock.js';
 
-/** Without requests to serve, a probe every two seconds is cheap, and sessions return soon after the database. */
+/** No requests use the store meanwhile, so a probe every two seconds is cheap. */
 const BACKOFF: Backoff = { firstMs: 100, longestMs: 2000 };
 
-/** A network that has returned is noticed by the next probe, so no probe waits long for the old one. */
+/** Short, because after a network failure only the next probe can succeed. */
 const PROBE_SECONDS = 5;
 
 export interface AvailabilitySettings {
   /** Resolves if the database answers. */
   readonly probe: (deadlines: Deadlines) => Promise<void>;
-  /** Seconds that a call may take. A probe takes no longer. */
+  /** Time limit of a call in seconds. A probe has no longer one. */
   readonly timeout: number;
   /** Aborting it ends probing. */
   readonly signal: AbortSignal;
@@ -39,10 +39,10 @@ export class Availability {
     this.#deadlines = new Deadlines(Math.min(settings.timeout, PROBE_SECONDS));
   }
 
-  /** Takes the error of a call. */
+  /** Reports the error of a call. */
   failed(error: unknown): void {
     if (!mayBeAway(error) || this.#settings.signal.aborted) return;
-    // Repeated at each failure, because express-session may not have been listening before.
+    // Repeated at each failure, because express-session may not have listened to earlier ones.
     if (this.#isAway) this.#settings.onChange('disconnect');
     if (!this.#isProbing) void this.#probeUntilAnswered();
   }
@@ -63,7 +63,7 @@ export class Availability {
     onChange('connect');
   }
 
-  /** Whether the database answers, even if it answers with an error, such as that of a missing table. */
+  /** Whether the database responds. An error counts, too, such as a missing table. */
   #answers(): Promise<boolean> {
     return this.#settings.probe(this.#deadlines).then(
       () => true,

@@ -1,5 +1,5 @@
 /**
- * The calls in flight: what `close()` waits for.
+ * Counts the calls in flight. `close()` waits for them.
  *
  * @module
  */

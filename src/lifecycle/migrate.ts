@@ -1,7 +1,7 @@
 /**
- * `store.migrate()`: runs the bundled migrations under the store's own table name, in one transaction.
- * A tracking table records which ones a table has had. An advisory lock lets only one process migrate at
- * a time; the others then find nothing left to do.
+ * `store.migrate()`: runs the bundled migrations for the store's table name, in one transaction. A tracking table records
+ * which migrations have run. An advisory lock lets only one process migrate at a time; the others wait and then find
+ * nothing to do.
  *
  * @module
  */
@@ -21,9 +21,8 @@ const TRACKING_TABLE = '__connect_drizzle_store';
 const LOCK = sql.raw(`hashtextextended('connect-drizzle migrate', 0)`);
 
 /**
- * Creates the session table and its schema, or brings the table up to date, in the transaction of a connection.
- * Fails if it waits longer than `lockTimeout` seconds for another transaction; by default it waits as long as it
- * takes.
+ * Creates the session table and its schema, or updates the table, in a transaction. Fails if it waits longer than
+ * `lockTimeout` seconds for another transaction; by default it waits without a limit.
  *
  * @throws {MigrationError} if the table belongs to another package, or cannot be used after the migrations
  */
@@ -61,7 +60,7 @@ export async function migrate(
       (table_name text not null, migration text not null, applied_at timestamptz not null default now(),
        primary key (table_name, migration))`);
   }
-  // If the table was dropped, all of its migrations have to run again.
+  // If the table was dropped, all its migrations must run again.
   if (!isThere) await execute(sql`delete from ${tracking} where table_name = ${tableName}::text`);
   const rows = await execute(
     sql`select migration from ${tracking} where table_name = ${tableName}::text`,
@@ -71,7 +70,7 @@ export async function migrate(
   for (const { name, statements } of migrations) {
     if (done.has(name)) continue;
     const isFirst = name === migrations[0]?.name;
-    // A table that drizzle-kit created is what the first migration creates.
+    // If drizzle-kit created the table, it has the result of the first migration.
     if (!(isFirst && isThere)) {
       for (const statement of statements) await execute(sql.raw(renamed(statement)));
     }
@@ -79,7 +78,7 @@ export async function migrate(
       sql`insert into ${tracking} (table_name, migration) values (${tableName}::text, ${name}::text)`,
     );
   }
-  // If the table cannot be used after the migrations, the error rolls all of this back.
+  // If the table cannot be used after the migrations, this error rolls everything back.
   const after = await checkTable(on, expected);
   if (after.state === 'mismatch') {
     throw new MigrationError(`The migrations have run, but: ${after.message}`);
@@ -87,8 +86,8 @@ export async function migrate(
 }
 
 /**
- * Returns the names of the migrations that `migrate()` has recorded for a table; `undefined` if it has recorded none,
- * because something else creates the table, such as drizzle-kit.
+ * Returns the names of the migrations that `migrate()` has recorded for a table; `undefined` if there are none, for
+ * example because drizzle-kit creates the table.
  */
 export async function recordedMigrations(
   on: Connection,
@@ -105,7 +104,7 @@ export async function recordedMigrations(
   return names.length === 0 ? undefined : new Set(names);
 }
 
-/** Returns the statements of the migrations that are not in `done`, under the names of a table and its schema. */
+/** Returns the statements of the migrations that are not in `done`, with the names of a table and its schema. */
 export function migrationSql(
   tableName: string,
   schemaName: string | undefined,
@@ -117,7 +116,7 @@ export function migrationSql(
     .map(({ name, statements }) => ({ name, statements: statements.map(renamed) }));
 }
 
-/** The tracking table is beside the session table, whatever the connection's search_path is. */
+/** Returns the tracking table, in the schema of the session table; the connection's search_path has no effect. */
 function trackingTable(schemaName: string | undefined): string {
   return inSchema(schemaName, TRACKING_TABLE);
 }
@@ -126,7 +125,7 @@ function inSchema(schemaName: string | undefined, name: string): string {
   return [schemaName, name].flatMap((part) => (part === undefined ? [] : [quoted(part)])).join('.');
 }
 
-/** Returns a function that replaces the names in a generated statement with this store's. */
+/** Returns a function that replaces the names in a generated statement with those of this store. */
 function renaming(tableName: string, table: string): (statement: string) => string {
   const ownNames = new Map([
     [DEFAULT_TABLE_NAME, table],

@@ -1,5 +1,5 @@
 /**
- * Opens a store's source: connects, checks or creates the table, and builds what the store's calls use.
+ * Opens a store's source: connects, checks or creates the table, and builds the parts that the store's calls use.
  *
  * @module
  */
@@ -24,14 +24,14 @@ import { unlessAborted } from '../util/abort.js';
 import { migrate } from './migrate.js';
 import { type OnConnection, TableGuard } from './table-guard.js';
 
-/** What calls use once the source is open. */
+/** The parts that calls use after the source is open. */
 export interface Opened {
   readonly driver: Driver;
   readonly statements: TableCalls;
   readonly batcher: Batcher;
   readonly rows: Rows;
   readonly cache: CachedRows | undefined;
-  /** Where changes are announced; `undefined` without `sync`. */
+  /** The channel for announcements; `undefined` without `sync`. */
   readonly channel: string | undefined;
   readonly engine: Engine;
 }
@@ -43,17 +43,17 @@ export interface OpeningParts {
   readonly sealing: Sealing;
   readonly deadlines: Deadlines;
   readonly realtime: Realtime | undefined;
-  /** An idle connection of the store's own pool failed. */
+  /** Called when an idle connection of the store's own pool fails. */
   readonly onIdleError: (error: unknown) => void;
 }
 
 export class Opening {
-  /** What was opened last. */
+  /** The last result of opening. */
   current: Opened | undefined;
   readonly #parts: OpeningParts;
   readonly #table: TableGuard;
   readonly #expected: ExpectedTable;
-  /** What is opened here belongs to the store, not to the async context of the first request. */
+  /** Opens the source in the store's async context, not in that of the first request. */
   readonly #context = new AsyncResource('connect-drizzle');
   readonly #closing = new AbortController();
   #driver: Promise<Driver> | undefined;
@@ -65,12 +65,12 @@ export class Opening {
     this.#table = new TableGuard(this.#expected, this.#errorOf);
   }
 
-  /** What calls can use without asking the database; `undefined` before that. */
+  /** The open parts; `undefined` if the source must be opened or its table checked first. */
   get opened(): Opened | undefined {
     return this.#table.isUsable ? this.current : undefined;
   }
 
-  /** Opens the source, or, if it is open, checks the table again. After a failure, the next call tries again. */
+  /** Opens the source. If it is open, checks the table again. After a failure, the next call tries again. */
   open(): Promise<Opened> {
     this.#opening ??= this.#context
       .runInAsyncScope(() => this.#open())
@@ -83,7 +83,7 @@ export class Opening {
     return this.#opening;
   }
 
-  /** Resolves if the database answers within `deadlines`, which may be shorter than those of calls. */
+  /** Resolves if the database responds within `deadlines`, which may be shorter than those of calls. */
   probe(deadlines: Deadlines): Promise<void> {
     return deadlines.within(async (deadline) => {
       const { statements } = this.opened ?? (await deadline.waitFor(this.open()));
@@ -92,8 +92,8 @@ export class Opening {
   }
 
   /**
-   * Creates the table or brings it up to date. Acquiring a connection is limited like any call, the migration itself
-   * only by `signal`. `lockTimeout`: see {@link migrate}.
+   * Creates or updates the table. Acquiring the connection has the time limit of a call. Only `signal` limits the migration
+   * itself. `lockTimeout`: see {@link migrate}.
    */
   async migrate(signal: AbortSignal, lockTimeout?: number): Promise<void> {
     const { deadlines } = this.#parts;
@@ -111,7 +111,7 @@ export class Opening {
     }
   }
 
-  /** Gives up opening, if it is still in progress, and closes what the store itself opened. */
+  /** Stops opening, if it is in progress, and closes the connections that the store itself opened. */
   close(): Promise<void> {
     this.#closing.abort(new StoreClosedError());
     return this.#parts.deadlines.within((deadline) => deadline.waitFor(this.#close()));
@@ -159,7 +159,7 @@ export class Opening {
   #ensureTable(driver: Driver) {
     const { opener, settings, deadlines } = this.#parts;
     const mayCreate = (settings.createTableIfMissing || opener.embedded) && !settings.table;
-    // A migration that hangs is given up, and the next call tries again.
+    // If a migration hangs, stop waiting for it. The next call tries again.
     const create = () => {
       const over = new AbortController();
       return deadlines.within((deadline) =>
@@ -219,7 +219,7 @@ function runsSameStatements(one: Engine, other: Engine): boolean {
   return one.isPortable === other.isPortable && one.limitsLockWaits === other.limitsLockWaits;
 }
 
-/** @throws {InvalidArgumentError} for an option that needs what the engine cannot do */
+/** @throws {InvalidArgumentError} for an option that the engine does not support */
 function refuseWhatItLacks({ canListen, name }: Engine, settings: Settings): void {
   if (canListen || settings.sync === undefined) return;
   const option = settings.cache === undefined ? 'sync' : 'cache';

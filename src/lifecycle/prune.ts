@@ -1,12 +1,12 @@
 /**
- * Pruning: a loop that waits, then deletes expired rows in batches until none are left. No reader waits
- * for it. When its signal is aborted, it stops after the current batch.
+ * Pruning: a loop that waits, and then deletes expired rows in batches until none are left. Readers do not wait for it.
+ * When its signal is aborted, it stops after the current batch.
  *
  * @module
  */
 import { pause, setImmediate } from '../util/clock.js';
 
-/** Rows in one statement. The slowest takes about a tenth of a second. */
+/** Rows per statement. Such a statement takes about a tenth of a second at most. */
 const BATCH_ROWS = 5000;
 
 export interface PruneSettings {
@@ -18,7 +18,7 @@ export interface PruneSettings {
   readonly onError: (error: unknown) => void;
 }
 
-/** Prunes at intervals, with a jitter of 50 %, so that many processes do not prune at the same time. */
+/** Prunes at random intervals (plus or minus 50 %), so that many processes do not prune at the same time. */
 export async function pruneAtIntervals({
   interval,
   signal,

@@ -1,5 +1,5 @@
 /**
- * How a call of the store replies: to a Node callback, or with a promise.
+ * Delivers the results of calls to a Node callback or with a promise.
  *
  * @module
  */
@@ -24,8 +24,8 @@ export class Replies {
   /**
    * Runs a call (see {@link Runtime.perform}). Without a callback, returns a promise of the result.
    *
-   * A callback is called in the next tick. Its result is created just before, for each caller separately: if all sessions
-   * of a batch were created at once, they would outlive a run of the garbage collector.
+   * Calls the callback in the next tick, and creates the result just before. If all sessions of a batch were created at
+   * once, they would survive a run of the garbage collector.
    */
   run<T>(
     callback: Callback<T> | undefined,
@@ -72,8 +72,8 @@ export class Replies {
     this.perform(afterWrites(({ statements }, deadline) => statements.list(deadline, page)));
 
   /**
-   * Returns a promise that the caller may not await: `errorLog` gets its rejection, which is then never an unhandled one
-   * that would end the process.
+   * Returns a promise that the caller may not await. Passes its rejection to `errorLog`, so that it never counts as
+   * unhandled, which would end the process.
    */
   promise<T>(promise: Promise<T>): Promise<T> {
     promise.catch((error) => this.#runtime.log('A session store call failed', error));
@@ -81,8 +81,8 @@ export class Replies {
   }
 
   /**
-   * Returns a promise that the app usually awaits at its start, where it prints the error with its stack: `errorLog` gets
-   * only the message.
+   * Returns a promise that the app usually awaits at startup. The app then prints the error with its stack, so `errorLog`
+   * gets only the message.
    */
   startup<T>(promise: Promise<T>): Promise<T> {
     promise.catch((error) => {
@@ -102,7 +102,7 @@ export class Replies {
     return undefined;
   }
 
-  /** Replies with a value that is known already. */
+  /** Replies with a known value. */
   now<T>(callback: Callback<T> | undefined, value: T): Promise<T> | undefined {
     if (typeof callback !== 'function') return Promise.resolve(value);
     nextTick(callback, null, value);
@@ -110,8 +110,8 @@ export class Replies {
   }
 
   /**
-   * Returns what `load` makes of the cached row of an id, without a promise; `null` if that is undefined. Returns
-   * `undefined` if the call has to run: no row is cached, or `load` threw and its caller must get the error.
+   * Returns the result of `load` for the cached row of an id, without a promise; `null` if the result is undefined. Returns
+   * `undefined` if the call has to run: no row is cached, or `load` threw and the caller must get the error.
    */
   cached<T>(id: string, load: (row: StoredRow) => T | undefined): T | null | undefined {
     if (this.#runtime.isClosed || tracing.get.hasSubscribers) return undefined;
@@ -144,16 +144,16 @@ function rethrow(error: unknown): never {
   throw error;
 }
 
-/** @internal A call, once the source is open. */
+/** @internal Runs a call after the source is open. */
 export type Run<T> = (opened: Opened, deadline: Deadline) => Promise<T>;
 
-/** A write that takes longer is held up by a lock or by the network, and must not hold up everything else. */
+/** A write that takes longer waits for a lock or the network. Calls about many sessions do not wait for it. */
 const WRITES_WAIT_MS = 5000;
 
 /**
  * @internal
- * Returns a call about many sessions that runs after the writes in progress: it counts what an app has set just before,
- * without awaiting it.
+ * Returns a call about many sessions that runs after the current writes, so that it includes a session that the app has
+ * just set without awaiting it.
  */
 export function afterWrites<T>(run: Run<T>): Run<T> {
   return async (opened, deadline) => {

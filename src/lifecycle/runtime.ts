@@ -1,6 +1,6 @@
 /**
- * The runtime of a store. It opens the source at the first call, keeps the calls in order while the source
- * opens, passes announcements to the cache and the app's events, prunes, and closes everything.
+ * The runtime of a store. It opens the source at the first call, keeps the order of calls while the source opens, passes
+ * announcements to the cache and the app's events, prunes, and closes everything.
  *
  * @module
  */
@@ -37,29 +37,29 @@ export interface RuntimeParts {
   readonly settings: Settings;
   readonly table: SessionView;
   readonly sealing: Sealing;
-  /** Another store changed or ended a session. */
+  /** Called when another store has changed or ended a session. */
   readonly onForeign: (event: 'change' | 'destroy', id: string) => void;
   readonly onState: (state: 'up' | 'down') => void;
-  /** With `whenUnavailable: 'skip'`: what express-session should be told. */
+  /** With `whenUnavailable: 'skip'`: emits the event for express-session. */
   readonly onAvailability: (event: 'connect' | 'disconnect') => void;
 }
 
 export class Runtime {
   readonly realtime: Realtime | undefined;
-  /** Rows that pruning deleted. */
+  /** Number of rows deleted by pruning. */
   pruned = 0;
   readonly #parts: RuntimeParts;
   readonly #opening: Opening;
   readonly #deadlines: Deadlines;
   readonly #inFlight = new InFlight();
   readonly #availability: Availability | undefined;
-  /** A field: the pool's guard holds it only weakly. It converts the error, to which node-postgres adds the client. */
+  /** A field, because the pool's guard references it weakly. Converts the error, because node-postgres adds the client to it. */
   readonly #onIdleError = (error: unknown) =>
     this.log(
       'An idle connection of the session store failed',
       storeError(error, this.#parts.table.label, this.#parts.opener.server),
     );
-  /** Guards the app's pool from the start: a connection may break before the first call. */
+  /** Guards the app's pool from the start, because a connection may break before the first call. */
   readonly #unguard: (() => void) | undefined;
   readonly #closing = new AbortController();
   /** Aborted when `close()` has waited for migrations long enough. */
@@ -112,11 +112,11 @@ export class Runtime {
       this.close().catch((error) => this.log('Closing the session store failed', error));
     };
     if (signal !== undefined) this.#letGoOfSignal = followSignal(signal, closeQuietly);
-    // Listening starts with the store, not with its first call.
+    // Listening starts when the store is created, not at its first call.
     if (!this.isClosed) this.realtime?.start(() => this.#syncSource());
   }
 
-  /** What calls use, once the source is open. */
+  /** The parts that calls use after the source is open. */
   get opened(): Opened | undefined {
     return this.#opening.opened;
   }
@@ -131,10 +131,9 @@ export class Runtime {
   }
 
   /**
-   * Runs a call. `prepare` runs at once and reads the arguments; the function that it returns runs when the
-   * source is open, and gives up at the deadline. `onResult` and `onError` turn the outcome into the result.
-   * Nothing but the promise connects the caller with what runs, so the caller continues in its own async
-   * context.
+   * Runs a call. `prepare` runs at once and reads the arguments. The function that it returns runs when the source is open,
+   * and gives up at the deadline. `onResult` and `onError` convert the outcome to the result. Only the promise connects the
+   * caller with the call, so the caller continues in its own async context.
    */
   perform<T, Result>(
     prepare: () => (opened: Opened, deadline: Deadline) => Promise<T>,
@@ -183,8 +182,8 @@ export class Runtime {
   }
 
   /**
-   * Moves all sessions to the first of the keys, however long that takes, unless the store is closed. Each statement has
-   * the time of a call.
+   * Encrypts all sessions with the first of the keys. Stops only if the store is closed. Each statement has the time limit
+   * of a call.
    */
   async rekey(rekeying: Rekeying): Promise<RekeyResult> {
     if (this.#parts.settings.encryptionKeys.length === 0) {
@@ -199,7 +198,7 @@ export class Runtime {
     });
   }
 
-  /** Creates the table or brings it up to date, however long that takes, unless the store is closed. */
+  /** Creates or updates the table, without a time limit. Stops only if the store is closed. */
   migrate(): Promise<void> {
     if (this.#parts.settings.table !== undefined) {
       const message =
@@ -226,17 +225,17 @@ export class Runtime {
     return this.#closed;
   }
 
-  /** Logs an error. A log function that throws must not fail what is logged. */
+  /** Logs an error. Ignores an error of the log function itself. */
   log(message: string, error?: unknown): void {
     try {
       if (error === undefined) this.#parts.settings.errorLog(`connect-drizzle: ${message}`);
       else this.#parts.settings.errorLog(`connect-drizzle: ${message}`, safeError(error));
     } catch {
-      // There is nowhere left to report it.
+      // There is no other place to report it.
     }
   }
 
-  /** Opens the source, within the time that a call may take. */
+  /** Opens the source within the time limit of a call. */
   #openInTime(): Promise<Opened> {
     return this.#deadlines.within((deadline) => deadline.waitFor(this.#opening.open()));
   }
@@ -279,7 +278,7 @@ export class Runtime {
             (deadline) => statements.notify(deadline, onSend, channel, payload),
             signal,
           );
-        // Each open connection may lead to a primary that has been replaced, and is closed then.
+        // Each open connection may be to a former primary. It is closed then.
         for (let { idle } = driver; idle > 0; idle -= 1) {
           try {
             return await send();
@@ -308,7 +307,7 @@ export class Runtime {
     this.#letGoOfSignal();
     await this.#pruning;
     await this.realtime?.close();
-    // Calls end in time by themselves. A migration may wait for another one, or for a server that is gone.
+    // Calls end in time by themselves. A migration may wait for another one, or for an unreachable server.
     const limit = this.#deadlines.start();
     limit.holder = { giveUp: () => this.#migrating.abort(new StoreClosedError()) };
     await this.#inFlight.idle();
@@ -320,7 +319,7 @@ export class Runtime {
   }
 }
 
-/** @throws {InvalidArgumentError} for an option that needs what the source cannot do */
+/** @throws {InvalidArgumentError} for an option that the source does not support */
 function refuseWhatItLacks({ lacks }: Opener, settings: Settings): void {
   if (lacks?.listening !== undefined && settings.sync !== undefined) {
     const name = settings.cache === undefined ? 'sync' : 'cache';

@@ -1,5 +1,5 @@
 /**
- * Counts what a store has done.
+ * The counts of a store: `stats()`.
  *
  * @module
  */
@@ -10,9 +10,9 @@ import type { Runtime } from './runtime.js';
 export interface StoreStats {
   /** Reads answered by the cache. */
   readonly hits: number;
-  /** Reads that the cache could not answer, and those that bypass it (`update()`). */
+  /** Reads that were not in the cache, and those that bypass it (`update()`). */
   readonly misses: number;
-  /** Batched statements sent, without the reads that find out why a row was not written. */
+  /** Batched statements sent. Excludes the reads that find out why a row was not written. */
   readonly statements: number;
   /** Rows in these statements. */
   readonly rows: number;
@@ -21,7 +21,7 @@ export interface StoreStats {
   readonly retries: number;
   /** Saves merged with another request's. */
   readonly merges: number;
-  /** Saves and touches not done because the session had ended. */
+  /** Saves and touches that did nothing because the session had ended. */
   readonly dropped: number;
   /** Reads of a row that could not be read or had no usable cookie. */
   readonly unreadable: number;

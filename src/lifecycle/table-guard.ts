@@ -1,6 +1,6 @@
 /**
- * Checks the session table before the first call, before each call after a failed check, and after a
- * statement failed in a way that a changed table could explain. Otherwise calls cost no check.
+ * Checks the session table before the first call, before each call after a failed check, and after a statement failed with
+ * an error that a changed table could cause. Other calls need no check.
  *
  * @module
  */
@@ -16,18 +16,18 @@ import {
 const NOT_SUPPORTED = '0A000';
 
 /**
- * Undefined column, undefined table, no unique index for ON CONFLICT: the table may have been replaced. Not supported: an
- * extension such as Citus may have distributed it.
+ * After "undefined column", "undefined table" or "no unique index for ON CONFLICT", the table may have been replaced. After
+ * "not supported", an extension such as Citus may have distributed it.
  */
 const TABLE_CHANGED: ReadonlySet<string> = new Set(['42703', '42P01', '42P10', NOT_SUPPORTED]);
 
-/** Runs work on a connection that it acquires, within the time of a call. */
+/** Acquires a connection and runs work on it, within the time limit of a call. */
 export type OnConnection = <T>(work: (on: Connection) => Promise<T>) => Promise<T>;
 
 export class TableGuard {
   /** Whether statements may be sent without a check. */
   isUsable = false;
-  /** A table that is dropped while the store is open is not created again. */
+  /** Only until the first check: a table that is dropped while the store is open is not created again. */
   #mayCreate = true;
   readonly #expected: ExpectedTable;
   readonly #errorOf: (error: unknown) => Error;
@@ -39,8 +39,8 @@ export class TableGuard {
   }
 
   /**
-   * Checks the table and returns its schema. A missing table is created with `create`; without it, nothing is
-   * thrown, since the statement that needs the table fails by itself.
+   * Checks the table and returns its schema. If the table is missing, calls `create`. Without `create` it throws nothing,
+   * because the statement that needs the table fails by itself.
    *
    * @throws {TableMismatchError}
    */
@@ -57,7 +57,7 @@ export class TableGuard {
     return located;
   }
 
-  /** Returns the error to report for a failed statement: what is wrong with the table, if that is the cause. */
+  /** Returns the error to report for a failed statement. If the table is the cause, the error says what is wrong with it. */
   async explain(error: unknown, run: OnConnection): Promise<Error> {
     const { label } = this.#expected;
     const reported = this.#errorOf(error);
@@ -67,7 +67,7 @@ export class TableGuard {
       case undefined:
         return reported;
       case 'usable':
-        // The next call checks the table once more, and learns what holds it now.
+        // The next call checks the table again, and finds the engine that has it now.
         if (sqlState(error) === NOT_SUPPORTED) this.isUsable = false;
         // Something else is missing, such as a table that a trigger of the app uses.
         return new StatementError(error, label);

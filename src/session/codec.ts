@@ -2,7 +2,7 @@
  * Converts between a session and its stored form. There are three forms:
  *
  * - the session itself;
- * - its text: JSON, or what an app's serializer returns. Texts are compared, merged and cached;
+ * - its text: JSON, or the string from an app's serializer. The store compares, merges and caches texts;
  * - the stored form, always JSON: the text itself, or a JSON string with a serializer's text or the ciphertext.
  *
  * @module
@@ -21,24 +21,24 @@ import type { Serializer, Settings } from '../options.js';
 import { hasMethod, isObject, isPlainObject } from '../util/guards.js';
 import type { SameValue } from './equality.js';
 
-/** A stored form that cannot be read: corrupt, encrypted under an unknown key, or not a session. */
+/** A stored form that cannot be read: corrupt, encrypted with an unknown key, or not a session. */
 export class Unreadable extends Error {}
 
 /** A parsed session: the app's data, not validated. */
 export type ParsedSession = SessionData & Record<string, unknown>;
 
-/** What the stored form of an encrypted session looks like. */
+/** The pattern of the stored form of an encrypted session. */
 const ENVELOPE = /^"1[\w-]{8}\.[\w-]{16}\.[\w-]+"$/;
 
 export class Codec {
   readonly #serializer: Serializer | undefined;
   readonly #keys: readonly RowKey[];
-  /** Encrypts; `undefined` if sessions are written as they are. */
+  /** The key that encrypts; `undefined` if sessions are stored as plaintext. */
   readonly #current: RowKey | undefined;
-  /** Whether sessions that are not encrypted are read. */
+  /** Whether the store accepts sessions that are not encrypted. */
   readonly #readsPlaintext: boolean;
 
-  /** @param keys the first encrypts; all decrypt. None is the same as {@link PLAINTEXT} alone. */
+  /** @param keys the first encrypts; all decrypt. An empty list means {@link PLAINTEXT} alone. */
   constructor(serializer: Serializer | undefined, keys: Settings['encryptionKeys']) {
     this.#serializer = serializer;
     this.#readsPlaintext = keys.length === 0 || keys.includes(PLAINTEXT);
@@ -60,12 +60,12 @@ export class Codec {
   /**
    * Returns the text of a session.
    *
-   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, more levels than `JSON.stringify` has
-   *   stack for, or anything but an object
+   * @throws {NotSerializableError} for a BigInt, a cycle, a `toJSON` that throws, too many levels for the stack of
+   *   `JSON.stringify`, or a value that is not an object
    */
   text(session: object): string {
     const text = isObject(session) && !Array.isArray(session) ? this.#textOf(session) : undefined;
-    // Reject a value that could not be read back: an array, or an object whose JSON is not an object.
+    // Reject a value that could not be read again: an array, or an object whose JSON is not an object.
     if (text === undefined || (this.isJson && !text.startsWith('{'))) {
       throw new NotSerializableError('it is not an object');
     }
@@ -80,7 +80,7 @@ export class Codec {
           : this.#serializer.stringify(plainCopy(value));
       if (typeof text === 'string') return text;
     } catch (error) {
-      // An error of `JSON.stringify` may name keys of the session. What a serializer tells is up to the app.
+      // An error of `JSON.stringify` may contain keys of the session. The app decides what its serializer's errors contain.
       throw new NotSerializableError(reasonOf(error), this.isJson ? undefined : error);
     }
     throw new NotSerializableError('its serialization is not a string');
@@ -124,19 +124,19 @@ export class Codec {
     return this.#serializer === undefined ? json : asString(json);
   }
 
-  /** Whether a stored form is under the first key, or plaintext if that is the first. */
+  /** Whether a stored form is encrypted with the first key, or is plaintext if that is first. */
   isCurrent(stored: string): boolean {
     if (this.#current === undefined) return !ENVELOPE.test(stored);
     return stored.startsWith(this.currentPrefix);
   }
 
-  /** How the stored forms under the first key begin; empty if that is plaintext. */
+  /** The beginning of stored forms that are encrypted with the first key; empty for plaintext. */
   get currentPrefix(): string {
     return this.#current === undefined ? '' : `"${this.#current.name}.`;
   }
 
   /**
-   * Returns the stored form of a row under the first key.
+   * Returns the stored form of a row, encrypted with the first key.
    *
    * @throws {Unreadable}
    */
@@ -163,7 +163,7 @@ export class Codec {
 }
 
 /**
- * AES-256-GCM under a key derived for each row: random nonces under one key are safe for 2^32 messages only (NIST
+ * AES-256-GCM with a key derived for each row, because with random nonces one key is safe for only 2^32 messages (NIST
  * SP 800-38D, section 8.3). The id of the row is associated data, so the ciphertext of one row does not decrypt in
  * another. An envelope is `<name of the key>.<nonce>.<ciphertext and tag>`.
  */
@@ -218,7 +218,7 @@ class RowKey {
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** Returns a shallow copy for a serializer, which may keep values such as dates and maps. The cookie becomes data. */
+/** Returns a shallow copy for a serializer, which may support dates and maps. Converts the cookie to plain data. */
 function plainCopy(session: object): object {
   const copy: Record<string, unknown> = { ...session };
   const { cookie } = copy;
@@ -226,7 +226,7 @@ function plainCopy(session: object): object {
   return copy;
 }
 
-/** Returns the reason without any content of the session: V8's message for a cycle names its keys. */
+/** Returns a reason without content of the session, because V8's message for a cycle contains keys. */
 function reasonOf(error: unknown): string {
   if (error instanceof RangeError) {
     return /call stack/i.test(error.message) ? 'it is nested too deeply' : 'it is too large';

@@ -1,5 +1,5 @@
 /**
- * Saves a session only if the stored one is still the one that was read; otherwise tries again with what is stored now.
+ * Saves a session only if the stored one is still the one that was read. Otherwise tries again with the one stored now.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import type { RowWrites } from '../batching/rows.js';
 import { ConflictError } from '../errors.js';
 import type { SaveRow, StoredRow } from '../queries/wire.js';
 
-/** More than the number of callers that can be in each other's way. */
+/** More than the number of callers that can conflict at once. */
 const MAX_TRIES = 1000;
 
 export interface Saved {
@@ -17,11 +17,11 @@ export interface Saved {
 }
 
 /**
- * Writes `row`. If another writer changed the session first, writes the row that `next` returns for what is stored now,
- * and so on. Returns `undefined` if the session ended (gone, revoked, or replaced by a later one with its id) or if
- * `next` returns `undefined`.
+ * Writes `row`. If another writer has changed the session, passes the stored session to `next`, writes the row that it
+ * returns, and so on. Returns `undefined` if the session has ended (gone, revoked, or replaced by a later one with its id)
+ * or if `next` returns `undefined`.
  *
- * @throws {ConflictError} if another writer was first at each of {@link MAX_TRIES} tries
+ * @throws {ConflictError} if another writer was faster at each of {@link MAX_TRIES} tries
  */
 export async function compareAndSet(
   row: SaveRow,

@@ -1,6 +1,6 @@
 /**
- * A session's cookie: when it expires, whether express-session can use it, and whether two cookies differ in more than
- * their expiry.
+ * A session's cookie: its expiry, whether express-session can use it, and whether two cookies differ in more than their
+ * expiry.
  *
  * @module
  */
@@ -23,7 +23,7 @@ export function cookieExpiry(object: object, now: number): number | undefined {
   return time !== undefined && time <= MAX_TIME_MS ? Math.max(Math.round(time), 0) : undefined;
 }
 
-/** Returns a `Date` or its string or number in milliseconds since 1970; `undefined` for anything else. */
+/** Converts a `Date`, a string or a number to milliseconds since 1970. Returns `undefined` for anything else. */
 export function timeOf(date: unknown): number | undefined {
   const isText = typeof date === 'string' || typeof date === 'number';
   if (!isText && !(date instanceof Date)) return undefined;
@@ -60,7 +60,7 @@ export function cookieData(cookie: unknown): CookieData | undefined {
 
 const TO_JSON = property(session.Cookie.prototype, 'toJSON');
 
-/** Whether two cookies are the same except for the time at which they expire. */
+/** Whether two cookies are the same except for their expiry. */
 export function isSameCookie(
   one: CookieData,
   other: CookieData,
@@ -77,8 +77,8 @@ export function isSameCookie(
 }
 
 /**
- * express-session sets `originalMaxAge` again at each touch from two readings of the clock. It drifts by a millisecond, or
- * by more if the process is held up between the two. A drift does not count as a change.
+ * At each touch, express-session computes `originalMaxAge` from two readings of the clock. So it drifts by a millisecond,
+ * or by more if the process is delayed between the two. A drift does not count as a change.
  */
 export const LIFETIME_DRIFT_MS = 100;
 
@@ -101,8 +101,8 @@ function hasExpiry({ expires }: CookieData): boolean {
 }
 
 /**
- * Whether two JSON texts of a session differ in what follows the last closing brace: a cheap sign that more changed than
- * the cookie, which is an object. A shorter text may only lack the keys that `Session` drops on loading.
+ * Whether two JSON texts of a session differ after the last closing brace of an object: a cheap sign that more than the
+ * cookie changed. A shorter text may only lack the keys that `Session` drops on loading.
  */
 export function differsAfterObjects(seen: string, now: string): boolean {
   if (now.length < seen.length) return false;
@@ -111,9 +111,9 @@ export function differsAfterObjects(seen: string, now: string): boolean {
 }
 
 /**
- * Compares two JSON texts of a session without parsing more than their cookies. Returns whether they are the same except
- * for the time at which the cookie expires, or `undefined` if only parsing all of them can tell. That is rare:
- * express-session puts the cookie first and keeps the order of the keys, and an app's copy may have it last.
+ * Compares two JSON texts of a session, and parses only their cookies. Returns whether they are the same except for the
+ * expiry of the cookie, or `undefined` if only a parse of the whole texts can decide this. That is rare, because
+ * express-session puts the cookie first and keeps the order of the keys. (In an app's copy, it may be the last key.)
  *
  * @param nowCookie the JSON of the cookie in `now`
  */
@@ -127,7 +127,7 @@ export function isSameButExpiry(
   const isLast = now.slice(-1 - member.length, -1) === member && !seen.startsWith(COOKIE_FIRST);
   if (nowCookie === undefined || !(isFirst || isLast)) return undefined;
   const rest = isFirst ? now.slice(1 + member.length) : now.slice(0, -1 - member.length);
-  // Slices are compared much faster than by `endsWith` and `startsWith`, which go character by character.
+  // Comparing slices is much faster than `endsWith` and `startsWith`, which compare character by character.
   if ((isFirst ? seen.slice(-rest.length) : seen.slice(0, rest.length)) !== rest) {
     // A shorter text may only lack the keys that `Session` drops on loading.
     return now.length < seen.length ? undefined : false;

@@ -10,7 +10,7 @@ export type SameValue = (one: unknown, other: unknown) => boolean;
 
 export type PlainObject = Record<string, unknown>;
 
-/** Stands for a missing key, since `undefined` may be a value. */
+/** Means a missing key, because `undefined` may be a value. */
 export const ABSENT = Symbol('absent');
 
 /** Returns an own property, never an inherited one: keys such as `constructor` are data. */
@@ -18,12 +18,12 @@ export function own(object: PlainObject, key: string): unknown {
   return Object.hasOwn(object, key) ? object[key] : ABSENT;
 }
 
-/** Compares two values, plain objects by their keys in any order. */
+/** Compares two values. Compares plain objects by their keys, in any order. */
 export function sameValues(one: unknown, other: unknown, same: SameValue): boolean {
   return sameObjects({ value: one }, { value: other }, same, () => false);
 }
 
-/** Compares two objects by their keys, except those of the objects themselves that are ignored. */
+/** Compares two objects by their keys, in any order. Ignores some keys of the objects themselves, but not of nested ones. */
 export function sameObjects(
   one: PlainObject,
   other: PlainObject,

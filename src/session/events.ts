@@ -5,21 +5,21 @@
  */
 import session from 'express-session';
 
-/** What happened to a session. */
+/** The argument of `change` and `destroy`. */
 export interface SessionEvent {
   /** `base64url(SHA-256(sid))` */
   readonly id: string;
-  /** Whether this store did it, and not another one. */
+  /** Whether this store made the change, not another one. */
   readonly local: boolean;
 }
 
 /** The arguments that the listeners of each event get. */
 export interface StoreEvents {
-  /** The content of a session changed. Touches are not announced. */
+  /** The content of a session changed. There is no event for a touch. */
   readonly change: [event: SessionEvent];
   /** A session was destroyed or revoked. */
   readonly destroy: [event: SessionEvent];
-  /** With `sync`: whether changes of other processes are heard. */
+  /** With `sync`: whether the store receives changes of other processes. */
   readonly sync: [state: 'up' | 'down'];
   /** express-session uses the store again. */
   readonly connect: [];
@@ -27,7 +27,7 @@ export interface StoreEvents {
   readonly disconnect: [];
 }
 
-/** A name in {@link StoreEvents}, or an event of the app's own. */
+/** A name in {@link StoreEvents}, or of an event of the app. */
 type EventName = keyof StoreEvents | (string & {}) | symbol;
 
 /** Listeners of the app's own events may declare any arguments. */

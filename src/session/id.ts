@@ -7,13 +7,13 @@ import { hash } from 'node:crypto';
 
 /**
  * Returns the id of a session: `base64url(SHA-256(sid))`, 43 characters. The table, events, `all()` and `sessions()` use
- * it. It is safe to show: the sid cannot be derived from it. A sid is random, so the hash needs no salt.
+ * it. You can show it, because nobody can derive the sid from it. A sid is random, so the hash needs no salt.
  */
 export function idOf(sid: string): string {
   return hash('sha256', sid.isWellFormed() ? sid : illFormed(sid), 'base64url');
 }
 
-/** UTF-8 maps all lone surrogates to one character. UTF-16 keeps them apart; no UTF-8 starts with the byte 0xff. */
+/** Encodes in UTF-16, because UTF-8 maps all lone surrogates to one character. No UTF-8 starts with the byte 0xff. */
 function illFormed(sid: string): Buffer {
   return Buffer.concat([Buffer.of(0xff), Buffer.from(sid, 'utf16le')]);
 }
@@ -24,7 +24,7 @@ export function isId(text: string): boolean {
 }
 
 /**
- * Returns the id of what is given as a sid, or an empty string if it cannot be one. Numbers are converted to strings, as
+ * Returns the id of a value that was passed as a sid, or an empty string if it is not one. Converts numbers to strings, as
  * MemoryStore does.
  */
 export function idOfAny(sid: unknown): string {

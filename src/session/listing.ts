@@ -1,6 +1,6 @@
 /**
- * Reads many sessions: `sessions()`, `all()` and `ids()`. Pages follow the primary key, so that a session that exists
- * during the whole listing appears exactly once, however many others come and go.
+ * Reads many sessions: `sessions()`, `all()` and `ids()`. Pages are in the order of the primary key. So a session that
+ * exists during the whole listing appears exactly once, even if others are created and deleted.
  *
  * @module
  */
@@ -17,9 +17,9 @@ import { userIdToFind } from './user.js';
 const PAGE_ROWS = 256;
 const ID_PAGE_ROWS = 10_000;
 
-/** One of the sessions that `sessions()` lists. */
+/** A session from `sessions()`. */
 export interface StoredSession {
-  /** `base64url(SHA-256(sid))`; `revoke` takes it. */
+  /** `base64url(SHA-256(sid))`, for `revoke`. */
   readonly id: string;
   readonly userId: string | null;
   readonly data: SessionData;
@@ -35,7 +35,7 @@ export interface ListOptions {
   limit?: number;
 }
 
-/** @internal Reads a page, within the time of a call. */
+/** @internal Reads a page, within the time limit of a call. */
 export type List = (page: ListPage) => Promise<readonly ListedRow[]>;
 
 /** @internal Yields live sessions. Leaves out and reports those that cannot be read. */

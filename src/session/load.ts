@@ -1,5 +1,5 @@
 /**
- * Reads sessions out of rows.
+ * Creates sessions from rows.
  *
  * @module
  */
@@ -97,7 +97,7 @@ export class Loader {
   }
 }
 
-/** Returns the cached row, or what the database has. */
+/** Returns the row from the cache, or from the database. */
 export function rowOf(id: string, rows: Rows, deadline: Deadline): Promise<StoredRow | undefined> {
   const cached = rows.peek(id);
   return cached === undefined ? rows.read(id, deadline) : Promise.resolve(cached);

@@ -1,14 +1,14 @@
 /**
- * Merges arrays. A request that only appended to an array appends its new elements to whatever is stored now. Any other
- * change of an array is a change of the whole.
+ * Merges arrays. If a request only appended to an array, its new elements are appended to the array that is stored now.
+ * Any other change of an array is a change of the whole.
  *
  * @module
  */
 import { ABSENT, type SameValue } from './equality.js';
 
 /**
- * Returns the merged value of a key that both sides changed, if this request has an array there or had one. Returns
- * `undefined` if no rule for arrays applies: then this request's value is kept.
+ * Returns the merged value of a key that both sides changed, if this request has or had an array there. Returns
+ * `undefined` if no rule for arrays applies; this request's value then wins.
  */
 export function mergeArrays(
   seen: unknown,
@@ -24,7 +24,7 @@ export function mergeArrays(
   return theirs && append(now, theirs, seen, same);
 }
 
-/** Returns what a request appended, or `undefined` if it changed the array in another way. */
+/** Returns the elements that a request appended, or `undefined` if it changed the array in another way. */
 export function appendedTo(
   seen: unknown,
   array: readonly unknown[],
@@ -36,7 +36,7 @@ export function appendedTo(
   return same(seen, array.slice(0, seen.length)) ? array.slice(seen.length) : undefined;
 }
 
-/** Appends elements, unless they are there already: a save whose reply was lost may be repeated. */
+/** Appends elements, unless the array ends with them already: a save may be repeated if its result was lost. */
 function append(
   array: readonly unknown[],
   elements: readonly unknown[],

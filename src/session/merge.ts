@@ -1,11 +1,11 @@
 /**
- * The three-way merge of a session that another request changed meanwhile: it applies what this request changed (from
- * `seen` to `now`) to what is `stored`.
+ * The three-way merge of a session that another request has changed. It applies the changes of this request (from `seen`
+ * to `now`) to the session that is `stored`.
  *
- * Plain objects are merged key by key, and arrays by `merge-arrays.ts`; everything else is one value. If this request
- * changed or deleted a path, its value is kept, otherwise the stored one. Removing an object or an array, or replacing it
- * with something else, beats a change inside it, on either side: otherwise a slow request's `user.lastSeen = …` would
- * bring back a user who has logged out.
+ * Plain objects are merged key by key, and arrays by `merge-arrays.ts`. Everything else is one value. If this request
+ * changed or deleted a path, its value wins; otherwise the stored value stays. If one side removes an object or an array,
+ * or replaces it with something else, this wins over a change inside it by the other side. Otherwise a slow request's
+ * `user.lastSeen = …` would bring back a user who has logged out.
  *
  * @module
  */
@@ -27,7 +27,7 @@ export interface MergeSettings {
   readonly isDropped: (key: string) => boolean;
 }
 
-/** Merges a session. Changes none of its arguments; the result shares parts with them. */
+/** Merges a session. Does not change its arguments; the result shares parts with them. */
 export function merge(
   seen: PlainObject,
   now: PlainObject,
@@ -43,7 +43,7 @@ export function merge(
   return merged;
 }
 
-/** Whether a request changed nothing except the time at which the session expires. */
+/** Whether a request changed nothing except the expiry of the session. */
 export function onlyExpiryMoved(
   seen: PlainObject,
   now: PlainObject,
@@ -59,9 +59,9 @@ export function onlyExpiryMoved(
 }
 
 /**
- * Merges cookies key by key. If both sides moved the expiry, the later one is kept.
+ * Merges cookies key by key. If both sides changed the expiry, the later one wins.
  *
- * @param byKeys what they are if merged like any other value
+ * @param byKeys the result of merging them like any other value
  */
 function mergeCookies(
   seen: unknown,
@@ -70,7 +70,7 @@ function mergeCookies(
   byKeys: unknown,
   same: SameValue,
 ): unknown {
-  // A merge keeps the usable one of two cookies: without one, the stored session would be lost.
+  // If only one of the two cookies is usable, keep that one. Without a usable cookie, the stored session would be lost.
   if (isUsableCookie(now) && !isUsableCookie(stored)) return now;
   if (isUsableCookie(stored) && !isUsableCookie(now)) return stored;
   if (!isPlainObject(seen) || !isPlainObject(now) || !isPlainObject(stored)) {
@@ -98,21 +98,21 @@ interface Frame {
   readonly seen: PlainObject;
   readonly now: PlainObject;
   readonly stored: PlainObject;
-  /** The key under which the frame above has them. */
+  /** Their key in the parent frame. */
   readonly name: string;
   readonly keys: readonly string[];
-  /** How many of the keys are merged. */
+  /** Number of merged keys. */
   done: number;
   readonly merged: PlainObject;
-  /** Whether this request changed them, as far as the keys are merged. */
+  /** Whether this request changed one of the merged keys. */
   isMineChanged: boolean;
-  /** Whether the other request changed them. */
+  /** Whether the other request changed one of them. */
   areTheirsChanged: boolean;
 }
 
 /**
  * Merges objects key by key, at every depth. The stack is an array, because a session may be nested as deeply as JSON
- * allows. Each value is visited once: whether an object was changed is known when all of its keys are merged.
+ * allows. Visits each value once: after all keys of an object are merged, it is known whether the object was changed.
  */
 function mergeObjects(
   seen: PlainObject,
@@ -196,7 +196,7 @@ function settle(
   frame.areTheirsChanged ||= areTheirsChanged;
 }
 
-/** Returns the object of the one side that changed it, whose keys are in their own order, or the merged one. */
+/** If only one side changed an object, returns that side's object, with its order of keys. Otherwise returns the merged one. */
 function resultOf({ now, stored, merged, isMineChanged, areTheirsChanged }: Frame): PlainObject {
   if (!isMineChanged) return stored;
   return areTheirsChanged ? merged : now;
@@ -204,7 +204,7 @@ function resultOf({ now, stored, merged, isMineChanged, areTheirsChanged }: Fram
 
 /** Merges values that both sides changed and that are not objects on both. */
 function mergeChanged(seen: unknown, now: unknown, stored: unknown, same: SameValue): unknown {
-  // The other side removed or replaced what this request only changed inside.
+  // The other side removed or replaced the object; this request only changed something inside it.
   if (isPlainObject(seen) && isPlainObject(now)) return stored;
   if (isArray(seen) && isArray(now) && !isArray(stored)) {
     return appendedTo(seen, now, same) === undefined ? now : stored;

@@ -1,5 +1,5 @@
 /**
- * The store's record of where session objects came from.
+ * The origins of session objects: where each one came from.
  *
  * @module
  */
@@ -13,14 +13,14 @@ export interface Loaded {
   version: number;
   /** The text as stored. */
   stored: string;
-  /** The text as this request sees it. It differs after a merge: its object lacks the other request's changes. */
+  /** The text as this request sees it. It differs after a merge, because its object lacks the other request's changes. */
   seen: string;
   userId: string | null;
   /** Milliseconds since 1970. */
   expiresAt: number;
   /** Whether express-session has created a `Session` from it, which drops some keys. */
   readonly isInflated: boolean;
-  /** The cookie as it was read; `undefined` once a save may have changed it. */
+  /** The cookie as it was read; `undefined` after a save, which may have changed it. */
   cookie: CookieData | undefined;
 }
 
@@ -51,9 +51,9 @@ class Returned {
 }
 
 /**
- * A derived class adds its private fields to whatever object the base constructor returns. The garbage collector finds
- * such a field together with its object; it searches a WeakMap for live keys in each run (measured: half a microsecond
- * more for each `get`).
+ * A derived class adds its private fields to the object that the base constructor returns. The garbage collector finds
+ * such a field together with its object. In a WeakMap, it has to search for live keys in each run (measured: half a
+ * microsecond more for each `get`).
  */
 export function attachments<T>(): Attachments<T> {
   class Carrier extends Returned {

@@ -1,8 +1,8 @@
 /**
  * Encrypts the sessions of a table, or moves them to the newest key, while apps use the table.
  *
- * Nothing but the stored form of a row changes, and only if the row is still the one that was read. A row that was
- * changed or locked meanwhile is read again. A row that is done is skipped, so a run that was stopped can be repeated.
+ * It changes only the stored form of a row, and only if the row is still the one that was read. If a row was changed or
+ * locked meanwhile, it reads the row again. It skips rows that are done, so a run that was stopped can be repeated.
  *
  * @module
  */
@@ -13,15 +13,15 @@ import type { StoredRow } from '../queries/wire.js';
 import { type Codec, Unreadable } from './codec.js';
 import { isId } from './id.js';
 
-/** What `rekey()` did. */
+/** The result of `rekey()`. */
 export interface RekeyResult {
-  /** Sessions that are now under the first key. */
+  /** Number of sessions that were encrypted with the first key. */
   readonly rekeyed: number;
-  /** Sessions that cannot be read. They stay as they are. */
+  /** Number of sessions that cannot be read. They do not change. */
   readonly unreadable: number;
 }
 
-/** @internal How sessions are read and encrypted. */
+/** @internal The parts that read and encrypt sessions. */
 export interface Rekeying {
   readonly codec: Codec;
   readonly onUnreadable: (id: string, error: Unreadable) => void;
@@ -33,25 +33,25 @@ export interface RekeySettings extends Rekeying {
   readonly list: (prefix: string, after: string, limit: number) => Promise<readonly StoredRow[]>;
   /** Replaces stored forms; returns the ids of the rows that had not changed. */
   readonly reseal: (rows: readonly ResealedRow[]) => Promise<ReadonlySet<string>>;
-  /** Called after each page, with the number of rows in it that were done. */
+  /** Called after each page with its number of finished rows. */
   readonly onProgress?: (count: number) => void;
   readonly signal: AbortSignal;
 }
 
-/** Small enough for a statement of sessions of 20 KB to stay far below a second. */
+/** With sessions of 20 KB, a statement takes much less than a second. */
 const PAGE_ROWS = 256;
 
-/** Processes that still write under an older key could otherwise keep it running for as long as they do. */
+/** A limit, because processes that still write with an older key could keep it running forever. */
 const MAX_PASSES = 3;
 
-/** Passes in a row that could do nothing, because other transactions hold the rows. */
+/** Maximum number of consecutive passes without progress, because other transactions have locked the rows. */
 const MAX_BLOCKED_PASSES = 100;
 
 /**
  * @internal
- * Passes over the table until one finds nothing to do: a row can be inserted behind the place that a pass has reached.
+ * Repeats passes over the table until one finds nothing to do, because a row may be inserted before the current position.
  *
- * @throws {ConflictError} if other transactions hold the last rows for too long
+ * @throws {ConflictError} if other transactions lock the last rows for too long
  * @throws the signal's reason as soon as it is aborted
  */
 export async function rekeyAll(settings: RekeySettings): Promise<RekeyResult> {
@@ -77,7 +77,7 @@ async function rekeyOnce(
     const page = await list(codec.currentPrefix, after, PAGE_ROWS);
     const rows: ResealedRow[] = [];
     for (const row of page) {
-      // No store has written, and none reads, a row with another kind of id.
+      // Stores neither write nor read rows with another kind of id.
       if (codec.isCurrent(row.data) || !isId(row.id)) continue;
       try {
         rows.push({ ...row, data: codec.reseal(row.id, row.data) });

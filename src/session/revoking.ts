@@ -1,5 +1,5 @@
 /**
- * Ends sessions: one, a user's, those beyond `maxSessionsPerUser`, or all.
+ * Ends sessions: one, all of a user, those beyond `maxSessionsPerUser`, or all.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { Rows } from '../batching/rows.js';
 import type { Ended } from '../queries/contract.js';
 import type { SaveResult } from './save.js';
 
-/** The parts of an open store that ending sessions needs. */
+/** The parts of an open store that are needed to end sessions. */
 export interface Opened {
   readonly rows: Rows;
   readonly batcher: Batcher;
@@ -27,7 +27,7 @@ export class Revoker {
     this.#announce = announce;
   }
 
-  /** Ends the session of an id. Returns the number of live sessions ended, 0 or 1. */
+  /** Ends the session with this id. Returns the number of live sessions ended, 0 or 1. */
   async end(id: string, { rows }: Opened, deadline: Deadline): Promise<number> {
     const outcome = await rows.write(id, deadline, (writes) => writes.end(id));
     if (outcome === 'gone') return 0;
@@ -64,7 +64,7 @@ export class Revoker {
   }
 
   /**
-   * Announces a save that has committed. If the session gained a user, ends the oldest of the user's sessions beyond
+   * Emits `change` for a committed save. If the session gained a user, ends the oldest of the user's sessions beyond
    * `maxSessionsPerUser`, but never this one.
    */
   async limit(
@@ -81,7 +81,7 @@ export class Revoker {
     await this.#endAll(end, opened, deadline);
   }
 
-  /** Repeats a statement that ends some sessions at a time until none are left. Returns how many were ended. */
+  /** Repeats a statement that ends several sessions, until none are left. Returns how many it ended. */
   async #endAll(
     statement: () => Promise<Ended>,
     { rows, batcher }: Opened,

@@ -1,14 +1,13 @@
 /**
- * The cache: an implementation of {@link Rows} in front of another one. It keeps the text of each row,
- * never an object that two callers could share.
+ * The cache: an implementation of {@link Rows} in front of another one. It keeps the text of each row, so that two callers
+ * never share an object.
  *
- * What keeps an answer from being stale:
- * - The answer of a read or a write is cached only if, since it was asked for, this process has written
- *   nothing to that id and has heard no announcement of it, listening was not interrupted, and no later
- *   question was answered first.
- * - An entry is served only while the lease holds ({@link Lease.holdsAt}).
- * - A write evicts its id when it starts, and again if it is announced after its caller had an error.
- * - `maxAge` bounds the age of what no store announces: SQL by hand, a cascade from `users`.
+ * Why it never returns a stale row:
+ * - It caches the result of a read or a write only if, since the call was sent, this process has not written to that id
+ *   and has received no announcement for it, listening was not interrupted, and no later call had its result first.
+ * - It returns an entry only while the lease is valid ({@link Lease.holdsAt}).
+ * - A write evicts its id when it starts, and again if its announcement arrives after its caller got an error.
+ * - `maxAge` limits the age of changes that no store announces: SQL by hand, a cascade from `users`.
  *
  * @module
  */
@@ -22,11 +21,11 @@ import type { StoredRow, TouchRow, WriteRow } from '../queries/wire.js';
 import { agingMs, clearInterval, setInterval } from '../util/clock.js';
 import { OwnWrites } from './own-writes.js';
 
-/** What the cache needs from realtime. */
+/** The parts of realtime that the cache needs. */
 export interface Lease {
   /** Changes whenever announcements may have been missed, and when listening begins. */
   readonly epoch: number;
-  /** Whether everything that was announced more than `heartbeat` seconds ago has been heard. */
+  /** Whether this process has received every announcement that is older than `heartbeat` seconds. */
   holdsAt(nowMs: number): boolean;
 }
 
@@ -35,7 +34,7 @@ export interface CacheStats {
   misses: number;
 }
 
-/** A row, and when it was requested; it is at least as new as that. Times are of {@link agingMs}. */
+/** A row, and the time of the call that read it. The row is at least as new. Times are from {@link agingMs}. */
 interface Known {
   readonly row: StoredRow;
   readonly askedAtMs: number;
@@ -45,7 +44,7 @@ interface Entry extends Known {
   usedAtMs: number;
 }
 
-/** A call in flight whose answer may fill the cache. */
+/** A call in flight whose result may fill the cache. */
 interface Ticket {
   readonly id: string;
   readonly epoch: number;
@@ -60,11 +59,11 @@ export class CachedRows implements Rows {
   readonly #maxAgeMs: number;
   readonly #maxIdleMs: number;
   readonly #entries: LRUCache<string, Entry>;
-  /** Calls in flight by id, in the order in which they were made. */
+  /** Calls in flight by id, in the order of the calls. */
   readonly #tickets = new Map<string, Set<Ticket>>();
   readonly #ownWrites: OwnWrites;
   readonly #scavengeMs: number;
-  /** Runs while there are entries: an app's fake timers, installed before this package was loaded, fire it too. */
+  /** Runs only while there are entries, because it may be a fake timer that an app's test runs in a loop. */
   #scavenger: NodeJS.Timeout | undefined;
 
   constructor(
@@ -178,17 +177,16 @@ export class CachedRows implements Rows {
   }
 
   /**
-   * Handles an announcement of this process itself. The entry is already newer, unless the outcome of
-   * the write is unknown.
+   * Handles an announcement from this process. The entry is already newer, unless the outcome of the write is unknown.
    */
   echoed(kind: 'change' | 'destroy', ids: readonly string[]): void {
     for (const id of ids) {
-      // Ending all sessions of a user evicts their ids only after its result arrives.
+      // A call that ends all sessions of a user evicts their ids only after its result has arrived.
       if (kind === 'destroy' || this.#ownWrites.hear(id)) this.#evict(id);
     }
   }
 
-  /** Evicts everything. Answers in flight belong to an earlier epoch and are not cached. */
+  /** Evicts everything. Results in flight belong to an earlier epoch and are not cached. */
   clear(): void {
     this.#entries.clear();
   }
@@ -203,7 +201,7 @@ export class CachedRows implements Rows {
     const entry = this.#entries.get(id);
     if (entry === undefined) return undefined;
     const isTooOld = nowMs - entry.askedAtMs > this.#maxAgeMs;
-    // A touch in another process is not announced, so only the database knows whether it has expired.
+    // Touches of other processes are not announced, so only the database knows whether the session has expired.
     const isExpired = entry.row.expiresAt <= Date.now();
     if (isTooOld || isExpired) {
       this.#entries.delete(id);
@@ -218,13 +216,13 @@ export class CachedRows implements Rows {
     this.#scavenger ??= setInterval(() => this.#releaseIdle(), this.#scavengeMs).unref();
   }
 
-  /** Evicts an id, and keeps answers in flight from filling the cache. */
+  /** Evicts an id, and prevents that results in flight fill the cache. */
   #evict(id: string): void {
     this.#entries.delete(id);
     for (const ticket of this.#tickets.get(id) ?? []) ticket.isSpoiled = true;
   }
 
-  /** Deletes the entries that were not used for `maxIdle`; the least recently used come first. */
+  /** Deletes entries that were not used for `maxIdle`. Entries are ordered by their last use. */
   #releaseIdle(): void {
     const nowMs = agingMs();
     for (;;) {
@@ -258,7 +256,7 @@ export class CachedRows implements Rows {
     if (tickets?.size === 0) this.#tickets.delete(ticket.id);
   }
 
-  /** Caches an answer. If it cannot be cached, deletes the entry, which is older than the answer. */
+  /** Caches a result. If it cannot be cached, deletes the entry, which is older than the result. */
   #settle(ticket: Ticket, known: Known | undefined): void {
     const { id, epoch, isSpoiled } = ticket;
     if (isSpoiled) return;
@@ -272,7 +270,7 @@ export class CachedRows implements Rows {
   }
 }
 
-/** Moves the expiry like the statement does: that of a loaded session never moves back. */
+/** Changes the expiry as the statement does: a touch of a loaded session never makes it earlier. */
 function moved({ row, askedAtMs }: Known, { createdAt, expiresAt }: TouchRow): Known {
   const later = createdAt === 0 ? expiresAt : Math.max(row.expiresAt, expiresAt);
   return { row: { ...row, expiresAt: later }, askedAtMs };

@@ -1,9 +1,8 @@
 /**
  * The messages on a notification channel.
  *
- * A message is one letter for its kind, the sender's eight characters, and a body: `c` and `d` carry the
- * ids of changed or ended sessions (43 characters each, separated by commas), `h` the number of a
- * heartbeat.
+ * A message has one letter for its kind, eight characters for the sender, and a body. For `c` and `d` the body contains the
+ * ids of changed or ended sessions (43 characters each, separated by commas), for `h` the number of a heartbeat.
  *
  * @module
  */
@@ -31,18 +30,18 @@ export function isAnnouncement(message: Message): message is Announcement {
 }
 
 /**
- * Returns the channel of a table, on which every store that uses the table listens.
+ * Returns the channel of a table. Every store that uses the table listens on it.
  *
- * It is derived from the names of the table and of the schema that the table is really in, not from the
- * table's oid: after a swap by renaming, stores opened before and after it share a channel, as they
- * share the table. A partitioned table has the channel of its root.
+ * The channel depends on the names of the table and of its real schema, not on the table's oid. So if two tables are
+ * swapped by renaming, stores opened before and after that still share a channel, as they share the table. A partitioned
+ * table has the channel of its root.
  */
 export function channelOf(schemaName: string, tableName: string): string {
   const name = JSON.stringify([schemaName, tableName]);
   return `connect_drizzle_${createHash('sha256').update(name).digest('hex').slice(0, 16)}`;
 }
 
-/** Returns a new mark by which a store recognizes its own messages. */
+/** Returns a new name, with which a store recognises its own messages. */
 export function newSender(): string {
   return randomBytes(6).toString('base64url');
 }

@@ -1,5 +1,5 @@
 /**
- * The heartbeats of one connection that listens: when each was sent, and which came back.
+ * The heartbeats for one listening connection: when each was sent, and which came back.
  *
  * @module
  */
@@ -7,24 +7,24 @@ import { StoreTimeoutError } from '../errors.js';
 import { agingMs } from '../util/clock.js';
 import { heartbeat } from './channel.js';
 
-/** Sends a notification through the writes' pool. Calls `onSend` once it has a connection; `signal` gives it up. */
+/** Sends a notification through the pool of the writes. Calls `onSend` when it has a connection. `signal` stops it. */
 export type Announce = (payload: string, onSend: () => void, signal: AbortSignal) => Promise<void>;
 
 export class Heartbeats {
   /** Whether the server has accepted one. */
   wasSent = false;
   everCameBack = false;
-  /** Why the last one failed. */
+  /** The error of the last heartbeat, if it failed. */
   failure: unknown;
   readonly #sender: string;
   readonly #announce: Announce;
   readonly #signal: AbortSignal;
-  /** Those that have not come back, oldest first: when they were sent, on the clock of {@link agingMs}. */
+  /** The heartbeats that have not come back, oldest first, with the time of sending on the clock of {@link agingMs}. */
   readonly #sentAtMs = new Map<string, number>();
   #count = 0;
   #isSending = false;
 
-  /** Once `signal` is aborted, a heartbeat that is being sent is given up, with its connection. */
+  /** If `signal` is aborted while a heartbeat is being sent, its connection is closed. */
   constructor(sender: string, announce: Announce, signal: AbortSignal) {
     this.#signal = signal;
     this.#sender = sender;
@@ -32,8 +32,8 @@ export class Heartbeats {
   }
 
   /**
-   * Sends a heartbeat, unless the last one is still being sent. One that gets no connection in time, because the app
-   * uses all of them, is no failure.
+   * Sends a heartbeat, unless the last one is still being sent. If it gets no connection in time because the app uses all
+   * of them, that does not count as a failure.
    */
   async send(): Promise<void> {
     if (this.#isSending) return;
@@ -55,7 +55,7 @@ export class Heartbeats {
     }
   }
 
-  /** Returns when a heartbeat was sent that came back; those sent before it will not come back any more. */
+  /** Returns the time of sending of a heartbeat that came back. Forgets earlier ones, which will not come back any more. */
   cameBack(number: string): number | undefined {
     const sentAtMs = this.#sentAtMs.get(number);
     if (sentAtMs === undefined) return undefined;
@@ -67,7 +67,7 @@ export class Heartbeats {
     return sentAtMs;
   }
 
-  /** Whether one that was sent before a time has not come back. */
+  /** Whether a heartbeat sent before this time has not come back. */
   isOverdueAt(timeMs: number): boolean {
     const [oldestMs] = this.#sentAtMs.values();
     return oldestMs !== undefined && oldestMs <= timeMs;

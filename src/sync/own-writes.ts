@@ -1,14 +1,13 @@
 /**
- * Matches this process's own announcements with the writes that it knows have committed.
+ * Matches the announcements of this process with its acknowledged writes.
  *
- * An acknowledged write is announced exactly once. So an announcement that no acknowledged write
- * accounts for belongs to a write whose outcome this process never learned: its connection was lost, or
- * it was given up and the server ran it later.
+ * An acknowledged write is announced exactly once. So an announcement without an acknowledged write belongs to a write
+ * with an unknown outcome: its connection was lost, or the caller gave up and the server ran it later.
  *
  * @module
  */
 
-/** What this module needs to know about listening. */
+/** The state of listening that this module needs. */
 export interface Listening {
   /** Changes when listening begins and when it ends. */
   readonly epoch: number;
@@ -16,7 +15,7 @@ export interface Listening {
 
 interface Account {
   inFlight: number;
-  /** Acknowledged writes minus announcements heard. Below zero: an announcement is unexplained. */
+  /** Acknowledged writes minus announcements received. If below zero, an announcement is unexplained. */
   balance: number;
 }
 
@@ -35,28 +34,28 @@ export class OwnWrites {
   }
 
   /**
-   * Records that a write committed. `epoch` is the one in which the write was sent: a write that was
-   * sent before listening began may have committed unheard, so no announcement is expected for it.
+   * Records that a write committed. `epoch` is the epoch in which the write was sent. If that was before listening began,
+   * no announcement is expected, because the write may have committed before, too.
    */
   acknowledge(id: string, epoch: number): void {
     if (epoch === this.#listening.epoch) this.#accountOf(id).balance += 1;
   }
 
-  /** Ends what {@link begin} began. Returns whether an unexplained announcement came meanwhile. */
+  /** Ends a write that {@link begin} began. Returns whether an unexplained announcement arrived meanwhile. */
   end(id: string): boolean {
     const account = this.#accountOf(id);
     account.inFlight -= 1;
     return this.#isUnexplained(id, account);
   }
 
-  /** Records an announcement. Returns whether it is unexplained, as far as can be told yet. */
+  /** Records an announcement. Returns whether it is already known to be unexplained. */
   hear(id: string): boolean {
     const account = this.#accountOf(id);
     account.balance -= 1;
     return this.#isUnexplained(id, account);
   }
 
-  /** An announcement can come before its answer, so nothing is decided while a write is in flight. */
+  /** Undecided while a write is in flight, because its announcement can arrive before its result. */
   #isUnexplained(id: string, { inFlight, balance }: Account): boolean {
     if (inFlight > 0) return false;
     if (balance <= 0) this.#accounts.delete(id);
@@ -73,7 +72,7 @@ export class OwnWrites {
     return account;
   }
 
-  /** Announcements from a time without a listener are never heard. */
+  /** Forgets all writes, because announcements from a time without a listener never arrive. */
   #startOver(): void {
     this.#epoch = this.#listening.epoch;
     for (const [id, account] of this.#accounts) {

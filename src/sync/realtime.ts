@@ -1,15 +1,14 @@
 /**
- * Realtime: hears what other processes do to sessions, and knows when it may have missed something.
+ * Realtime: receives the changes of other processes, and knows when it may have missed one.
  *
- * A dedicated connection listens, and the store sends heartbeats to itself. Postgres delivers
- * notifications in the order of their commits, so a heartbeat that came back proves that every change
- * committed before it was *sent* has been heard. That is the lease: while the newest heartbeat that came
- * back was sent less than `heartbeat` seconds ago, no change older than that is unknown here.
+ * A separate connection listens, and the store sends heartbeats to itself. Postgres delivers notifications in the order of
+ * their commits. So when a heartbeat comes back, this process has received every change that was committed before the
+ * heartbeat was *sent*. This is the lease: if the last heartbeat that came back was sent less than `heartbeat` seconds ago,
+ * this process knows every older change.
  *
- * Heartbeats take the same way as the announcements, through the store's own statements. Sent through the
- * listening connection, they would come back even if that leads elsewhere than the writes: to another
- * database, to a primary that has been replaced, or through a transaction pooler, which drops the
- * notifications of other connections.
+ * Heartbeats go through the store's own statements, like the announcements. If they went through the listening connection,
+ * they would come back even if that connection leads to another place than the writes: to another database, to a former
+ * primary, or through a transaction pooler, which drops the notifications of other connections.
  *
  * @module
  */
@@ -26,33 +25,33 @@ export interface RealtimeSettings {
   /** Seconds. */
   readonly heartbeat: number;
   readonly connectionString: string | undefined;
-  /** Gets every announcement: those of other stores, and this store's own. */
+  /** Called for every announcement, of other stores and of this store. */
   readonly onMessage: (message: Announcement, isOwn: boolean) => void;
   /** `up`: the first heartbeat came back. `down`: announcements may be missed from now on. */
   readonly onState: (state: 'up' | 'down') => void;
   readonly onError: (message: string, error?: unknown) => void;
 }
 
-/** Where a store listens, and how its statements announce. */
+/** The channel of a store, and how to listen and announce on it. */
 export interface SyncSource {
   readonly channel: string;
   readonly listen: Listen;
   readonly announce: Announce;
 }
 
-/** Heartbeats within one lease: one may be late. */
+/** Heartbeats within one lease, so that one may be late. */
 const BEATS_PER_LEASE = 3;
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const FIRST_RETRY_MS = 100;
 
 export class Realtime {
-  /** Marks this store's own messages. */
+  /** The name of the sender in this store's messages. */
   readonly sender = newSender();
   /** Changes whenever announcements may have been missed, and when listening begins. */
   epoch = 0;
   state: 'up' | 'down' = 'down';
-  /** When the newest heartbeat that came back was sent, on the clock of {@link agingMs}. */
+  /** Time of sending of the last heartbeat that came back, on the clock of {@link agingMs}. */
   #leaseStartMs: number | undefined;
   readonly #settings: RealtimeSettings;
   readonly #stop = new AbortController();
@@ -66,20 +65,20 @@ export class Realtime {
   }
 
   /**
-   * Whether every change older than `heartbeat` seconds has been heard. After the machine was suspended
-   * it is false until a new heartbeat comes back, because {@link agingMs} counts that time.
+   * Whether this process has received every change older than `heartbeat` seconds. After the machine was suspended, this
+   * is false until a new heartbeat comes back, because {@link agingMs} includes that time.
    */
   holdsAt(nowMs: number): boolean {
     if (this.state === 'down' || this.#leaseStartMs === undefined) return false;
     return nowMs - this.#leaseStartMs < this.#settings.heartbeat * 1000;
   }
 
-  /** Listens until {@link close}; after a failure, again after a pause. */
+  /** Listens until {@link close}. After a failure, tries again after a pause. */
   start(open: () => Promise<SyncSource>): void {
     this.#running ??= this.#run(open);
   }
 
-  /** Ends the current connection and asks again where to listen. */
+  /** Ends the current connection and opens the source again. */
   restart(): void {
     this.#over.abort();
   }
@@ -92,7 +91,7 @@ export class Realtime {
 
   async #run(open: () => Promise<SyncSource>): Promise<void> {
     const { signal } = this.#stop;
-    // However long the database was away, listening begins within a heartbeat of its return.
+    // Listening begins again within `heartbeat` seconds after the database is available, however long it was not.
     const halfLeaseMs = (this.#settings.heartbeat * 1000) / 2;
     const backoff: Backoff = {
       firstMs: FIRST_RETRY_MS,
@@ -110,7 +109,7 @@ export class Realtime {
     }
   }
 
-  /** One connection, from its start to its loss. Returns whether it was ever up. */
+  /** Listens on one connection until it is lost. Returns whether it was ever up. */
   async #listenOnce({ channel, listen, announce }: SyncSource): Promise<boolean> {
     if (this.#stop.signal.aborted) return false;
     const { connectionString, heartbeat: lease } = this.#settings;
@@ -139,7 +138,7 @@ export class Realtime {
       while (!signal.aborted) {
         // Not awaited: a half-open connection accepts the bytes and never responds.
         beats.send().catch((error) => {
-          // A single broken connection of the pool is no reason to stop listening.
+          // If only one connection of the pool is broken, the listener can continue.
           if (beats.everCameBack && sqlState(error) !== READ_ONLY) return;
           if (!signal.aborted) this.#failedToAnnounce(error);
           end();
@@ -187,9 +186,9 @@ export class Realtime {
     if (this.#hasWarned) return;
     this.#hasWarned = true;
     this.#settings.onError(
-      'This session store does not hear its own announcements. Does its listener go through a ' +
-        'transaction pooler, or to another database? Until it hears them, it caches nothing and hears ' +
-        "of no other process's changes. Give it a direct connection: sync: { connectionString: 'postgres://…' }",
+      'This session store does not receive its own announcements. Probably its listener connects through a ' +
+        'transaction pooler, or to another database. Until it receives them, it caches nothing and gets no ' +
+        "changes of other processes. Pass a direct connection: sync: { connectionString: 'postgres://…' }",
     );
   }
 }

@@ -12,8 +12,8 @@ interface Followers {
 const followed = new WeakMap<AbortSignal, Followers>();
 
 /**
- * Calls `onAbort` when the signal is aborted, or at once if it already is. Returns a function that lets
- * go of the signal. All callbacks share one listener, because Node warns of a leak above ten.
+ * Calls `onAbort` when the signal is aborted, or at once if it already is. Returns a function that removes the callback.
+ * All callbacks share one listener, because Node warns of a leak if there are more than ten.
  */
 export function followSignal(signal: AbortSignal, onAbort: () => void): () => void {
   if (signal.aborted) {

@@ -1,5 +1,5 @@
 /**
- * How long to wait before trying again.
+ * The wait before a retry.
  *
  * @module
  */
@@ -7,13 +7,13 @@
 export interface Backoff {
   /** The mean wait before the first retry. */
   readonly firstMs: number;
-  /** The mean wait never grows beyond this. */
+  /** The longest mean wait. */
   readonly longestMs: number;
 }
 
 /**
  * Returns the wait in milliseconds after `retries` (0 or more) earlier retries. The mean doubles with each retry up to
- * `longestMs`. Jitter spreads the wait from half of the mean to one and a half times of it, so that two callers that
+ * `longestMs`. The wait is random, between half of the mean and one and a half times the mean, so that two callers that
  * collided do not collide again.
  *
  * @param random from 0 (inclusive) to 1 (exclusive)

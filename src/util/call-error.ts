@@ -4,7 +4,7 @@
  * @module
  */
 
-/** Returns the class, but calling it without `new` throws the error of `errorOf` and not a message of JavaScript. */
+/** Returns the class. A call without `new` throws the error of `errorOf` instead of JavaScript's own. */
 export function withCallError<Class extends { readonly prototype: object }>(
   target: Class,
   errorOf: () => Error,

@@ -1,9 +1,9 @@
 /**
  * The clocks and timers of this package.
  *
- * They are captured when this module is loaded, so fake timers that an app's tests install later neither
- * stop nor speed up a store. Import them from here, never from the globals or from `node:timers` and `node:process`: in a
- * CommonJS build, these have the fake ones. Some fake `process.nextTick` and `queueMicrotask`, too.
+ * They are captured when this module is loaded, so fake timers that an app's tests install later neither stop nor speed up
+ * a store. Import them from here, never from the globals or from `node:timers` and `node:process`: in a CommonJS build,
+ * these contain the fake timers. Some fake timers also replace `process.nextTick` and `queueMicrotask`.
  *
  * @module
  */
@@ -17,7 +17,7 @@ export const { nextTick } = process;
 
 const settled = Promise.resolve();
 
-/** Like `queueMicrotask`, which may be a fake one. */
+/** Like `queueMicrotask`, which an app's test may have replaced. */
 export function microtask(callback: () => void): void {
   void settled.then(callback);
 }
@@ -25,7 +25,7 @@ export function microtask(callback: () => void): void {
 const sleep = timersPromises.setTimeout;
 const wallMs = Date.now;
 
-/** A wall clock that runs ahead by less than this is being adjusted; the machine was not suspended. */
+/** If the wall clock jumps ahead by less than this, it is being adjusted; the machine was not suspended. */
 const ADJUSTMENT_MS = 100;
 
 /** Milliseconds on a clock that cannot be set. It stops while the machine is suspended. */
@@ -36,9 +36,9 @@ let lastWallMs = wallMs();
 let suspendedMs = 0;
 
 /**
- * Milliseconds for measuring how old something is. While a machine is suspended, the monotonic clock
- * stops and the wall clock does not, so this clock jumps ahead whenever the wall clock does. It never
- * goes back: setting the wall clock can only make things look older than they are.
+ * Milliseconds for measuring the age of something. While a machine is suspended, the monotonic clock stops and the wall
+ * clock does not. So this clock jumps ahead whenever the wall clock does. It never goes back: a change of the wall clock
+ * can only make things look older than they are.
  */
 export function agingMs(): number {
   const monotonic = monotonicMs();
@@ -51,7 +51,7 @@ export function agingMs(): number {
 }
 
 /**
- * Waits until what is in the sockets has been read. A timer that is late, because the event loop was blocked, runs
+ * Waits until the event loop has read the data that has arrived on sockets. After a blocked event loop, late timers run
  * before that.
  */
 export function socketsRead(): Promise<void> {
@@ -60,7 +60,7 @@ export function socketsRead(): Promise<void> {
   });
 }
 
-/** Waits for a time (at most 24 days, Node's limit), or until the signal is aborted. Keeps no process alive. */
+/** Waits for a time (at most 24 days, Node's limit), or until the signal is aborted. Does not keep the process alive. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal, ref: false }).catch(() => {});
 }

@@ -1,11 +1,11 @@
 /**
- * How error messages name a value.
+ * Descriptions of values for error messages.
  *
  * @module
  */
 import { inspect } from 'node:util';
 
-/** Describes a value in a few words. Never shows what a string or an object holds: it may be a password. */
+/** Describes a value in a few words. Never shows the content of a string or an object, which may be a password. */
 export function describe(value: unknown): string {
   if (typeof value === 'string') return value === '' ? 'an empty string' : 'a string';
   if (typeof value === 'function') return 'a function';

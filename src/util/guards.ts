@@ -14,7 +14,7 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return isObject(value);
 }
 
-/** Whether a value is an object as a literal or `JSON.parse` creates one: no array, no instance of a class. */
+/** Whether a value is a plain object, as from a literal or `JSON.parse`: not an array or an instance of a class. */
 export function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (!isObject(value)) return false;
   const prototype: unknown = Object.getPrototypeOf(value);

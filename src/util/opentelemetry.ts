@@ -1,9 +1,9 @@
 /**
- * OpenTelemetry: the statement of a batch belongs to no single request, so it gets a trace of its own, with links to the
- * spans of its callers. (The statement of a lone call needs nothing: it runs in the async context of its caller.)
+ * OpenTelemetry. The statement of a batch belongs to several requests, so it gets a separate trace, with links to the
+ * spans of its callers. (A statement for one call needs nothing: it runs in the async context of its caller.)
  *
- * `@opentelemetry/api` registers itself under a global symbol, which is how its versions and copies find each other.
- * The store looks there, and so needs no dependency.
+ * `@opentelemetry/api` registers itself as a global symbol, so that its versions and copies find each other. The store
+ * uses this symbol and needs no dependency.
  *
  * @module
  */
@@ -49,7 +49,7 @@ interface Api {
   readonly trace: { getTracer(name: string): Tracer };
 }
 
-/** Runs the statement of a batch, in a span with links if the app uses OpenTelemetry and samples one of its callers. */
+/** Runs the statement of a batch. If the app uses OpenTelemetry and samples one of the callers, creates a span with links. */
 export function asBatch<T>(
   name: string,
   callers: readonly AsyncResource[],
@@ -80,7 +80,7 @@ async function linked<T>(
   }
 }
 
-/** Returns the sampled spans that the callers were in, each once: a request may have made several of the calls. */
+/** Returns the sampled spans of the callers, each once: a request may have made several of the calls. */
 function sampledSpans(api: Api, callers: readonly AsyncResource[]): Span[] {
   const spans = new Set<Span>();
   for (const caller of callers) {

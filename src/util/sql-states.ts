@@ -1,5 +1,5 @@
 /**
- * What SQLSTATEs, and Node's codes for connections, mean: in plain words, and for the store.
+ * The meaning of SQLSTATEs and of Node's connection errors, in plain words and for the store.
  *
  * @module
  */
@@ -9,7 +9,7 @@ export function isConnectionFailure(state: string): boolean {
   return !isSqlState(state) || /^(08|28|3D|53300|57P|58|XX)/.test(state);
 }
 
-/** Whether an error concerns the server as a whole, not the rows of a statement: also disk full, a time limit … */
+/** Whether an error concerns the whole server, not the rows of a statement. This includes a full disk and a time limit. */
 export function concernsServer(state: string): boolean {
   return isConnectionFailure(state) || isPreparedMismatch(state) || /^(25|53|57)/.test(state);
 }
@@ -20,8 +20,8 @@ export const NO_PERMISSION = '42501';
 export const QUERY_CANCELED = '57014';
 
 /**
- * Whether the server may have carried out a statement that failed like this, or may still do so: the connection was lost,
- * or a client's own time limit passed, which is reported like a cancel. Anything else is a refusal.
+ * Whether the server may have run a statement that failed with this code, or may still run it: the connection was lost, or
+ * a client's own time limit passed, which is reported like a cancel. With any other code, the server has refused it.
  */
 export function isInDoubt(state: string | undefined): boolean {
   return state === undefined || state === QUERY_CANCELED || isConnectionFailure(state);
@@ -30,7 +30,7 @@ export function isInDoubt(state: string | undefined): boolean {
 /** Deadlock detected, could not serialize, lock not available: the same statement may succeed when sent again. */
 const TRANSIENT: ReadonlySet<string> = new Set(['40P01', '40001', '55P03']);
 
-/** Whether another transaction kept a statement from taking effect: the same statement may succeed when sent again. */
+/** Whether a statement failed only because of another transaction, and may succeed when sent again. */
 export function isTransient(state: string | undefined): boolean {
   return state !== undefined && TRANSIENT.has(state);
 }

@@ -1,19 +1,19 @@
 /**
- * The connections of cancel requests. A statement that was given up may still wait for a lock on the server;
- * cancelling it needs a connection of its own, which can hang or fail like any other.
+ * The connections of cancel requests. An abandoned statement may still wait for a lock on the server. To cancel it, the
+ * driver needs another connection, which can hang or fail like any other.
  *
  * @module
  */
 import type { Socket } from 'node:net';
 import { clearTimeout, setTimeout } from '../../util/clock.js';
 
-/** The server answers a cancel request at once, by closing the connection. */
+/** The server closes the connection of a cancel request at once, so this limit is generous. */
 const LIMIT_MS = 5000;
 
 export class CancelRequests {
   readonly #sockets = new Set<Socket>();
 
-  /** Closes the socket after a time limit at the latest. Its errors are ignored, and it keeps no process alive. */
+  /** Closes the socket after a time limit at the latest. Ignores its errors, and does not keep the process alive. */
   add(socket: Socket): void {
     this.#sockets.add(socket);
     const end = () => {

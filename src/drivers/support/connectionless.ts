@@ -1,5 +1,5 @@
 /**
- * Drivers that run each statement by itself, over HTTP or through a function of the app.
+ * Drivers without connections. They send each statement alone, over HTTP or through a function of the app.
  *
  * @module
  */
@@ -8,23 +8,23 @@ import { unlessAborted } from '../../util/abort.js';
 import type { Connection, Driver, Query, Result, Value } from '../driver.js';
 import { ServerClock } from './server-clock.js';
 
-/** Runs one statement. Aborting `signal` gives it up; it may still run on the server. */
+/** Runs one statement. If `signal` is aborted, stops waiting for it; it may still run on the server. */
 export type RunStatement = (
   query: Query,
   values: readonly Value[],
   signal: AbortSignal,
 ) => Promise<Result>;
 
-/** As many as the pools of other drivers have. */
+/** The default size of the pools of other drivers. */
 const STATEMENTS_AT_ONCE = 10;
 
-/** What sources without connections cannot do: the end of a sentence that begins with what needs it. */
+/** What a source cannot do. Each text ends an error message such as "The option sync needs …". */
 export interface Lacks {
   readonly listening: string;
   readonly transactions: string;
 }
 
-/** `instead`: what an app can pass for what this driver lacks. */
+/** `instead`: the source to use if an app needs what this driver lacks. */
 export function lacksConnections(driver: string, instead: string): Lacks {
   return {
     listening: `a connection that listens, which ${driver} does not have: pass ${instead}`,
@@ -50,7 +50,7 @@ export function connectionless(run: RunStatement, lacks: Lacks): Driver {
   };
 }
 
-/** Stands for a connection: statements, one after the other. */
+/** Acts as a connection: runs statements one after the other. */
 class Exchange implements Connection {
   readonly clock: ServerClock;
   readonly #run: RunStatement;

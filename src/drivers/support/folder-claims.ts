@@ -1,8 +1,7 @@
 /**
- * Claims on a folder. Every opener creates a claim of its own: a file that says who it is, and a socket
- * that the kernel closes when the process or worker thread ends, however it ends. The file's time keeps
- * changing, for those who cannot ask the socket. No name is used twice, so anybody may delete the claim
- * of a dead owner.
+ * Claims on a folder. Every opener creates its own claim: a file that names the opener, and a socket that the kernel
+ * closes when the process or worker thread ends for any reason. The owner also changes the file's time again and again,
+ * for processes that cannot check the socket. No name is used twice, so any process may delete the claim of a dead owner.
  *
  * @module
  */
@@ -15,37 +14,37 @@ import { join } from 'node:path';
 import timers from 'node:timers';
 import timersPromises from 'node:timers/promises';
 
-// Taken at import, so that the fake timers of an app's test stop neither a lock nor a wait.
+// Taken at import, so that fake timers of an app's test stop neither a lock nor a wait.
 const { setInterval, clearInterval } = timers;
 /** @internal */
 export const sleep = timersPromises.setTimeout;
 
 const BEAT_MS = 2000;
 const POLL_MS = 500;
-/** How long an owner counts as alive without a beat, if its socket cannot be checked. */
+/** If the socket of an owner cannot be checked, it counts as dead after this time without a beat. */
 const PATIENCE_MS = 8000;
 
 const isWindows = process.platform === 'win32';
-/** The limit of macOS, the shortest: 104 bytes with the one that ends it. Longer paths are bound through /proc. */
+/** The shortest limit, that of macOS: 104 bytes including the final NUL. Longer paths are bound through /proc. */
 const MAX_SOCKET_PATH_BYTES = 103;
 const MAX_TRIES = 100;
 
 /** @internal The parts of the name of a claim's file. */
 export interface Claim {
   readonly token: string;
-  /** The pid of the owner, as the owner sees it. */
+  /** The pid of the owner in its own namespace. */
   readonly pid: number;
-  /** The running kernel (one boot of one machine): under another one, the socket cannot be checked. */
+  /** Identifies the running kernel (one boot of one machine). Only the same kernel can check the socket. */
   readonly kernel: string;
 }
 
 /** @internal A claim of another owner. */
 export interface FoundClaim extends Claim {
-  /** Whether the owner has the folder. Otherwise it is still checking the claims of others. */
+  /** Whether the owner has locked the folder. Otherwise it is still checking the claims of others. */
   readonly holds: boolean;
 }
 
-/** The claims of this copy of the module, to withdraw at exit. */
+/** The claims of this copy of the module, to delete at exit. */
 const owned = new Set<OwnClaim>();
 
 function withdrawAll(): void {
@@ -71,7 +70,7 @@ export class OwnClaim implements Claim {
     owned.add(this);
   }
 
-  /** Creates a claim and, if need be, the directory for it. */
+  /** Creates a claim, and the directory for it if necessary. */
   static async create(directory: string, firstToken = newToken()): Promise<OwnClaim> {
     let token = firstToken;
     for (let tries = 1; ; tries += 1) {
@@ -89,7 +88,7 @@ export class OwnClaim implements Claim {
     }
   }
 
-  /** Names the socket only once it listens. So a named socket that refuses a connection has no owner any more. */
+  /** Names the socket only after it listens. So if a named socket refuses a connection, its owner is dead. */
   async #publish(): Promise<void> {
     if (this.#server !== undefined && !isWindows) {
       await rename(newSocketOf(this.#directory, this), socketOf(this.#directory, this));
@@ -98,7 +97,7 @@ export class OwnClaim implements Claim {
     await file.close();
   }
 
-  /** Marks the claim as the one that has the folder. Throws ENOENT if the claim was deleted. */
+  /** Marks the claim as the one that has locked the folder. Throws ENOENT if the claim was deleted. */
   async hold(): Promise<void> {
     const file = await open(fileOf(this.#directory, this), 'r+');
     try {
@@ -122,7 +121,7 @@ export class OwnClaim implements Claim {
       for (const path of pathsOf(this.#directory, this)) rmSync(path, { force: true });
       rmdirSync(this.#directory);
     } catch {
-      // The next opener deletes what is left.
+      // The next opener deletes the rest.
     }
   }
 
@@ -132,7 +131,7 @@ export class OwnClaim implements Claim {
     if (owned.size === 0) process.off('exit', withdrawAll);
   }
 
-  /** Moves the file's time forward without reading a clock, which an app's test may have replaced. */
+  /** Increases the file's time without reading a clock, because an app's test may have replaced the clock. */
   async #beat(): Promise<void> {
     const file = fileOf(this.#directory, this);
     try {
@@ -169,11 +168,10 @@ export async function claimsOfOthers(directory: string, own: Claim): Promise<Fou
 }
 
 /**
- * @internal Returns whether the owner of a claim is alive. Its socket decides at once; an owner that is
- * blocked or stopped still counts as alive. If the socket cannot be checked (another host, a file system
- * without sockets), the owner counts as alive while its file's time changes. Such an owner loses the
- * folder if it blocks for longer than `PATIENCE_MS`. Without that limit, a host that crashed would keep
- * the folder until a person deletes the lock.
+ * @internal Returns whether the owner of a claim is alive. If the socket can be checked, it decides at once; an owner that
+ * is blocked or stopped still counts as alive. If it cannot (another host, a file system without sockets), the owner
+ * counts as alive while its file's time changes. Such an owner loses the folder if it blocks for longer than
+ * `PATIENCE_MS`. Without that limit, a crashed host would keep the folder until somebody deletes the lock.
  */
 export async function isAlive(directory: string, claim: Claim): Promise<boolean> {
   const answer =
@@ -208,7 +206,7 @@ function socketOf(directory: string, { token }: Claim): string {
   return join(directory, `${token}.socket`);
 }
 
-/** The file comes first: without its socket, others would have to wait for its beats. */
+/** The file is first: if only the socket were deleted, others would have to wait for beats of the file. */
 function pathsOf(directory: string, claim: Claim): string[] {
   return [fileOf(directory, claim), socketOf(directory, claim), newSocketOf(directory, claim)];
 }
@@ -225,7 +223,7 @@ async function listen(directory: string, token: string): Promise<Server | undefi
       });
     });
   } catch (error) {
-    // On Windows, a pipe that is not there means a dead owner.
+    // On Windows, a missing pipe means a dead owner.
     if (isWindows) throw error;
     return undefined;
   }
@@ -251,7 +249,7 @@ async function ask(directory: string, name: string): Promise<'alive' | 'dead' | 
   return codeOf(failure) === (isWindows ? 'ENOENT' : 'ECONNREFUSED') ? 'dead' : 'unknown';
 }
 
-/** Calls `use` with an address for a socket: a pipe on Windows, else a path that is not too long for one. */
+/** Calls `use` with the address of a socket: a pipe on Windows, otherwise a path that is short enough. */
 async function withAddress<T>(
   directory: string,
   name: string,
@@ -269,7 +267,7 @@ async function withAddress<T>(
   }
 }
 
-/** Watches a file until its time changes or `PATIENCE_MS` is over. Counts its polls instead of reading a clock. */
+/** Watches a file until its time changes or `PATIENCE_MS` has passed. Counts polls instead of reading a clock. */
 async function hasBeats(file: string): Promise<boolean> {
   const timeOf = () =>
     stat(file).then(
@@ -288,7 +286,7 @@ async function hasBeats(file: string): Promise<boolean> {
 
 let kernel: string | undefined;
 
-/** Names the running kernel, which the containers of a machine share. */
+/** Returns a name for the running kernel, which the containers of a machine share. */
 function thisKernel(): string {
   kernel ??= createHash('sha256').update(bootId()).digest('hex').slice(0, 12);
   return kernel;
@@ -302,7 +300,7 @@ function bootId(): string {
   }
 }
 
-/** @internal The `code` of a Node error. Under Jest, they are not instances of `Error`. */
+/** @internal Returns the `code` of a Node error. In Jest, such errors are not instances of `Error`. */
 export function codeOf(error: unknown): string | undefined {
   return typeof error === 'object' && error !== null && 'code' in error
     ? String(error.code)

@@ -1,7 +1,6 @@
 /**
- * Locks the folder of an embedded database: two PGlites on one folder overwrite each other's writes
- * without an error. The lock is inside the folder, because containers that share a folder may not share
- * its parent folder.
+ * Locks the folder of an embedded database, because two PGlites on one folder overwrite each other's writes without an
+ * error. The lock is inside the folder, because containers that share a folder may not share its parent folder.
  *
  * @module
  */
@@ -10,12 +9,12 @@ import { basename, dirname, join } from 'node:path';
 import { FolderError, FolderInUseError, SessionStoreError } from '../../errors.js';
 import { claimsOfOthers, codeOf, isAlive, OwnClaim, remove, sleep } from './folder-claims.js';
 
-/** The directory inside the folder that holds the claims. */
+/** The directory inside the folder that contains the claims. */
 const CLAIMS = 'connect-drizzle.lock';
 const POLL_MS = 25;
-/** How often to poll while another opener is still deciding whether it may have the folder. */
+/** Maximum number of polls while another opener is still deciding whether it may lock the folder. */
 const MAX_POLLS = 400;
-/** How long to wait for the pid in an empty lock file of version 1.0.0, which may still be written. */
+/** How long to wait for the pid in an empty lock file of version 1.0.0, whose owner may still be writing it. */
 const WRITING_MS = 5000;
 
 /**
@@ -36,10 +35,10 @@ export async function realFolder(folder: string): Promise<string> {
 }
 
 /**
- * Locks a folder, which it creates if it is missing, and returns a function that unlocks it.
+ * Locks a folder and returns a function that unlocks it. Creates the folder if it is missing.
  *
- * @throws {FolderInUseError} if another process, worker thread or store has it
- * @throws {FolderError} if nothing can be written there
+ * @throws {FolderInUseError} if another process, worker thread or store has locked it
+ * @throws {FolderError} if the folder cannot be created or written to
  */
 export async function lockFolder(folder: string): Promise<() => Promise<void>> {
   const directory = join(folder, CLAIMS);
@@ -60,9 +59,9 @@ export async function lockFolder(folder: string): Promise<() => Promise<void>> {
 }
 
 /**
- * Waits until no other opener can have the folder. Each opener creates its claim first and looks at the
- * others' afterwards, so of two openers at least one sees the other. The lower token goes first: the
- * higher one gives up, unless it had looked before the lower one came; then it has the folder soon.
+ * Waits until no other opener can lock the folder. Each opener first creates its claim and then reads the claims of the
+ * others, so of two openers at least one sees the other. The lower token has priority: the higher one gives up, unless it
+ * had read the claims before the lower one existed; then it locks the folder soon.
  */
 async function outlastOthers(own: OwnClaim, directory: string, folder: string): Promise<void> {
   for (let polls = 0; ; polls += 1) {
@@ -81,7 +80,7 @@ async function outlastOthers(own: OwnClaim, directory: string, folder: string): 
   }
 }
 
-/** Refuses if version 1.0.0 has the folder: it wrote its pid into a file beside it. */
+/** Throws if version 1.0.0 has locked the folder: it wrote its pid into a file beside the folder. */
 async function refuseOldHolder(folder: string): Promise<void> {
   for (const file of [`${folder}.lock`, `${folder}.lock.clearing`]) {
     if (!(await stat(file).catch(() => undefined))?.isFile()) continue;
@@ -90,7 +89,7 @@ async function refuseOldHolder(folder: string): Promise<void> {
       await sleep(POLL_MS);
       pid = await pidIn(file);
     }
-    // This process has the pid of an earlier one that left the file.
+    // An earlier process with the same pid left the file.
     if (pid !== undefined && pid !== 0 && pid !== process.pid && isRunning(pid)) {
       throw new FolderInUseError(folder, pid);
     }
@@ -98,7 +97,7 @@ async function refuseOldHolder(folder: string): Promise<void> {
   }
 }
 
-/** Reads the pid in a file: 0 if there is none, `undefined` if there is no file. */
+/** Returns the pid in a file; 0 if the file has none, `undefined` if the file does not exist. */
 async function pidIn(file: string): Promise<number | undefined> {
   const text = await readFile(file, 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;

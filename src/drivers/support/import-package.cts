@@ -1,6 +1,6 @@
 /**
- * Requires the optional packages of the drivers, in the CommonJS build: under Jest `import()` fails, and
- * bundlers would follow a plain `require`.
+ * Requires the optional packages of the drivers in the CommonJS build. In Jest `import()` fails, and bundlers would follow
+ * a plain `require`.
  *
  * @module
  */
@@ -15,7 +15,7 @@ async function importPackage<Name extends keyof Packages>(name: Name): Promise<P
   return module.default ?? module;
 }
 
-/** Returns the file to look for packages from: the app's start file if an ES module bundle contains this one. */
+/** Returns the file from which to resolve packages: the app's start file if an ES module bundle contains this module. */
 function startingPoint(): string {
   if (typeof __filename === 'string') return __filename;
   return process.argv[1] ?? `${process.cwd()}/`;

@@ -7,7 +7,7 @@ import type * as pglite from '@electric-sql/pglite';
 import type pg from 'pg';
 import type postgres from 'postgres';
 
-/** The optional packages, each with what its `require` returns. */
+/** The optional packages, with the types of their exports. */
 export interface Packages {
   pg: typeof pg;
   postgres: typeof postgres;

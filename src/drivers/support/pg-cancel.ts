@@ -8,8 +8,8 @@ import { hasMethod, property } from '../../util/guards.js';
 import type { CancelRequests } from './cancel-requests.js';
 
 /**
- * Sends a cancel request for the statement of a client, over the connection of a new one. Does nothing if that is not
- * possible: the pool has no class of clients, or pg cannot create one because a certificate file has gone.
+ * Sends a cancel request for the statement of a client, over the connection of a new client. Does nothing if that is
+ * impossible: the pool has no class of clients, or pg cannot create one because a certificate file is missing.
  */
 export function cancelStatementOf(
   client: object,
@@ -19,13 +19,13 @@ export function cancelStatementOf(
   try {
     sendCancel(client, newClient, requests);
   } catch {
-    // The connection is closed all the same; without a cancel request, the server notices that later.
+    // The driver closes the connection anyway. Without a cancel request, the server notices that later.
   }
 }
 
 /**
- * pg's own `cancel()` has no `error` listener, so a server that cannot be reached would end the process, and it
- * sends the secret key in plain text even on a TLS connection.
+ * Does not use pg's own `cancel()`: it has no `error` listener, so an unreachable server would end the process, and it
+ * sends the secret key in plain text even if the connection uses TLS.
  */
 function sendCancel(client: object, newClient: () => object, requests: CancelRequests): void {
   const { host, port, processID, secretKey } = fieldsOf(client);
@@ -50,7 +50,7 @@ function fieldsOf(client: object): Record<string, unknown> {
   return Object.fromEntries(names.map((name) => [name, property(client, name)]));
 }
 
-/** What a cancel request uses of the connection of a client. pg-native has none. */
+/** The parts of a client's connection that a cancel request uses. pg-native has none. */
 interface CancellingConnection {
   readonly stream: Socket;
   readonly ssl: unknown;

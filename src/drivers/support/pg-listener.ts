@@ -10,13 +10,13 @@ interface Pool {
   readonly options: object;
 }
 
-/** Closes a connection without waiting for the server, which may never answer. */
+/** Closes a connection without waiting for the server, which may never respond. */
 export function destroySocket(client: object): void {
   const stream = property(property(client, 'connection'), 'stream');
   if (hasMethod(stream, 'destroy')) stream.destroy();
 }
 
-/** LISTEN on a client of its own, of the pool's own class and with its settings. */
+/** Listens with a new client that has the class and the settings of the pool's clients. */
 export function listenOn(pool: Pool): Listen {
   return async (channel, connectionString, { onMessage, onLost, signal }) => {
     signal.throwIfAborted();
@@ -43,7 +43,7 @@ export function listenOn(pool: Pool): Listen {
       unref(client);
       await connecting;
       signal.throwIfAborted();
-      // TLS has made it another socket.
+      // TLS has replaced the socket.
       unref(client);
       await client.query(`listen "${channel}"`);
     } catch (error) {
@@ -62,14 +62,14 @@ export function listenOn(pool: Pool): Listen {
   };
 }
 
-/** Returns a function that closes a client at once, however often it is called. */
+/** Returns a function that closes a client at once. It may be called more than once. */
 function destroyerOf(client: ListeningClient, connecting: () => Promise<unknown>): () => void {
   let isDestroyed = false;
   return () => {
     if (isDestroyed) return;
     isDestroyed = true;
     if (property(client, 'native') === undefined) destroySocket(client);
-    // The socket is libpq's. Ended while it connects, the client would throw from an event of its own.
+    // The socket belongs to libpq. If `end()` were called while the client connects, one of its events would throw.
     else
       void connecting()
         .then(() => client.end())
@@ -90,7 +90,7 @@ export function newClient(pool: Pool, options: object): ListeningClient {
   return Reflect.construct(Client, [options]);
 }
 
-/** A copy with the password, which pg-pool makes a property that a spread leaves out. */
+/** Returns a copy with the password, which pg-pool makes non-enumerable, so that a spread omits it. */
 export function allOf(options: object): object {
   const copy: Record<string, unknown> = {};
   for (const key of Object.getOwnPropertyNames(options)) copy[key] = property(options, key);

@@ -1,7 +1,7 @@
 /**
- * A query of node-postgres that sends what the store needs and nothing else. pg's own query also asks the
- * server to describe each column, at every call, and then parses each value by its type; the store knows its
- * columns and reads text. Without that, a call costs the client a third less CPU time.
+ * A query for node-postgres with only the messages that the store needs. At every call, pg's own query also asks the
+ * server to describe each column, and then parses each value by its type. The store knows its columns and reads text.
+ * This saves the client a third of the CPU time of a call.
  *
  * pg runs any object with `submit` and these handlers: pg-cursor and pg-query-stream work the same way.
  *
@@ -10,7 +10,7 @@
 import { hasMethod, isObject, property } from '../../util/guards.js';
 import type { Query, Result, Value } from '../driver.js';
 
-/** What the query uses of a client's connection. */
+/** The parts of a client's connection that the query uses. */
 interface WireConnection {
   readonly stream: { cork?(): void; uncork?(): void };
   /** The texts of the statements that the server has prepared, by name. */
@@ -22,8 +22,8 @@ interface WireConnection {
 }
 
 /**
- * Whether a client can run a {@link PgQuery}. pg's native client and its pipeline mode cannot; and only a query
- * with a name or with parameters takes the extended protocol, which the store's own do.
+ * Whether a client can run a {@link PgQuery}. pg's native client and its pipeline mode cannot. The query must have a name
+ * or parameters, because only such queries use the extended protocol.
  */
 export function takesPgQuery(client: object, { name }: Query, values: readonly Value[]): boolean {
   return (
@@ -45,7 +45,7 @@ function isWireConnection(value: unknown): value is WireConnection {
 }
 
 export class PgQuery {
-  /** Read by pg, which notes a prepared statement by them, and by instrumentation. */
+  /** pg reads these to record a prepared statement. Instrumentation reads them, too. */
   readonly text: string;
   readonly name: string | undefined;
   readonly values: readonly Value[];
@@ -88,7 +88,7 @@ export class PgQuery {
     this.#rows.push(fields);
   }
 
-  /** The tag is such as `SELECT 1`, `UPDATE 3` or `INSERT 0 1`. */
+  /** `text` is for example `SELECT 1`, `UPDATE 3` or `INSERT 0 1`. */
   handleCommandComplete({ text }: { text: string }): void {
     this.#rowCount = Number(text.slice(text.lastIndexOf(' ') + 1)) || 0;
   }

@@ -5,7 +5,7 @@ interface Client {
   getTransactionStatus?(): unknown;
 }
 
-/** The transaction status of clients of pg before 8.21, which do not tell it, as the server last reported it. */
+/** The last transaction status from the server, for clients of pg before 8.21, which do not provide it. */
 const statuses = new WeakMap<object, unknown>();
 
 export function watchTransactions(client: Client): void {
@@ -13,7 +13,7 @@ export function watchTransactions(client: Client): void {
   const connection = property(client, 'connection');
   if (!isPrependable(connection)) return;
   statuses.set(client, undefined);
-  // Before the client's own listener, which calls back.
+  // Must run before the client's own listener, which calls the callback.
   connection.prependListener('readyForQuery', (message) => {
     statuses.set(client, property(message, 'status'));
   });

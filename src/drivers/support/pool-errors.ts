@@ -1,7 +1,6 @@
 /**
- * Keeps a broken connection of an app's pool from ending the process. node-postgres emits `error` on the
- * pool when an idle connection breaks, and on the client when one breaks that is checked out; without a
- * listener, Node ends the process.
+ * Prevents that a broken connection of an app's pool ends the process. If an idle connection breaks, node-postgres emits
+ * `error` on the pool; if a checked-out connection breaks, on the client. Without a listener, Node ends the process.
  *
  * @module
  */
@@ -9,11 +8,11 @@ import type { EventEmitter } from 'node:events';
 
 type Report = (error: unknown) => void;
 
-/** Attached to a pool: one listener for all stores, of all copies of the package. */
+/** Attached to a pool: one listener for all stores and all copies of the package. */
 interface Guard {
-  /** Weak, so that the pool does not keep a store in memory that the app has forgotten to close. */
+  /** Weak, so that the pool does not keep a store in memory if the app has forgotten to close it. */
   readonly reports: Set<WeakRef<Report>>;
-  /** Whether a store was forgotten: the listener then stays for good. */
+  /** Whether a store was never closed. The listener then stays for good. */
   forgotten: boolean;
   readonly listener: (error: unknown) => void;
 }
@@ -21,9 +20,8 @@ interface Guard {
 const GUARD = Symbol.for('connect-drizzle.pool-guard.1');
 
 /**
- * Listens to the pool's `error` event until the returned function is called. Only the first store
- * reports an error, and none if the app has a listener of its own, which gets the same error. The
- * caller must keep `report` in memory.
+ * Listens to the pool's `error` event until the returned function is called. Only the first store reports an error. If the
+ * app has its own listener, that one gets the error and no store reports it. The caller must keep `report` in memory.
  */
 export function guardPool(pool: object, report: Report): () => void {
   if (!isEmitter(pool)) return () => {};

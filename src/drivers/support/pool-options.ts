@@ -1,5 +1,5 @@
 /**
- * Options that an app's pool of node-postgres has only while the store uses it.
+ * Sets options of an app's node-postgres pool, only while the store uses it.
  *
  * @module
  */
@@ -9,13 +9,13 @@ interface Pool {
   readonly options: object;
 }
 
-/** Runs something synchronous while the pool has a `connectionTimeoutMillis`, the app's own if there is one. */
+/** Runs synchronous work while the pool has a `connectionTimeoutMillis`. Keeps the app's own, if set. */
 export function limited(pool: Pool, limitMs: number | undefined, work: () => void): void {
   const name = 'connectionTimeoutMillis';
   withOption(pool, name, property(pool.options, name) || limitMs, work);
 }
 
-/** Runs something synchronous while an option of the pool has another value. */
+/** Runs synchronous work while an option of the pool has another value. */
 export function withOption(pool: Pool, name: string, value: unknown, work: () => void): void {
   const own = property(pool.options, name);
   Reflect.set(pool.options, name, value);
@@ -26,10 +26,10 @@ export function withOption(pool: Pool, name: string, value: unknown, work: () =>
   }
 }
 
-/** The limit for new clients of a pool, and how many acquires of the store are waiting. */
+/** By pool: the time limit for new clients, and how many calls of `acquire` wait. */
 const limits = new WeakMap<object, { waiting: number; limitMs: number }>();
 
-/** Limits connecting until the returned function is called: a pool makes new clients when others have been removed. */
+/** Limits the time to connect until the returned function is called. A pool creates new clients when others were removed. */
 export function limitNewClients(pool: Pool, limitMs: number): () => void {
   const limit = limits.get(pool) ?? { waiting: 0, limitMs };
   if (!limits.has(pool)) {

@@ -1,40 +1,40 @@
 /**
- * The clock of the server at the other end of a connection.
+ * The clock of the server of a connection.
  *
- * A write carries the last server time at which it may run, because a network or a pooler may deliver it after
- * its caller gave up. So the deadline, which is on this process's clock, has to be converted.
+ * A write contains the last server time at which it may run, because a network or a pooler may deliver it after its caller
+ * has given up. So the deadline must be converted from this process's clock to the server's.
  *
- * A reading of the server's clock limits the offset between the two clocks: the server read it after the statement was
- * sent and before the result arrived. Further readings narrow the limits. A reading outside of them means that a
- * clock was set, or that a pooler moved the connection to another server; then the limits start again from it.
+ * The server reads its clock after the statement was sent and before the result arrived. So each reading limits the offset
+ * between the two clocks. More readings narrow the limits. If a reading is outside of them, a clock was set, or a pooler
+ * moved the connection to another server. Then the limits start again from this reading.
  *
  * @module
  */
 import { monotonicMs } from '../../util/clock.js';
 
-/** Limits older than this start again, so that clocks that drift apart cannot leave them. */
+/** Older limits start again, because the clocks drift apart. */
 const FRESH_MS = 60_000;
 
 /** Covers rounding, and clocks that drift apart by 300 ppm for {@link FRESH_MS}. */
 const MARGIN_MS = 20;
 
 export class ServerClock {
-  /** What to add to the time here for the time there, at least and at most. */
+  /** The minimum and maximum difference: server time minus local time. */
   #least = Number.NEGATIVE_INFINITY;
   #most = Number.POSITIVE_INFINITY;
   #sinceMs = Number.NEGATIVE_INFINITY;
 
-  /** Whether the clock was read lately. Without that, {@link earliest} and {@link latest} must not be used. */
+  /** Whether the clock was read recently. If not, do not use {@link earliest} and {@link latest}. */
   get isFresh(): boolean {
     return monotonicMs() - this.#sinceMs < FRESH_MS;
   }
 
-  /** Drops what was read: the clock may have been set. */
+  /** Drops all readings, because the clock may have been set. */
   forget(): void {
     this.#sinceMs = Number.NEGATIVE_INFINITY;
   }
 
-  /** Takes a reading: milliseconds since 1970 there, and the time here at which the statement was sent. */
+  /** Adds a reading: the server's time in milliseconds since 1970, and the local time when the statement was sent. */
   read(serverMs: number, sentMs: number): void {
     const nowMs = monotonicMs();
     const [least, most] = [serverMs - nowMs, serverMs - sentMs];
@@ -49,7 +49,7 @@ export class ServerClock {
     }
   }
 
-  /** Returns the time there, or that of up to a round trip before. */
+  /** Returns the server's time, or up to a round trip earlier. */
   now(): number {
     return Math.floor(monotonicMs() + this.#least);
   }

@@ -1,5 +1,5 @@
 /**
- * Where the server of a source is, for error messages: hosts and ports, never a user or a password.
+ * Host and port of a source's server, for error messages. Never a user or a password.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import { property } from '../../util/guards.js';
 
 const DEFAULT_PORT = '5432';
 
-/** Returns the host and port in a URL, or `undefined` if it is no URL. */
+/** Returns the host and port in a URL, or `undefined` if the text is not a URL. */
 export function serverOfUrl(text: string): string | undefined {
   if (!URL.canParse(text)) return undefined;
   const { hostname, port, searchParams } = new URL(text);
@@ -15,7 +15,7 @@ export function serverOfUrl(text: string): string | undefined {
   return named(host, port || searchParams.get('port') || DEFAULT_PORT);
 }
 
-/** Returns where the clients of a pool of node-postgres connect, as they find it out themselves. */
+/** Returns host and port of a node-postgres pool, with the same defaults as its clients. */
 export function serverOfPool(options: object): string | undefined {
   const url = property(options, 'connectionString');
   if (typeof url === 'string') return serverOfUrl(url);
@@ -24,20 +24,20 @@ export function serverOfPool(options: object): string | undefined {
   return named(String(host), String(property(options, 'port') || PGPORT || DEFAULT_PORT));
 }
 
-/** Returns where a postgres-js connects; it may have several hosts. */
+/** Returns hosts and ports of a postgres-js instance. */
 export function serverOfPostgresJs(options: object): string {
   const hosts = [property(options, 'host')].flat();
   const ports = [property(options, 'port')].flat();
   return hosts.map((host, at) => named(String(host), String(ports[at] ?? ports[0]))).join(', ');
 }
 
-/** Returns where an `SQL` of Bun connects. */
+/** Returns host and port of Bun's `SQL`. */
 export function serverOfBunSql(options: object): string {
   const host = property(options, 'hostname') || 'localhost';
   return named(String(host), String(property(options, 'port') || DEFAULT_PORT));
 }
 
-/** A host may be a folder: that of a socket. */
+/** The host may be the folder of a Unix socket. */
 function named(host: string, port: string): string {
   return host.startsWith('/') ? host : `${host}:${port}`;
 }

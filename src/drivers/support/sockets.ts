@@ -5,7 +5,7 @@
  */
 import type { Socket } from 'node:net';
 
-/** What postgres-js passes of its options. */
+/** The options that postgres-js passes. */
 export interface SocketOptions {
   readonly host: readonly string[] | string;
   readonly port: readonly number[] | number;
@@ -14,7 +14,7 @@ export interface SocketOptions {
 
 export type Address = { readonly path: string } | { readonly host: string; readonly port: number };
 
-/** Returns where to connect: each host in turn, or a Unix socket. */
+/** Returns the addresses to try: each host in order, or a Unix socket. */
 export function addressesOf({ host, port, path }: SocketOptions): Address[] {
   if (path) return [{ path }];
   const ports = [port].flat();

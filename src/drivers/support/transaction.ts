@@ -2,10 +2,10 @@ import { isUnusable } from '../../errors.js';
 import type { Connection } from '../driver.js';
 
 /**
- * Runs work in a transaction on a connection, and releases the connection. Sets the isolation level, whatever the
- * app's default is: after waiting for a lock, a statement must see what the lock's holder committed.
+ * Runs work in a transaction on a connection, and releases the connection. Sets the isolation level, because the app may
+ * have another default: after waiting for a lock, a statement must see the commits of the lock's previous holder.
  *
- * @param signal closes the connection, which undoes the work unless its commit was sent
+ * @param signal closes the connection, which rolls back the work unless its commit was sent
  * @param prepare runs before the transaction begins
  */
 export async function transactionOn<T>(
