@@ -171,7 +171,9 @@ describe('key rotation', () => {
     const after = await open([current]);
     expect(contentOf(await after.get('sid'))).toEqual({ page: 2 });
     expect(await before.get('sid')).toBeUndefined();
-    expect(logged).toEqual([unreadable('sid', 'it is under no key of encryptionKeys')]);
+    expect(logged).toEqual([
+      unreadable('sid', 'it is not encrypted with any of the encryptionKeys'),
+    ]);
   });
 
   test('accepts any number of older keys, in any order', async () => {
@@ -222,8 +224,12 @@ describe('a row that cannot be read', () => {
       'it does not decrypt',
     ],
     ['only the name of the key', ([name]) => name, 'it does not decrypt'],
-    ['the name of another key', ([name, n, b]) => `${name}x.${n}.${b}`, 'it is under no key'],
-    ['an empty string', () => '', 'it is under no key'],
+    [
+      'the name of another key',
+      ([name, n, b]) => `${name}x.${n}.${b}`,
+      'it is not encrypted with any',
+    ],
+    ['an empty string', () => '', 'it is not encrypted with any'],
     [
       'a session that is not encrypted',
       () => sessionWith({ user: 'admin' }),
@@ -232,7 +238,7 @@ describe('a row that cannot be read', () => {
     [
       'a session that is not encrypted, as a string',
       () => JSON.stringify(sessionWith({ user: 'admin' })),
-      'it is under no key',
+      'it is not encrypted with any',
     ],
     ['a number', () => 7, 'this store did not write it'],
     ['null', () => null, 'this store did not write it'],
@@ -306,7 +312,9 @@ describe('a row that cannot be read', () => {
       await overwrite('sid', '1.2.3', 1);
       await store[write]('sid', request);
       expect(await storedOf('sid')).toBe('"1.2.3"');
-      expect(logged).toEqual([unreadable('sid', 'it is under no key of encryptionKeys')]);
+      expect(logged).toEqual([
+        unreadable('sid', 'it is not encrypted with any of the encryptionKeys'),
+      ]);
       expect(store.stats()).toMatchObject({ unreadable: 1, merges: 0 });
     },
   );

@@ -635,8 +635,8 @@ describe('a session that cannot be serialized', () => {
   for (let depth = 0; depth < 200_000; depth += 1) deep = [deep];
 
   const wrong: [what: string, value: unknown, reason: string][] = [
-    ['a BigInt', sessionWith({ n: 1n }), 'it holds a BigInt'],
-    ['a cycle', sessionWith({ cyclic }), 'it holds a cycle'],
+    ['a BigInt', sessionWith({ n: 1n }), 'it contains a BigInt'],
+    ['a cycle', sessionWith({ cyclic }), 'it contains a cycle'],
     [
       'a toJSON that throws',
       sessionWith({

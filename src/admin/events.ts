@@ -1,5 +1,5 @@
 /**
- * Tells open pages, by server-sent events, that sessions have changed or ended.
+ * Notifies open pages with server-sent events that sessions have changed or ended.
  *
  * @module
  */
@@ -11,15 +11,15 @@ import { property } from '../util/guards.js';
 import type { AdminSettings } from './options.js';
 
 export interface StreamLimits {
-  /** At most one message in this time. It says what happened since the stream was opened. */
+  /** At most one message in this time. It counts the events since the stream was opened. */
   readonly messageMs: number;
-  /** After this time, the browser opens the stream again, and `authorize` decides again. */
+  /** After this time, the browser opens the stream again, and `authorize` runs again. */
   readonly streamMs: number;
 }
 
 export const STREAM_LIMITS: StreamLimits = { messageMs: 1000, streamMs: 60_000 };
 
-/** How long the browser waits before it opens a stream again that has ended. */
+/** How long the browser waits before it opens a stream again. */
 const RETRY_MS = 2000;
 
 interface Stream {
@@ -29,7 +29,7 @@ interface Stream {
   readonly openedMs: number;
   /** Whether the server of the app still accepts connections. */
   readonly isServing: () => boolean;
-  /** Whether there is something to say. */
+  /** Whether there are new counts to send. */
   isStale: boolean;
   changed: number;
   ended: number;
@@ -50,7 +50,7 @@ export class EventStreams {
   open(request: Request, response: Response, sessionId: string | undefined): void {
     response.statusCode = 200;
     response.setHeader('Content-Type', 'text/event-stream; charset=utf-8');
-    // nginx would gather events before it passes them on.
+    // Otherwise nginx would buffer events.
     response.setHeader('X-Accel-Buffering', 'no');
     response.flushHeaders();
     if (request.method === 'HEAD' || this.#settings.access.closing.aborted) {

@@ -1,5 +1,5 @@
 /**
- * Sends all that is stored of a user, as a file.
+ * Sends everything stored about a user, as a file.
  *
  * @module
  */
@@ -13,7 +13,7 @@ export async function sendExport(
   user: string,
   pages: AsyncGenerator<readonly ExportedSession[], void, undefined>,
 ): Promise<void> {
-  // An error in the first page can still become an error page.
+  // If the first page fails, an error page can still be sent.
   let page = await pages.next();
   const closing = new AbortController();
   response.once('close', () => closing.abort());
@@ -32,7 +32,7 @@ export async function sendExport(
     }
     response.end(']}\n');
   } catch (error) {
-    // Half a document must not look complete.
+    // An incomplete document must not look complete.
     response.destroy();
     if (!closing.signal.aborted) throw error;
   }
@@ -52,7 +52,7 @@ function exportedText({ facts, state, data }: ExportedSession): string {
   return `${head},"data":${data === undefined ? 'null' : jsonOf(data)}}`;
 }
 
-/** JSON stays as it is, to the byte; the text of another serializer becomes a string. */
+/** Returns JSON unchanged, byte for byte. Converts the text of another serializer to a JSON string. */
 function jsonOf(text: string): string {
   try {
     JSON.parse(text);

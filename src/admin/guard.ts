@@ -1,12 +1,12 @@
 /**
- * What protects the page: headers, the check where a form comes from, and the app's own authorization.
+ * Protects the page: headers, a check of the origin of forms, and the app's authorization.
  *
  * @module
  */
 import type { Request, Response } from 'express';
 import type { SessionAdminOptions } from './options.js';
 
-/** An answer that is no page: what was wrong with the request. */
+/** An error response that says what is wrong with the request. */
 export class HttpError extends Error {
   readonly status: number;
   constructor(status: number, message: string) {
@@ -21,10 +21,10 @@ const HEADERS: Readonly<Record<string, string>> = {
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
   'X-Frame-Options': 'DENY',
   'X-Content-Type-Options': 'nosniff',
-  // With `no-referrer`, browsers would send `Origin: null` with the page's own forms.
+  // With `no-referrer`, browsers send `Origin: null` with the page's own forms.
   'Referrer-Policy': 'same-origin',
   'Cross-Origin-Resource-Policy': 'same-origin',
-  // Compressing middleware would hold events back.
+  // Middleware that compresses would delay events.
   'Cache-Control': 'no-store, no-transform',
   'X-Robots-Tag': 'noindex',
   Vary: 'Accept, Cookie, Sec-Fetch-Site, Origin',
@@ -35,8 +35,8 @@ export function setHeaders(response: Response): void {
 }
 
 /**
- * Whether a request that changes something comes from the page itself. Browsers say so in `Sec-Fetch-Site`, except on plain
- * HTTP off localhost; there, `Origin` must be the page's own. A request with neither header is refused.
+ * Whether a request that changes something comes from the page itself. Browsers send this in `Sec-Fetch-Site`. On plain
+ * HTTP, except on localhost, they do not; then `Origin` must be the page's own. Refuses a request with neither header.
  */
 export function isSameOrigin(request: Request): boolean {
   const site = request.headers['sec-fetch-site'];
@@ -59,10 +59,10 @@ function ownHost({ headers, hostname }: Request): string {
 }
 
 /**
- * Resolves if the app admits the request.
+ * Resolves if the app allows the request.
  *
- * @throws {HttpError} 403 for anything but `true`
- * @throws what the app's function throws
+ * @throws {HttpError} 403 if the result is not `true`
+ * @throws the errors of the app's function
  */
 export async function requireAuthorization(
   authorize: SessionAdminOptions['authorize'],

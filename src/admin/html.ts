@@ -1,5 +1,5 @@
 /**
- * HTML in which every value is escaped.
+ * HTML templates that escape every value.
  *
  * @module
  */
@@ -17,7 +17,7 @@ export class Html {
 
 export type Part = Html | string | number | false | null | undefined | readonly Part[];
 
-/** A template whose values are escaped, unless they are {@link Html}. */
+/** A template that escapes its values, unless they are {@link Html}. */
 export function html(strings: TemplateStringsArray, ...values: Part[]): Html {
   return new Html(String.raw({ raw: strings }, ...values.map(escaped)));
 }
@@ -38,7 +38,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
 };
 
 /**
- * Replaces what a reader cannot see by its escape, `\u{202e}`: control and format characters, which can reverse or hide
+ * Replaces invisible characters with escapes such as `\u{202e}`: control and format characters, which can reverse or hide
  * text, and lone surrogates. Keeps line breaks and tabs.
  */
 export function visible(text: string): string {
@@ -49,7 +49,7 @@ export function visible(text: string): string {
   );
 }
 
-/** Cuts a text that is longer than `max` characters. */
+/** Cuts a string that is longer than `max` characters. */
 export function clipped(text: string, max: number): string {
   return text.length <= max ? text : `${text.slice(0, max).toWellFormed()}…`;
 }

@@ -1,17 +1,17 @@
 /**
- * What all pages have in common.
+ * The common parts of all pages.
  *
  * @module
  */
 import { type Html, html } from './html.js';
 
-/** Where a page is, relative to the place where the page is mounted. */
+/** The relative path from a page to the mount path. */
 export type Root = './' | '../' | '../../';
 
 export interface Frame {
   readonly root: Root;
   readonly title: string;
-  /** The entry of the navigation that is marked. */
+  /** The current entry of the navigation. */
   readonly current?: 'sessions' | 'statistics';
   /** Whether the page shows changes as they happen. */
   readonly isLive?: boolean;
@@ -65,13 +65,13 @@ export function errorPage(root: Root, title: string, text: string): Html {
   );
 }
 
-/** A time in UTC. The script replaces it by how long ago it was. */
+/** A time in UTC. The script replaces it with a relative time. */
 export function time(ms: number): Html {
   const iso = new Date(ms).toISOString();
   return html`<time datetime="${iso}">${iso.slice(0, 16).replace('T', ' ')} UTC</time>`;
 }
 
-/** The same, with the time itself once the script has replaced it. */
+/** The same, and also shows the time itself after the script has replaced it. */
 export function exactTime(ms: number): Html {
   const iso = new Date(ms).toISOString();
   return html`${time(ms)} <span class="exact" hidden>${iso.slice(0, 19).replace('T', ' ')} UTC</span>`;

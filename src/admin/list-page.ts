@@ -1,5 +1,5 @@
 /**
- * The page that lists sessions, of everybody or of one user.
+ * The page that lists all sessions, or those of one user.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import type { Totals } from './totals.js';
 export interface ListView extends SessionPage {
   /** The user whose sessions are listed; `undefined` for all. */
   readonly user: string | undefined;
-  /** Whether the list begins with the newest session. */
+  /** Whether this is the first page, with the newest sessions. */
   readonly isFirst: boolean;
   /** The cursor of the next page. */
   readonly cursor: string | undefined;
@@ -23,7 +23,7 @@ export interface ListView extends SessionPage {
   readonly notice: string | undefined;
 }
 
-/** Below this, the listing needs no index. */
+/** Up to this number of sessions, the listing needs no index. */
 const INDEX_FROM = 100_000;
 
 export function listPage(view: ListView): Html {
@@ -116,7 +116,7 @@ function item(session: ShownSession, { currentId, hasUsers, user }: ListView): H
   </div>
   <p class="times"><span>Logged in ${time(session.createdAt)}</span> <span>Last seen ${time(session.lastSeenAt)}</span> <span>Expires ${time(session.expiresAt)}</span></p>
   ${
-    // No store has written, and none reads, a row with another kind of id.
+    // Stores neither write nor read rows with another kind of id.
     isId(id) &&
     html`<div class="buttons">
     <a class="button plain" href="./s/${id}" data-key="show ${id}" aria-label="Details of ${spoken}">Details</a>

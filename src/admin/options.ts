@@ -12,7 +12,7 @@ import { OptionReader } from '../option-reader.js';
 import type { SessionEvent } from '../session/events.js';
 import { isRecord } from '../util/guards.js';
 
-/** What the page uses of a `DrizzleStore`. */
+/** The parts of a `DrizzleStore` that the page uses. */
 export interface AdminStore {
   revoke(id: string): Promise<number>;
   stats(): StoreStats;
@@ -20,13 +20,13 @@ export interface AdminStore {
   off(event: 'change' | 'destroy', listener: (event: SessionEvent) => void): unknown;
 }
 
-/** A value that the page shows of a session. Empty ones are left out. */
+/** A value that the page shows for a session. The page omits empty ones. */
 export type Described = string | number | boolean | Date | null | undefined;
 
-/** Something an admin is about to do. */
+/** An action that an admin has started. */
 export interface AuditEvent {
   readonly action: 'reveal' | 'revoke' | 'revokeUser' | 'exportUser' | 'eraseUser';
-  /** The session: of `reveal` and `revoke`; of `revokeUser`, the one that is kept. */
+  /** For `reveal` and `revoke`: the session. For `revokeUser`: the session to keep. */
   readonly id: string | undefined;
   /** The user, or the owner of the session. */
   readonly userId: string | null;
@@ -38,16 +38,16 @@ export interface SessionAdminOptions {
   /** The `DrizzleStore` whose sessions are shown. */
   readonly store: AdminStore;
   /**
-   * Decides who may see and use the page, for every single request. Only `true`, or a promise of it, admits; anything else
-   * is answered with 403. If it throws or rejects, the error goes to `next`.
+   * Decides for every request whether it may see and use the page. Only `true`, or a promise of `true`, allows it. For
+   * anything else, the page responds with 403. If it throws or rejects, the error goes to `next`.
    */
   readonly authorize: (request: Request, response: Response) => boolean | Promise<boolean>;
   /**
-   * Returns what the page shows of a session's content, such as `{ Browser: session.agent, Address: session.ip }`. Without
-   * it, no content is read until somebody reveals it.
+   * Returns the values that the page shows from a session's content, such as
+   * `{ Browser: session.agent, Address: session.ip }`. Without it, the page reads no content until somebody reveals it.
    */
   readonly describe?: ((session: SessionData) => Readonly<Record<string, Described>>) | undefined;
-  /** Called before a reveal, a revoke, an export or an erasure. If it throws or rejects, nothing is done. */
+  /** Called before a reveal, a revoke, an export or an erasure. If it throws or rejects, the page does nothing. */
   readonly audit?: ((event: AuditEvent) => void | Promise<void>) | undefined;
 }
 

@@ -1,5 +1,5 @@
 /**
- * Reads requests without the help of a framework: the app may have parsed a body already, or not.
+ * Reads requests without a framework. The app may have parsed the body already, or not.
  *
  * @module
  */
@@ -10,21 +10,21 @@ import { HttpError } from './guard.js';
 /** A form of this page has a few hundred bytes. */
 const MAX_BODY_BYTES = 16 * 1024;
 
-/** Returns the path below the place where the page is mounted, and the query. */
+/** Returns the path below the mount path, and the query. */
 export function targetOf(request: Request): { path: string; query: URLSearchParams } {
   const [path = '/', ...rest] = request.url.split('?');
   return { path: path === '' ? '/' : path, query: new URLSearchParams(rest.join('?')) };
 }
 
 /**
- * Returns where to redirect a request for the mount path without a slash at its end, from which relative links would
- * lead elsewhere; `undefined` for any other. The target is relative, since a proxy may have changed the path.
+ * Returns the redirect for a request to the mount path without a slash at the end, where relative links would be wrong;
+ * `undefined` for any other request. The target is relative, because a proxy may have changed the path.
  */
 export function withSlash(request: Request): string | undefined {
   const [path = '', ...rest] = (request.originalUrl ?? request.url).split('?');
   if (path.endsWith('/')) return undefined;
   const query = rest.length > 0 ? `?${rest.join('?')}` : '';
-  // With the dot, no segment can be taken for a scheme or a host.
+  // With `./` in front, browsers cannot take a segment for a scheme or a host.
   return `./${path.slice(path.lastIndexOf('/') + 1)}/${query}`;
 }
 
@@ -34,7 +34,7 @@ export function wantsJson({ headers }: Request): boolean {
   return accept.includes('application/json') && !accept.includes('text/html');
 }
 
-/** Returns a function that reads the fields of a posted form or JSON object. All other fields are unset. */
+/** Returns a function that reads a field of a posted form or JSON object; `undefined` for a missing field. */
 export async function fieldsOf(request: Request): Promise<(name: string) => string | undefined> {
   const parsed = await parsedBody(request);
   return (name) => {
@@ -48,7 +48,7 @@ async function parsedBody(request: Request): Promise<object> {
   const text = textOf(body);
   if (text !== undefined) return parsed(request, text);
   if (isRecord(body) && Object.keys(body).length > 0) return body;
-  // A parser that took the body without leaving it in the request has consumed it.
+  // A parser has consumed the body without storing the result in the request.
   if (request.readableEnded || request.readableDidRead) return {};
   return parsed(request, await readBody(request));
 }
@@ -85,7 +85,7 @@ function readBody(request: Request): Promise<string> {
     request.on('data', (chunk: Buffer | string) => {
       bytes += chunk.length;
       if (bytes <= MAX_BODY_BYTES) chunks.push(Buffer.from(chunk));
-      // The rest is read and dropped: a client that is still sending would not see the answer otherwise.
+      // Reads and drops the rest. Otherwise a client that is still sending would not get the response.
       else reject(new HttpError(413, 'The body is too large.'));
     });
     request.once('end', () => resolve(Buffer.concat(chunks).toString()));

@@ -10,7 +10,7 @@ import { type AdminSettings, adminSettings, type SessionAdminOptions } from './o
 import { targetOf, wantsJson, withSlash } from './request.js';
 import { type Reply, type Route, routesOf } from './routes.js';
 
-/** Middleware for Express 4 and 5, and for what calls middleware like them. */
+/** Middleware for Express 4 and 5, and for frameworks that call middleware in the same way. */
 export type SessionAdminHandler = (
   request: Request,
   response: Response,
@@ -18,8 +18,8 @@ export type SessionAdminHandler = (
 ) => void;
 
 /**
- * Creates the admin page: `app.use('/admin/sessions', sessionAdmin({ store, authorize }))`. It may be mounted at any path.
- * Each page is JSON for a client that accepts `application/json`. Errors that are not the client's go to `next`.
+ * Creates the admin page: `app.use('/admin/sessions', sessionAdmin({ store, authorize }))`. You can mount it at any path.
+ * Each page returns JSON to a client that accepts `application/json`. Errors that the client has not caused go to `next`.
  *
  * @throws {InvalidArgumentError} (`ERR_INVALID_ARGUMENT`) for invalid options
  */
@@ -44,7 +44,7 @@ async function handle(
       throw new HttpError(403, 'This form does not come from this page.');
     }
     await requireAuthorization(authorize, request, response);
-    // The app may have answered by itself, or the client may have gone meanwhile.
+    // The app may have sent a response, or the client may have closed the connection.
     if (response.headersSent || response.destroyed) return;
     const { path, query } = targetOf(request);
     const slash = path === '/' && isRead(request) ? withSlash(request) : undefined;
@@ -86,7 +86,7 @@ function find(
   return { route, match: route.pattern.exec(path)?.[1] ?? '' };
 }
 
-/** How to get from a path to the place where the page is mounted. */
+/** Returns the relative path from a path to the mount path. */
 function rootOf(path: string): Root {
   const depth = path.split('/').length - 2;
   if (depth <= 0) return './';
@@ -126,7 +126,7 @@ function sendJson(response: Response, value: object): void {
   response.end(JSON.stringify(value));
 }
 
-/** The target is relative: only the browser knows the address that a proxy has. */
+/** The target is relative, because only the browser knows the URL in front of a proxy. */
 function redirect(response: Response, status: 303 | 308, location: string): void {
   response.statusCode = status;
   response.setHeader('Location', location);

@@ -1,5 +1,5 @@
 /**
- * The routes of the page: what each reads or does, and what it answers as a page and as JSON.
+ * The routes of the page: what each reads or does, and its responses as HTML and as JSON.
  *
  * @module
  */
@@ -25,12 +25,12 @@ export interface Context {
   readonly request: Request;
   readonly response: Response;
   readonly query: URLSearchParams;
-  /** What the route's pattern matched. */
+  /** The part of the path that matched the route's pattern. */
   readonly match: string;
   readonly root: Root;
 }
 
-/** A page, or where to go after something was done, with the same as JSON; `undefined` if the route has answered. */
+/** A page, or a redirect after an action, and the same as JSON; `undefined` if the route has sent a response. */
 export type Reply =
   | { readonly page: Html; readonly json: object }
   | { readonly location: string; readonly json?: object }
@@ -89,7 +89,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     };
   }
 
-  /** Where to find what somebody searches for: a session's id, or a user. */
+  /** Returns the page for a search text: a session's id, or a user. */
   async function placeOf(text: string): Promise<string> {
     if (text === '') return './';
     const isSession =
@@ -138,7 +138,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     const { userId } = await find(id);
     await audit(context, { action: 'revoke', id, userId });
     const ended = await sessions.revoke(id);
-    // Back to the list with the button, which may be a user's.
+    // Back to the list with the button, which may be the list of a user.
     const user = query.get('user');
     const location = user ? afterUser(context, user, `ended=${ended}`) : `${root}?ended=${ended}`;
     return { location, json: { ended } };
@@ -158,7 +158,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     const field = await fieldsIn(context);
     const userId = sessions.owner(field('user') ?? '');
     await audit(context, { action: 'eraseUser', id: undefined, userId });
-    // Ending a session deletes its content and its user, in expired ones as well.
+    // This deletes content and user, also of expired sessions.
     const ended = await sessions.revokeUser(userId);
     return { location: afterUser(context, userId, `erased=${ended}`), json: { ended } };
   }
@@ -203,7 +203,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
   ];
 }
 
-/** A session in JSON, under the names of `store.sessions()`. */
+/** Returns a session for JSON, with the names of `store.sessions()`. */
 export function sessionJson(session: ShownSession, currentId: string | undefined): object {
   const { id, userId, state, bytes, revokedAt, isReadable, described } = session;
   return {
@@ -221,7 +221,7 @@ export function sessionJson(session: ShownSession, currentId: string | undefined
   };
 }
 
-/** Fields are in the body; in the pages' own forms, the user is in the query, which keeps every character. */
+/** Fields are in the body. In the pages' own forms, the user is in the query, which keeps every character. */
 async function fieldsIn({ request, query }: Context) {
   const field = await fieldsOf(request);
   return (name: string) => field(name) ?? query.get(name) ?? undefined;
@@ -240,11 +240,12 @@ function currentIdOf(request: Request): string | undefined {
 function cursorIn(text: string | null): Place | undefined {
   if (text === null) return undefined;
   const [, createdUs, id] = /^(-?\d{1,18})\.(.+)$/s.exec(text) ?? [];
-  if (createdUs === undefined || id === undefined) throw new HttpError(400, 'before is no cursor.');
+  if (createdUs === undefined || id === undefined)
+    throw new HttpError(400, 'before is not a cursor.');
   return { createdUs, id };
 }
 
-/** What was done, as the redirect after it says. Anybody can write such a link, so it says nothing but a number. */
+/** Returns the result of the action before a redirect. Anybody can write such a link, so it contains only a number. */
 function noticeIn(query: URLSearchParams): string | undefined {
   const ended = countIn(query.get('ended'));
   const erased = countIn(query.get('erased'));

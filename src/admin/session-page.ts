@@ -13,14 +13,14 @@ export interface SessionPageView {
   readonly session: ShownSession;
   readonly isCurrent: boolean;
   readonly hasUsers: boolean;
-  /** What the session holds, once somebody has asked for it; null if it cannot be read. */
+  /** The content of the session, after somebody has revealed it; null if it cannot be read. */
   readonly content: string | null | undefined;
   readonly notice?: string | undefined;
 }
 
 const STATES = { live: 'Live', expired: 'Expired', revoked: 'Ended' } as const;
 
-/** Characters of a session's content that the page shows. An export has it all. */
+/** Maximum number of characters of a session's content on the page. An export contains all. */
 const MAX_CONTENT = 200_000;
 
 export function sessionPage(view: SessionPageView): Html {
@@ -96,7 +96,7 @@ function contentSection(content: string | null): Html {
 </section>`;
 }
 
-/** Indents JSON. Other text, and what is nested too deeply, stays as it is. */
+/** Indents JSON. Does not change other text, or JSON that is nested too deeply. */
 function prettyText(text: string): string {
   try {
     return JSON.stringify(JSON.parse(text), undefined, 2);

@@ -19,15 +19,15 @@ export type State = 'live' | 'expired' | 'revoked';
 /** A session as the page shows it. */
 export interface ShownSession extends SessionFacts {
   readonly state: State;
-  /** What the app's `describe` returned: labels and texts. */
+  /** The result of the app's `describe`: labels and texts. */
   readonly described: readonly (readonly [label: string, text: string])[];
-  /** Whether the content could be read. True if nobody tried. */
+  /** Whether the content could be read. True if it was not read. */
   readonly isReadable: boolean;
 }
 
 export interface SessionPage {
   readonly sessions: readonly ShownSession[];
-  /** Where the next page begins; `undefined` on the last one. */
+  /** The start of the next page; `undefined` on the last one. */
   readonly next: Place | undefined;
 }
 
@@ -53,7 +53,7 @@ export class AdminSessions {
   /**
    * Returns a user's id as the table stores it.
    *
-   * @throws {HttpError} 400 if it can be none, or if the store has no users
+   * @throws {HttpError} 400 if it is not a valid user id, or if the store has no option `userId`
    */
   owner(user: string): string {
     try {
@@ -73,7 +73,7 @@ export class AdminSessions {
     limit: number,
   ): Promise<SessionPage> {
     const owner = user === undefined ? undefined : this.owner(user);
-    // One more than is shown tells whether there are more.
+    // One more than the page shows, to know whether there are more.
     const found = await noneIfMistyped([], () =>
       this.#statements.run((calls, deadline) => calls.newest(deadline, owner, before, limit + 1)),
     );
@@ -84,18 +84,18 @@ export class AdminSessions {
     };
   }
 
-  /** Returns a session in any state; `undefined` if there is none. */
+  /** Returns a session in any state; `undefined` if there is no session with this id. */
   async one(id: string): Promise<ShownSession | undefined> {
     const facts = await this.#statements.run((calls, deadline) => calls.one(deadline, id));
     return facts && this.#shown(facts);
   }
 
-  /** Returns what a session holds: JSON, or the text of the app's serializer. `undefined` if it cannot be read. */
+  /** Returns the content of a session: JSON, or the text of the app's serializer. `undefined` if it cannot be read. */
   async content(id: string): Promise<string | undefined> {
     return (await this.#row(id))?.data;
   }
 
-  /** Yields all that is stored of a user, expired sessions too, page by page. */
+  /** Yields all stored sessions of a user, including expired ones, page by page. */
   async *ofUser(user: string): AsyncGenerator<readonly ExportedSession[], void, undefined> {
     const owner = this.owner(user);
     for (let after = ''; ; ) {
@@ -153,7 +153,7 @@ export class AdminSessions {
         })
         .slice(0, MAX_DESCRIBED);
     } catch (error) {
-      // One session must not take the page down.
+      // One session must not make the whole page fail.
       this.#settings.access.log('The admin page cannot describe a session', error);
       return [];
     }
@@ -194,12 +194,12 @@ function describedText(value: unknown): string {
   return isShown ? String(value) : '';
 }
 
-/** Runs a statement about a user. An id that the column's type cannot hold has no sessions. */
+/** Runs a statement about a user. If the column's type does not accept the id, the user has no sessions. */
 async function noneIfMistyped<T>(none: T, statement: () => Promise<T>): Promise<T> {
   try {
     return await statement();
   } catch (error) {
-    // Class 22, data exception: such as `ada` for an integer.
+    // Class 22, data exception, for example `ada` for an integer.
     const code = property(property(error, 'cause'), 'code');
     if (typeof code === 'string' && /^22/.test(code)) return none;
     throw error;

@@ -1,5 +1,5 @@
 /**
- * The page's statements, as calls that wait for the lane for slow work.
+ * The page's statements. They wait for the lane for slow work.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { StoreAccess } from '../lifecycle/access.js';
 import { expiryStatement } from '../queries/expiries.js';
 import { operationStatements, type SessionFacts } from '../queries/operations.js';
 
-/** The place of a session in the listing. */
+/** The position of a session in the listing. */
 export interface Place {
   readonly createdUs: string;
   readonly id: string;
@@ -48,7 +48,7 @@ export type UserRow = SessionFacts & { readonly data: string };
 /** Runs the page's statements on a store. */
 export class Statements {
   readonly #access: StoreAccess;
-  /** A store that has moved to another table has another batcher. */
+  /** If a store has opened another table, it has another batcher. */
   readonly #calls = new WeakMap<Batcher, Calls>();
 
   constructor(access: StoreAccess) {

@@ -54,15 +54,15 @@ const STATS = {
   largestBatch: 'Largest batch',
   retries: 'Retries',
   merges: 'Merged saves',
-  dropped: 'Saves of ended sessions, not done',
+  dropped: 'Skipped saves of ended sessions',
   unreadable: 'Reads of unreadable sessions',
   pruned: 'Sessions deleted after expiry',
 } satisfies Record<keyof StoreStats, string>;
 
 function statText(value: unknown): string {
   if (typeof value === 'number') return numberText(value);
-  if (value === 'up') return 'Heard';
-  return value === 'down' ? 'Not heard now' : 'Not heard: sync is off';
+  if (value === 'up') return 'Received';
+  return value === 'down' ? 'Not received now' : 'Not received: sync is off';
 }
 
 function fact(name: string, value: string): Html {
@@ -73,7 +73,7 @@ const WIDTH = 720;
 const HEIGHT = 180;
 const GAP = 3;
 
-/** A picture for the eye, and a table for everybody else. */
+/** A chart, and a table for screen readers. */
 function chart({ expiries, isEstimate }: Totals): Html {
   const most = Math.max(1, ...expiries.map(({ sessions }) => sessions));
   const step = WIDTH / expiries.length;
@@ -98,7 +98,7 @@ function chart({ expiries, isEstimate }: Totals): Html {
 </table></details>`;
 }
 
-/** What the bars stand for. */
+/** Returns a text that explains the bars. */
 function legend({ expiries, isEstimate }: Totals): string {
   const [first] = expiries;
   const hours = ((first?.until ?? 0) - (first?.from ?? 0)) / 3_600_000;

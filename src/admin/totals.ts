@@ -1,6 +1,6 @@
 /**
- * Numbers about the whole table. They are estimated from a sample if the table is large, and kept for a minute, so that
- * they cost the same however many sessions and admins there are.
+ * Numbers about the whole table. If the table is large, they are estimated from a sample. They are kept for a minute. So
+ * their cost does not depend on the number of sessions and admins.
  *
  * @module
  */
@@ -33,7 +33,7 @@ export interface Expiries {
 const SAMPLED_PAGES = 1000;
 const KEPT_MS = 60_000;
 
-/** How long a page waits for numbers that it can do without. */
+/** How long a page waits for optional numbers. */
 const PATIENCE_MS = 500;
 
 export class TableTotals {
@@ -57,7 +57,7 @@ export class TableTotals {
     return kept.totals;
   }
 
-  /** Returns the totals if they are known soon. The list must not fail or wait because of them. */
+  /** Returns the totals if they are available soon. The list must not fail or wait because of them. */
   soon(): Promise<Totals | undefined> {
     return new Promise((resolve) => {
       setTimeout(() => resolve(undefined), PATIENCE_MS).unref();
@@ -93,10 +93,10 @@ const HOUR_MS = 3_600_000;
 const WIDTHS_IN_HOURS = [1, 2, 3, 6, 12, 24, 48, 7 * 24, 30 * 24];
 const BARS = 24;
 
-/** The share of sessions that the bars of equal width must cover; the rest is in the last bar. */
+/** The share of sessions that the bars of equal width must contain. The rest is in the last bar. */
 const COVERED = 0.95;
 
-/** Sums up hours in at most {@link BARS} bars of equal width, and one for what is later. */
+/** Sums up hours in at most {@link BARS} bars of equal width, and one bar for all later hours. */
 export function histogramOf(hours: readonly ExpiryCount[]): readonly Expiries[] {
   const first = hours[0]?.hour;
   if (first === undefined) return [];

@@ -11,10 +11,10 @@ import type { Format } from './output.js';
 
 /** An option of a command. */
 export interface OptionSpec {
-  /** What stands for its value in the help; without it, the option is a flag. */
+  /** The placeholder for its value in the help. Without it, the option is a flag. */
   readonly value?: string;
   readonly help: string;
-  /** The value of the option when it is given without one. */
+  /** The value of the option if it is passed without a value. */
   readonly fallback?: string;
 }
 
@@ -24,7 +24,7 @@ export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
 export const CONNECTION_OPTIONS: OptionSpecs = {
   url: { value: 'URL', help: 'the database: postgres://…, or a folder (default: DATABASE_URL)' },
   table: { value: 'NAME', help: 'the session table (default: sessions)' },
-  schema: { value: 'NAME', help: 'its Postgres schema (default: by the search_path)' },
+  schema: { value: 'NAME', help: 'its Postgres schema (default: from the search_path)' },
   config: {
     value: 'FILE',
     help: "a module whose default export is the store's options (table names, encryptionKeys …)",
@@ -33,17 +33,17 @@ export const CONNECTION_OPTIONS: OptionSpecs = {
 
 export const OUTPUT_OPTIONS: OptionSpecs = {
   json: { help: 'print JSON' },
-  jsonl: { help: 'print JSON, one item a line' },
+  jsonl: { help: 'print JSON, one item per line' },
   help: { help: 'print this help' },
 };
 
 export const WRITE_OPTIONS: OptionSpecs = {
-  'dry-run': { help: 'say what would be done, and change nothing' },
+  'dry-run': { help: 'print what would be done, and change nothing' },
 };
 
 export const BULK_OPTIONS: OptionSpecs = {
   ...WRITE_OPTIONS,
-  yes: { help: 'do not ask' },
+  yes: { help: 'do not ask for confirmation' },
 };
 
 /** The arguments of a command. */
@@ -64,7 +64,7 @@ export class Arguments {
     return this.#values[name] === true;
   }
 
-  /** @throws {CliError} for an empty value: probably an unset variable of a script */
+  /** @throws {CliError} for an empty value, which probably is an unset variable of a script */
   text(name: string): string | undefined {
     const value = this.#values[name];
     if (value === '') throw usageError(`--${name} is empty`);
@@ -87,7 +87,7 @@ export class Arguments {
     return text;
   }
 
-  /** Returns a time in milliseconds since 1970. A time without a date is today's, in the local time zone. */
+  /** Returns a time in milliseconds since 1970. A time without a date means today, in the local time zone. */
   time(name: string): number | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
@@ -108,7 +108,7 @@ export class Arguments {
     return this.flag('json') ? 'json' : 'text';
   }
 
-  /** @throws {CliError} unless there are none */
+  /** @throws {CliError} if there are any */
   noPositionals(): void {
     const [first] = this.positionals;
     if (first !== undefined) throw usageError(`unexpected argument '${first}'`);
@@ -117,7 +117,7 @@ export class Arguments {
   /** Returns the ids among the arguments. @throws {CliError} for any other argument */
   ids(): readonly string[] {
     for (const each of this.positionals) {
-      // Never printed: it may be a sid.
+      // Do not print it, because it may be a sid.
       if (!isId(each)) throw usageError(`an argument is not ${AN_ID}`);
     }
     return this.positionals;
@@ -151,7 +151,7 @@ export function readArguments(args: readonly string[], specs: OptionSpecs): Argu
     );
     return new Arguments([...ids, ...positionals], Object.fromEntries(simple));
   } catch (error) {
-    // Its messages name the option, not its value.
+    // The messages of `parseArgs` contain the option, not its value.
     if (error instanceof Error && sqlState(error)?.startsWith('ERR_PARSE_ARGS')) {
       throw usageError(error.message.split('\n')[0] ?? '');
     }
@@ -160,8 +160,8 @@ export function readArguments(args: readonly string[], specs: OptionSpecs): Argu
 }
 
 /**
- * Takes ids out of the arguments: one in 64 begins with `-`, which `parseArgs` takes for an option. An id that is an
- * option's value stays, joined with its option.
+ * Separates ids from the other arguments, because one in 64 begins with `-`, and `parseArgs` takes it for an option. An id
+ * that is an option's value is joined with its option.
  */
 function withoutIds(args: readonly string[], specs: OptionSpecs) {
   const ids: string[] = [];
@@ -183,7 +183,7 @@ function withoutIds(args: readonly string[], specs: OptionSpecs) {
   return { ids, rest };
 }
 
-/** Adds the default value to options that may be without one. */
+/** Adds the default value to options that may have none. */
 function withFallbacks(args: readonly string[], specs: OptionSpecs): readonly string[] {
   return args.map((arg, at) => {
     const fallback = arg.startsWith('--') ? specs[arg.slice(2)]?.fallback : undefined;

@@ -14,5 +14,5 @@ stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 const code = await main(process.argv.slice(2), { stdin, stdout, stderr, env });
-// A pipe is written in the background. What a --config has opened must not keep the process alive.
+// Waits for pipes, which are written in the background. Exits, because a --config module may keep the process alive.
 stdout.write('', () => stderr.write('', () => process.exit(code)));

@@ -1,5 +1,5 @@
 /**
- * What a command is, and its help.
+ * The type of a command, and its help.
  *
  * @module
  */
@@ -17,9 +17,9 @@ export interface Command {
   readonly name: string;
   /** One line for the list of commands. */
   readonly summary: string;
-  /** The forms of its arguments. */
+  /** The possible arguments. */
   readonly usage: readonly string[];
-  /** More about it, below the usage. */
+  /** More help, printed below the usage. */
   readonly details?: string;
   readonly options: OptionSpecs;
   readonly examples: readonly string[];
@@ -27,7 +27,7 @@ export interface Command {
   run(context: CommandContext): Promise<ExitCode | undefined>;
 }
 
-/** The help of one command. */
+/** Returns the help of one command. */
 export function helpOf(command: Command): string {
   const { name, summary, usage, details, options, examples } = command;
   const width = Math.max(
@@ -54,7 +54,7 @@ function label(name: string, value: string | undefined): string {
   return value === undefined ? `--${name}` : `--${name} ${value}`;
 }
 
-/** The list of all commands. */
+/** Returns the list of all commands. */
 export function overview(commands: readonly Command[]): string {
   const width = Math.max(...commands.map(({ name }) => name.length));
   return [
@@ -68,7 +68,7 @@ export function overview(commands: readonly Command[]): string {
     'Each command takes --url (default: DATABASE_URL), --table, --schema, --json and --jsonl.',
     '`connect-drizzle COMMAND --help` prints its options, with examples.',
     '',
-    'Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 the table is missing or an older version,',
-    "4 the table is another package's, 5 no connection.",
+    'Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 the table is missing or outdated,',
+    '4 the table belongs to another package, 5 no connection.',
   ].join('\n');
 }

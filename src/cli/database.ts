@@ -38,11 +38,11 @@ import { CliError, EXIT, exitCodeFor, usageError } from './exit.js';
 export interface Database {
   readonly settings: Settings;
   readonly driver: Driver;
-  /** The one connection of the command. */
+  /** The only connection of the command. */
   readonly on: Connection;
   readonly expected: ExpectedTable;
   readonly verdict: Verdict;
-  /** What holds the table. */
+  /** The engine of the table. */
   readonly engine: Engine;
 }
 
@@ -51,11 +51,11 @@ export interface SessionDatabase extends Database {
   readonly statements: Statements;
   readonly operations: OperationStatements;
   readonly statementSettings: StatementSettings;
-  /** The schema that the table is in. */
+  /** The schema of the table. */
   readonly schemaName: string;
   /** The table's full name. */
   readonly name: string;
-  /** Where stores with `sync` listen. */
+  /** The channel of stores with `sync`. */
   readonly channel: string;
 }
 
@@ -90,7 +90,7 @@ export async function withDatabase<T>(
   }
 }
 
-/** The same for commands that need a usable table. `reads`: the command changes nothing. */
+/** The same for commands that need a usable table. `reads`: the command only reads. */
 export function withSessions<T>(
   context: CommandContext,
   { reads }: { readonly reads: boolean },
@@ -209,7 +209,7 @@ async function connect(driver: Driver, server: string | undefined): Promise<Conn
   }
 }
 
-/** A connection whose errors are those that commands see. */
+/** Wraps a connection and converts its errors to those of this package. */
 function withErrors(connection: Connection, errorOf: (error: unknown) => Error): Connection {
   return {
     clock: connection.clock,
@@ -222,7 +222,7 @@ function withErrors(connection: Connection, errorOf: (error: unknown) => Error):
   };
 }
 
-/** Finds the table. Its column of users has whatever type the app has given it. */
+/** Finds the table. Its column of users may have any type. */
 async function locate(on: Connection, settings: Settings) {
   const { tableName, schemaName, table = sessionTable({ tableName, schemaName }) } = settings;
   const view = viewOf(table, nameIn(undefined), true);
@@ -239,7 +239,7 @@ async function locate(on: Connection, settings: Settings) {
   };
   const found =
     facts.server === undefined ? POSTGRES : await engineOfTable(on, facts.server, quotedName(view));
-  // The type of users is right whatever it is.
+  // Expects the type that the column of users has.
   return {
     engine: chosenEngine(found, settings.engine),
     expected,
@@ -247,7 +247,7 @@ async function locate(on: Connection, settings: Settings) {
   };
 }
 
-/** Whether an error is a driver's, and not one of this package. */
+/** Whether an error comes from a driver, not from this package. */
 function isDriverError(error: unknown): boolean {
   return (
     !(error instanceof CliError) &&

@@ -1,5 +1,5 @@
 /**
- * Exit codes, and how an error becomes one line and a code.
+ * Exit codes, and the conversion of errors to one line and an exit code.
  *
  * @module
  */
@@ -16,7 +16,7 @@ export const EXIT = {
   ok: 0,
   failed: 1,
   usage: 2,
-  /** The table is missing, or an older version. */
+  /** The table is missing or outdated. */
   table: 3,
   /** The table belongs to another package. */
   foreign: 4,
@@ -25,7 +25,7 @@ export const EXIT = {
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
-/** An error that ends the command with a code of its own. */
+/** An error that ends the command with its own exit code. */
 export class CliError extends Error {
   constructor(
     readonly exitCode: ExitCode,
@@ -35,7 +35,7 @@ export class CliError extends Error {
   }
 }
 
-/** Creates the error for arguments that make no sense. */
+/** Creates the error for invalid arguments. */
 export function usageError(message: string): CliError {
   return new CliError(EXIT.usage, message);
 }
@@ -50,7 +50,7 @@ export function exitCodeFor(reason: MismatchReason): ExitCode {
   return BY_REASON[reason];
 }
 
-/** Returns the exit code for an error, and what to tell the user: no stack, and nothing of a session. */
+/** Returns the exit code and the message for an error, without a stack and without content of a session. */
 export function failureOf(error: unknown): { exitCode: ExitCode; message: string } {
   const message = error instanceof Error ? error.message : String(error);
   return { exitCode: exitCodeOf(error), message };

@@ -18,7 +18,7 @@ import { CliError, EXIT, usageError } from './exit.js';
 import type { Progress } from './output.js';
 import { agreed, sessionsText, untilFree } from './revoke-commands.js';
 
-/** What one transaction copies, and how much memory it takes on the server. */
+/** Limits of one transaction: rows to copy, and memory on the server. */
 const BATCH_BYTES = 8 * 1024 ** 2;
 
 const SOURCES = ['connect-pg-simple', 'connect-pg-pool'];
@@ -31,21 +31,23 @@ export const importSessions: Command = {
     '--from connect-pg-simple … --final',
   ],
   details:
-    'Run it while the old app is in use. If it is stopped, run it again: it copies what is missing and\n' +
-    'what has changed. What the new store has changed stays. Run it with --final when the old app has\n' +
-    'stopped: it locks the source, copies the rest, and logs out here what was logged out there.',
+    'Run it while the old app is in use. If you stop it, run it again: it copies sessions that are missing\n' +
+    'or have changed, and keeps changes of the new store. When the old app has stopped, run it with\n' +
+    '--final: it locks the source, copies the rest, and ends the sessions that were logged out there.',
   options: {
     from: { value: 'PACKAGE', help: 'connect-pg-simple or connect-pg-pool' },
     'source-table': { value: 'T', help: 'the table to copy (default: session)' },
     'user-path': {
       value: 'PATH',
-      help: "where a session has its user's id, such as passport.user",
+      help: "path of the user's id in a session, such as passport.user",
     },
     'source-timezone': {
       value: 'Z',
       help: "the time zone of the old app's connections (default: this connection's)",
     },
-    final: { help: 'lock the source, copy the rest, and log out what was logged out there' },
+    final: {
+      help: 'lock the source, copy the rest, and end the sessions that were logged out there',
+    },
     ...BULK_OPTIONS,
     ...CONNECTION_OPTIONS,
     ...OUTPUT_OPTIONS,
@@ -128,7 +130,7 @@ async function copyAll(run: ImportRun, name: string): Promise<undefined> {
   };
   await pass('Copying', (work) => driver.transaction(work));
   if (isFinal) {
-    // Little is left to copy now, so the source is locked for a short time.
+    // Only little is left to copy now, so the lock on the source is short.
     await driver.transaction(async (connection) => {
       await lockSource(statements, connection, from);
       await pass('Locked, copying the rest', (work) => work(connection));
@@ -142,7 +144,7 @@ async function copyAll(run: ImportRun, name: string): Promise<undefined> {
   const text = [
     `Copied ${sessionsText(total.inserted)}, and ${number(total.updated)} again that had changed.`,
     isFinal
-      ? `Logged out ${number(total.revoked)} that were logged out in ${from}, which can be dropped: it holds usable cookies.`
+      ? `Ended ${number(total.revoked)} that were logged out in ${from}. Drop that table, because it contains usable cookies.`
       : 'Run it with --final when the old app has stopped.',
   ];
   out.result({ dryRun: false, source: from, ...total }, text.join('\n'));
@@ -156,7 +158,7 @@ async function copyAll(run: ImportRun, name: string): Promise<undefined> {
 
 type InTransaction = <T>(work: (on: Connection) => Promise<T>) => Promise<T>;
 
-/** Copies all rows of the source, a batch per transaction. Rows that move meanwhile are left to the next pass. */
+/** Copies all rows of the source, one batch per transaction. The next pass copies rows that move meanwhile. */
 async function copyPass(
   { statements, userPath }: ImportRun,
   { pages, bytes }: { readonly pages: number; readonly bytes: number },
@@ -179,7 +181,7 @@ async function copyPass(
   return { inserted, updated };
 }
 
-/** Finds in a session's JSON what Postgres finds in that of others. */
+/** Reads the values from a session's JSON that Postgres reads from that of other sessions. */
 function factsIn({ text }: OddSession, userPath: readonly string[] | undefined) {
   const session: unknown = JSON.parse(text);
   const user = userPath?.reduce<unknown>((value, key) => property(value, key), session);

@@ -68,11 +68,11 @@ function commandOf(name: string): Command {
   const command = COMMANDS.find((each) => each.name === name);
   if (command !== undefined) return command;
   const names = COMMANDS.map((each) => each.name).join(', ');
-  const problem = name.startsWith('-') ? 'the command comes first' : 'there is no such command';
+  const problem = name.startsWith('-') ? 'the command must be first' : 'there is no such command';
   throw usageError(`${problem}; the commands are ${names}`);
 }
 
-/** Removes the password of the database's URL, should a message of a driver ever contain it. */
+/** Removes the password of the database's URL, in case a message of a driver contains it. */
 function withoutPassword(text: string, argv: readonly string[], { env }: Io): string {
   const urls = [...argv, env.DATABASE_URL ?? ''].map((each) => each.replace(/^--url=/, ''));
   const passwords = urls.flatMap((url) => {

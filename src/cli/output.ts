@@ -1,5 +1,5 @@
 /**
- * What the command line prints: text for people, JSON for programs, progress on a terminal.
+ * The output of the command line: text for people, JSON for programs, progress on a terminal.
  *
  * @module
  */
@@ -15,7 +15,7 @@ export interface OutputStream {
   write(text: string): unknown;
 }
 
-/** Where a command reads and writes. */
+/** The streams and the environment of a command. */
 export interface Io {
   readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
   readonly stdout: OutputStream;
@@ -27,7 +27,7 @@ export interface Io {
 
 export type Format = 'text' | 'json' | 'jsonl';
 
-/** What a value of a row can be; dates are printed in UTC. */
+/** A value in a row. Dates are printed in UTC. */
 export type Cell = string | number | boolean | Date | null;
 export type Row = Readonly<Record<string, unknown>>;
 
@@ -39,21 +39,21 @@ export interface Column<Item> {
 }
 
 /**
- * Control characters, those that change the direction of text, line separators and lone surrogates. A user id is an
- * app's data: printed as it is, it could move the cursor, hide a line or change a terminal's settings.
+ * Control characters, characters that change the direction of text, line separators and lone surrogates. A user id is an
+ * app's data. Printed without escapes, it could move the cursor, hide a line or change a terminal's settings.
  */
 const UNSAFE =
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it looks for
   /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
-/** Replaces what a terminal could act on by its escape, `\u001b`. */
+/** Replaces characters that have an effect on a terminal with escapes such as `\u001b`. */
 export function escaped(text: string): string {
   return text.replace(UNSAFE, (character) => {
     return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
   });
 }
 
-/** Returns JSON that is safe to print. Outside of its strings, the only unsafe character is the line break. */
+/** Returns JSON that is safe to print. Outside of strings, the only unsafe character in JSON is the line break. */
 function json(value: unknown, indent?: number): string {
   return JSON.stringify(value, undefined, indent).split('\n').map(escaped).join('\n');
 }
@@ -67,7 +67,7 @@ export class Output {
     this.format = format;
   }
 
-  /** Prints a list. `name` is its key in JSON, where `more` is beside it. */
+  /** Prints a list. In JSON, `name` is its key, and `more` has the other keys. */
   list<Item extends Row>(
     name: string,
     items: readonly Item[],
@@ -79,7 +79,7 @@ export class Output {
     else this.#table(items, columns);
   }
 
-  /** Prints a value per line, as JSON. */
+  /** Prints one value per line, as JSON. */
   lines(items: readonly Row[]): void {
     for (const item of items) this.#line(json(item));
   }
@@ -95,7 +95,7 @@ export class Output {
     this.#line(json(value, this.format === 'jsonl' ? undefined : 2));
   }
 
-  /** Prints labels and values, one pair a line. */
+  /** Prints labels and values, one pair per line. */
   record(value: Row, pairs: readonly (readonly [label: string, value: Cell])[]): void {
     if (this.format !== 'text') {
       this.value(value);
@@ -112,7 +112,7 @@ export class Output {
     for (const line of text.split('\n')) this.#line(escaped(line));
   }
 
-  /** Prints a remark for people: on stderr, so that it is in no pipe. */
+  /** Prints a note for people on stderr, so that it does not go into a pipe. */
   note(text: string): void {
     this.#io.stderr.write(`${escaped(text)}\n`);
   }

@@ -11,17 +11,17 @@ import { withSessions } from './database.js';
 import { EXIT, usageError } from './exit.js';
 import { agreed, sessionsText } from './revoke-commands.js';
 
-/** Unreadable sessions that are named; the others are counted. */
+/** Maximum number of unreadable sessions to print; the others are only counted. */
 const MAX_NAMED = 20;
 
 export const rekeyTable: Command = {
   name: 'rekey',
-  summary: 'Encrypts all sessions under the first key of --config',
+  summary: 'Encrypts all sessions with the first key of --config',
   usage: ['--config FILE'],
   details:
     "FILE exports the store's options with `encryptionKeys`: the new key first, then the older ones, and\n" +
-    "'plaintext' in place of a key if there are sessions that are not encrypted. Every app that uses the\n" +
-    'table must already read the new key. Nobody is logged out. If it is stopped, run it again.',
+    "'plaintext' instead of a key if there are sessions that are not encrypted. Every app that uses the\n" +
+    'table must already have the new key. Nobody is logged out. If you stop it, run it again.',
   options: { ...BULK_OPTIONS, ...CONNECTION_OPTIONS, ...OUTPUT_OPTIONS },
   examples: [
     'connect-drizzle rekey --config session-options.js --dry-run',
@@ -40,11 +40,11 @@ export const rekeyTable: Command = {
       const found = await statements.countStored(on, codec.currentPrefix);
       const sessions = sessionsText(found);
       if (args.flag('dry-run')) {
-        const text = `${sessions} ${found === 1 ? 'is' : 'are'} not under the first key.`;
+        const text = `${sessions} ${found === 1 ? 'is' : 'are'} not encrypted with the first key.`;
         out.result({ dryRun: true, found }, text);
         return undefined;
       }
-      await agreed(context, `Encrypt ${sessions} in ${name} under the first key?`);
+      await agreed(context, `Encrypt ${sessions} in ${name} with the first key?`);
       const progress = out.progress('Encrypting', found);
       const unreadable: string[] = [];
       const result = await rekeyAll({

@@ -19,13 +19,13 @@ import { requirePostgres, type SessionDatabase, withSessions } from './database.
 import { CliError, EXIT, type ExitCode, usageError } from './exit.js';
 import { stateOf } from './session-commands.js';
 
-/** Sessions that one statement ends. */
+/** Number of sessions that one statement ends. */
 const ROWS_PER_STATEMENT = 2000;
 
-/** How long a statement may take to reach the server. */
+/** Time limit for a statement to reach the server. */
 const STATEMENT_MS = 30_000;
 
-/** Statements in a row that find only sessions which other transactions have locked. */
+/** Maximum number of consecutive statements that find only sessions locked by other transactions. */
 const MAX_RETRIES = 20;
 const BACKOFF: Backoff = { firstMs: 50, longestMs: 2000 };
 
@@ -39,11 +39,11 @@ export const revoke: Command = {
   ],
   details:
     'T is a time, such as 2026-05-04T14:00:00Z, or 14:00 for today in the local time zone.\n' +
-    'Stores with `sync` or `cache` hear of it at once.',
+    'Stores with `sync` or `cache` are notified at once.',
   options: {
     user: { value: 'U', help: 'the sessions of this user' },
-    keep: { value: 'ID', help: 'with --user: but not this session' },
-    'except-newest': { help: 'with --user: but not the newest one' },
+    keep: { value: 'ID', help: 'with --user: except this session' },
+    'except-newest': { help: 'with --user: except the newest one' },
     all: { help: 'the sessions of all users, and anonymous ones' },
     'created-before': { value: 'T', help: 'only sessions created before this time' },
     'created-since': { value: 'T', help: 'only sessions created at or after this time' },
@@ -70,7 +70,7 @@ export const revoke: Command = {
   },
 };
 
-/** Returns what to revoke. @throws {CliError} if the arguments do not say exactly one thing */
+/** Returns what to revoke. @throws {CliError} unless the arguments are exactly one of ids, --user and --all */
 function targetOf(args: Arguments, ids: readonly string[]): 'ids' | Criteria {
   const userId = args.text('user');
   const isAll = args.flag('all');
@@ -79,7 +79,7 @@ function targetOf(args: Arguments, ids: readonly string[]): 'ids' | Criteria {
   const exceptId = args.id('keep');
   const exceptNewest = args.flag('except-newest');
   if (userId === undefined && (exceptId !== undefined || exceptNewest)) {
-    throw usageError('--keep and --except-newest go with --user');
+    throw usageError('--keep and --except-newest need --user');
   }
   if (exceptId !== undefined && exceptNewest) {
     throw usageError('--keep and --except-newest exclude each other');
@@ -91,7 +91,7 @@ function targetOf(args: Arguments, ids: readonly string[]): 'ids' | Criteria {
   };
   if (ids.length === 0) return { userId, exceptId, ...times };
   if (Object.values(times).some((time) => time !== undefined)) {
-    throw usageError('--created-before, --created-since and --seen-since go with --user or --all');
+    throw usageError('--created-before, --created-since and --seen-since need --user or --all');
   }
   return 'ids';
 }
@@ -155,7 +155,7 @@ async function revokeMatching(
   return undefined;
 }
 
-/** Leaves out the user's newest session, and any that is created later: it would be the newest then. */
+/** Excludes the user's newest session, and any that is created later, because it would then be the newest. */
 async function exceptNewest(
   { on, operations }: SessionDatabase,
   criteria: Criteria,
@@ -184,13 +184,13 @@ async function endAll(
       if (last === null) break;
       after = last;
     }
-    // Those left were locked by other transactions.
+    // Other transactions have locked the remaining ones.
     return (await operations.countMatching(on, criteria)) === 0 ? true : undefined;
   });
   return total;
 }
 
-/** Tries again while others hold the rows. @throws {CliError} if they hold them for too long */
+/** Tries again while others have locked the rows. @throws {CliError} if they lock them for too long */
 export async function untilFree<T>(attempt: () => Promise<T | undefined>): Promise<T> {
   for (let tries = 0; tries < MAX_RETRIES; tries += 1) {
     const result = await attempt();
@@ -199,7 +199,7 @@ export async function untilFree<T>(attempt: () => Promise<T | undefined>): Promi
   }
   throw new CliError(
     EXIT.failed,
-    'Other transactions hold some of the sessions locked. Run the command again when they have ended',
+    'Other transactions have locked some of the sessions. Run the command again when they have ended',
   );
 }
 

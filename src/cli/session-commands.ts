@@ -17,8 +17,11 @@ export const list: Command = {
   usage: ['[--user U] [--limit 50] [--after CURSOR]'],
   options: {
     user: { value: 'U', help: 'only sessions of this user' },
-    limit: { value: 'N', help: 'at most so many (default: 50)' },
-    after: { value: 'CURSOR', help: 'continue a list: the cursor that the last one ended with' },
+    limit: { value: 'N', help: 'maximum number of sessions (default: 50)' },
+    after: {
+      value: 'CURSOR',
+      help: 'continue a list after this cursor, which the last list printed',
+    },
     ...CONNECTION_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
@@ -34,7 +37,7 @@ export const list: Command = {
     const limit = args.integer('limit', 50, 10_000);
     const before = cursorIn(args);
     return withSessions(context, { reads: true }, async ({ on, operations }) => {
-      // One more than is shown tells whether there are more.
+      // One more than the limit, to know whether there are more.
       const found = await operations.newest(on, user, before, limit + 1);
       const sessions = found.slice(0, limit);
       const last = found.length > limit ? sessions.at(-1) : undefined;
@@ -54,13 +57,13 @@ const COLUMNS: readonly Column<PublicFacts>[] = [
   { title: 'expires', text: ({ expiresAt }) => expiresAt },
 ];
 
-/** A cursor is the place of the last session that was shown. */
+/** A cursor is the position of the last session that was shown. */
 function cursorIn(args: Arguments): { createdUs: string; id: string } | undefined {
   const text = args.text('after');
   if (text === undefined) return undefined;
   const [, createdUs, id] = /^(-?\d{1,18})\.(.+)$/s.exec(text) ?? [];
   if (createdUs === undefined || id === undefined) {
-    throw usageError('--after must be the cursor that a list ended with');
+    throw usageError('--after must be a cursor that a list has printed');
   }
   return { createdUs, id };
 }
@@ -69,9 +72,9 @@ export const show: Command = {
   name: 'show',
   summary: 'Shows one session',
   usage: ['ID [--data]'],
-  details: 'What the session holds is printed only with --data. If it is encrypted, add --config.',
+  details: 'Prints the content of the session only with --data. If it is encrypted, add --config.',
   options: {
-    data: { help: 'print what the session holds' },
+    data: { help: 'print the content of the session' },
     ...CONNECTION_OPTIONS,
     ...OUTPUT_OPTIONS,
   },
@@ -155,11 +158,11 @@ const EXPORT_PAGE = 100;
 
 export const exportUser: Command = {
   name: 'export',
-  summary: 'Prints all that is stored of a user, as JSON',
+  summary: 'Prints everything stored about a user, as JSON',
   usage: ['--user U'],
   details:
-    'Prints every session of the user with its data, expired ones that are not deleted yet included.\n' +
-    'If sessions are encrypted, add --config. A session that cannot be read makes the exit code 1.',
+    'Prints every session of the user with its data, including expired ones that are not deleted yet.\n' +
+    'If sessions are encrypted, add --config. If a session cannot be read, the exit code is 1.',
   options: {
     user: { value: 'U', help: 'the user' },
     ...CONNECTION_OPTIONS,
@@ -211,7 +214,7 @@ export function stateOf({ revokedAt, expiresAt }: SessionFacts): State {
 
 type PublicFacts = ReturnType<typeof publicFacts>;
 
-/** What is printed of a session, under the names of `store.sessions()`. */
+/** Returns the printed fields of a session, with the names of `store.sessions()`. */
 function publicFacts({
   id,
   userId,

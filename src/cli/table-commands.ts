@@ -13,11 +13,11 @@ import { CliError, EXIT, type ExitCode, exitCodeFor, usageError } from './exit.j
 
 export const status: Command = {
   name: 'status',
-  summary: 'Shows whether the table is there, whose it is, its version and its size',
+  summary: 'Shows whether the table exists, its owner, version and size',
   usage: ['[--exact]'],
   details:
     'Numbers with a ~ are estimated from a sample of the table. The exit code says whether the store\n' +
-    'can use the table: 0 yes, 3 missing or an older version, 4 another package owns it.',
+    'can use the table: 0 yes, 3 missing or outdated, 4 another package owns it.',
   options: {
     exact: { help: 'count every row' },
     ...CONNECTION_OPTIONS,
@@ -34,7 +34,7 @@ export const status: Command = {
   },
 };
 
-/** Pages that an estimate reads: about 8 MB. */
+/** Number of pages that an estimate reads, about 8 MB. */
 const SAMPLED_PAGES = 1000;
 
 async function showStatus(
@@ -120,7 +120,7 @@ function pendingMigrations(recorded: ReadonlySet<string> | undefined): readonly 
   return migrations.filter(({ name }) => !recorded.has(name)).map(({ name }) => name);
 }
 
-/** Without these indexes, everything works, but slowly. */
+/** Without these indexes, everything works, but more slowly. */
 function missingIndexes({ expected }: Database, indexed: ReadonlySet<string>): readonly string[] {
   const { userId, expiresHour } = expected.rows;
   return [userId, expiresHour]
@@ -130,7 +130,7 @@ function missingIndexes({ expected }: Database, indexed: ReadonlySet<string>): r
 
 export const migrateTable: Command = {
   name: 'migrate',
-  summary: 'Creates the table, or brings it up to date',
+  summary: 'Creates the table, or updates it',
   usage: ['[--dry-run]'],
   details:
     'Runs the same migrations as `store.migrate()`, in one transaction. Use drizzle-kit instead if the\n' +
@@ -156,7 +156,7 @@ export const migrateTable: Command = {
       const recorded = isMissing
         ? undefined
         : ((await recordedMigrations(on, expected, verdict.schemaName)) ??
-          // What drizzle-kit or SQL has created is what the first migration creates.
+          // A table that drizzle-kit or SQL has created has the result of the first migration.
           new Set(migrations.slice(0, 1).map(({ name }) => name)));
       const pending = migrationSql(expected.tableName, verdict.schemaName, recorded);
       const names = pending.map(({ name }) => name);

@@ -1,5 +1,5 @@
 /**
- * The command watch: prints what happens to sessions.
+ * The command watch: prints changes and log-outs.
  *
  * @module
  */
@@ -17,8 +17,8 @@ export const watch: Command = {
   summary: 'Prints changes and log-outs as they happen',
   usage: [''],
   details:
-    'Hears of what stores with `sync` or `cache` do, and of this program. Touches are not announced.\n' +
-    'Ends with Ctrl-C. With --json, each line is an object.',
+    'Prints changes by stores with `sync` or `cache`, and by this program, but no touches.\n' +
+    'Stop it with Ctrl-C. With --json, each line is an object.',
   options: { ...CONNECTION_OPTIONS, ...OUTPUT_OPTIONS },
   examples: ['connect-drizzle watch', 'connect-drizzle watch --jsonl | grep \'"destroy"\''],
   run: (context) => {
@@ -52,11 +52,11 @@ async function follow(
       out.note(
         state === 'up'
           ? `Watching ${name}.`
-          : 'The connection was lost: events may be missing until it is back.',
+          : 'The connection was lost. Events are missing until it is back.',
       ),
     onError: (message) => out.note(`${message}. Trying again.`),
   });
-  // Each heartbeat has a connection of its own: that of the command may have been lost, too.
+  // Each heartbeat uses a new connection, because the command's connection may have been lost, too.
   const deadlines = new Deadlines(HEARTBEAT_SECONDS);
   realtime.start(async () => ({
     channel,
@@ -73,7 +73,7 @@ async function follow(
   await realtime.close();
 }
 
-/** Waits for the signal. Keeps the process alive, which a connection that listens does not. */
+/** Waits for the signal. Keeps the process alive, because a listening connection does not. */
 function stopped(signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve) => {
     const alive = setInterval(() => {}, 2 ** 30);

@@ -1,6 +1,6 @@
 /**
- * Turns queries of Drizzle's builder into statements: compiled on first use, once, and then sent as text
- * straight through the driver.
+ * Turns queries of Drizzle's builder into statements. A statement is compiled once, on first use, and its text is then sent
+ * directly through the driver.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { drizzle } from 'drizzle-orm/pg-proxy';
 import type { Connection, Query, Result, Value } from '../drivers/driver.js';
 import { parameter } from './sql.js';
 
-/** Builds queries for every driver. It never sends any itself. */
+/** Builds queries for every driver. It never sends a query itself. */
 export const db = /* @__PURE__ */ drizzle(async () => ({ rows: [] }));
 
 /** Runs a single SQL statement, such as DDL, and returns its rows. */
@@ -27,7 +27,7 @@ export async function runSql(
   return rows;
 }
 
-/** What all queries of the builder have in common, those of Drizzle 0.45 and of 1.0. */
+/** The common part of all queries of the builder, in Drizzle 0.45 and 1.0. */
 interface Compilable {
   toSQL(): { sql: string; params: unknown[] };
 }
@@ -47,8 +47,8 @@ export type Statement<Name extends string, Row> = (
 export type Parameters<Name extends string> = Readonly<Record<Name, SQL<string>>>;
 
 /**
- * Declares a statement. `build` runs at its first use: Drizzle takes milliseconds to compile one, and
- * compiling all of them when a store opens would block the event loop.
+ * Declares a statement. `build` runs on first use: Drizzle takes milliseconds to compile a statement, and compiling all of
+ * them when a store opens would block the event loop.
  *
  * @param kind part of its name on the server; a hash of its text follows, so that stores can share a pool
  * @param isPrepared whether the server keeps its plan
@@ -64,7 +64,7 @@ export function statement<const Name extends string, Row>(
     run(connection, values, ({ rows }, fields) => rows.map((row) => decode<Row>(fields, row)));
 }
 
-/** Declares a write of which only the number of changed rows matters. See {@link statement}. */
+/** Declares a write that returns only the number of changed rows. See {@link statement}. */
 export function command<const Name extends string>(
   kind: string,
   isPrepared: boolean,
@@ -132,8 +132,8 @@ function compile<Name extends string>(
 }
 
 /**
- * Drizzle puts an encoder around a placeholder in `set()` and `values()`. It is ignored: all parameters are
- * strings, and JSON would be encoded twice.
+ * Ignores the encoder that Drizzle puts around a placeholder in `set()` and `values()`: all parameters are strings, and
+ * JSON would be encoded twice.
  */
 function sourceOf<Name extends string>(
   param: unknown,
@@ -160,7 +160,7 @@ function fieldsOf(built: object): string[] {
   return typeof fields === 'object' && fields !== null ? Object.keys(fields) : [];
 }
 
-/** All fields are selected as text, which is what their types say. */
+/** The statements select all fields as text, so their types are strings. */
 function decode<Row>(fields: readonly string[], row: readonly Value[]): Row {
   const decoded: Record<string, Value> = {};
   for (let at = 0; at < fields.length; at += 1) decoded[fields[at] as string] = row[at] ?? null;

@@ -1,5 +1,5 @@
 /**
- * What the store asks of its table. Each function runs on a connection that a lane has acquired.
+ * The types of all statements on the session table. Each function runs on a connection that a lane has acquired.
  *
  * @module
  */
@@ -17,8 +17,8 @@ import type {
 } from './wire.js';
 
 /**
- * A statement for any number of rows, with the times of their calls; the results are in the order of the rows. A write
- * that reaches the server after its caller gave up changes nothing.
+ * A statement for any number of rows, with the times of their calls. The results are in the order of the rows. A write that
+ * reaches the server after its caller has given up changes nothing.
  */
 export type RowStatement<Row, Result> = (
   on: Connection,
@@ -27,15 +27,15 @@ export type RowStatement<Row, Result> = (
 ) => Promise<readonly Result[]>;
 
 export interface RowStatements {
-  /** How many rows a statement takes at most; `undefined`: as many as fit. */
+  /** Maximum number of rows in a statement; `undefined`: no limit. */
   readonly maxRows: number | undefined;
-  /** Live or expired sessions, never tombstones; `undefined` if there is none. Locks nothing. */
+  /** Returns live or expired sessions, never tombstones; `undefined` for no session. Takes no lock. */
   readonly read: RowStatement<string, StoredRow | undefined>;
   /** Moves expiries. Its commit does not wait for the disk. */
   readonly touch: RowStatement<TouchRow, Outcome>;
   /** Compare-and-set on version and `created_at`. */
   readonly save: RowStatement<SaveRow, Written>;
-  /** Inserts, or overwrites whatever has the id, except a tombstone made after the call began. */
+  /** Inserts, or overwrites the row with the id, except a tombstone that was created after the call began. */
   readonly create: RowStatement<WriteRow, Written>;
   /** Inserts or overwrites, but never a tombstone. */
   readonly put: RowStatement<WriteRow, Written>;
@@ -45,14 +45,14 @@ export interface RowStatements {
   readonly bury: RowStatement<string, Outcome>;
 }
 
-/** The live sessions that a statement ended. `busy`: there are more, or some are locked by others. */
+/** The live sessions that a statement ended. `busy`: there are more, or other transactions have locked some. */
 export interface Ended {
   readonly ended: readonly string[];
   readonly busy: boolean;
 }
 
 export interface TableStatements {
-  /** Deletes rows, tombstones too, up to 1,000 at a time. */
+  /** Deletes rows, including tombstones, up to 1,000 at a time. */
   readonly clear: (on: Connection, times: CallTimes) => Promise<Ended>;
   /** Ends a user's sessions, up to 1,000 at a time, except `exceptId`. */
   readonly endUser: (
@@ -70,16 +70,16 @@ export interface TableStatements {
     keep: number,
     now: number,
   ) => Promise<Ended>;
-  /** A page of live sessions, ordered by id. */
+  /** Returns a page of live sessions, ordered by id. */
   readonly list: (on: Connection, page: ListPage) => Promise<readonly ListedRow[]>;
-  /** A page of ids of live sessions, ordered. */
+  /** Returns a page of ids of live sessions, ordered. */
   readonly listIds: (on: Connection, page: IdPage) => Promise<readonly string[]>;
   readonly count: (on: Connection) => Promise<number>;
-  /** Deletes up to `limit` rows that have expired by the database's clock; returns how many. */
+  /** Deletes up to `limit` rows that have expired on the database's clock. Returns how many. */
   readonly prune: (on: Connection, limit: number) => Promise<number>;
   /** Fails if there is no usable session table. */
   readonly probe: (on: Connection) => Promise<void>;
-  /** Sends a notification. Fails on a server that is read-only, like a write (25006). */
+  /** Sends a notification. Fails on a read-only server, like a write (25006). */
   readonly notify: (on: Connection, channel: string, payload: string) => Promise<void>;
 }
 
@@ -93,5 +93,5 @@ export interface ListPage {
 
 export type IdPage = Omit<ListPage, 'userId'>;
 
-/** The statements of a store, for one kind of engine. Nothing outside of `queries/` knows which. */
+/** The statements of a store, for one kind of engine. Only `queries/` knows which. */
 export type Statements = RowStatements & TableStatements & RekeyStatements;

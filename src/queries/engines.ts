@@ -1,18 +1,18 @@
 /**
- * The databases that speak Postgres' protocol, what they can do, and how the store tells them apart. What is said here of
- * other engines than Postgres comes from their documentation: see docs/engines.md.
+ * The databases with Postgres' protocol, what they can do, and how the store recognises them. The facts about engines other
+ * than Postgres come from their documentation: see docs/engines.md.
  *
  * @module
  */
 import type { Connection } from '../drivers/driver.js';
 import type { EngineChoice } from '../options.js';
 
-/** A database, as far as the store depends on it. */
+/** The properties of a database engine that the store depends on. */
 export interface Engine {
   readonly name: string;
-  /** Whether it gets the statements that any engine runs, instead of those for Postgres. */
+  /** Whether the store sends the portable statements instead of those for Postgres. */
   readonly isPortable: boolean;
-  /** Whether a statement can limit its own wait for a lock: it takes `set_config('lock_timeout', …)` in a condition. */
+  /** Whether a statement can limit its own wait for a lock, with `set_config('lock_timeout', …)` in a condition. */
   readonly limitsLockWaits: boolean;
   readonly canListen: boolean;
   /** Whether `migrate()` works: advisory locks, and several DDL statements in one transaction. */
@@ -52,7 +52,7 @@ const COCKROACH: Engine = { ...YUGABYTE, name: 'CockroachDB', keepsJson: false }
 
 const DSQL: Engine = { ...YUGABYTE, name: 'Aurora DSQL', keepsJson: false };
 
-/** What a server says about itself. */
+/** The facts that a server reports about itself. */
 export interface ServerFacts {
   /** The result of `version()`. */
   readonly version: string;
@@ -64,14 +64,14 @@ export interface ServerFacts {
   readonly yugabyteListens: string | null;
 }
 
-/** Returns the engine of a server. Whether Citus has distributed a table is not known yet. */
+/** Returns the engine of a server. Does not check whether Citus has distributed the table. */
 export function engineOf({ version, hasDsql, yugabyteListens }: ServerFacts): Engine {
   if (/-YB-/.test(version)) return { ...YUGABYTE, canListen: yugabyteListens === 'on' };
   if (/^CockroachDB/.test(version)) return COCKROACH;
   return hasDsql ? DSQL : POSTGRES;
 }
 
-/** Returns the engine that holds a table. Asks a second time only where Citus is installed. */
+/** Returns the engine of a table. Sends a second query only if Citus is installed. */
 export async function engineOfTable(
   on: Connection,
   server: ServerFacts,
@@ -88,12 +88,12 @@ export async function engineOfTable(
 const HAS_DSQL = `exists (select 1 from pg_class as s join pg_namespace as n on n.oid = s.relnamespace
   where n.nspname = 'sys' and s.relname = 'iam_pg_role_mappings')`;
 
-/** An expression of JSON: the facts of a server. */
+/** A JSON expression with the facts of a server. */
 export const SERVER_FACTS = `json_build_object('version', version(),
   'hasCitus', to_regclass('pg_dist_partition') is not null, 'hasDsql', ${HAS_DSQL},
   'yugabyteListens', current_setting('yb_enable_listen_notify', true))`;
 
-/** Asks a server what it is, in words that each engine understands. */
+/** Asks a server for its facts, with a query that every engine can run. */
 export async function askEngine(on: Connection): Promise<Engine> {
   const text = `select version(), (${HAS_DSQL})::text`;
   const { rows } = await on.run({ text, name: undefined }, []);
@@ -106,7 +106,7 @@ export async function askEngine(on: Connection): Promise<Engine> {
   });
 }
 
-/** Returns the engine with the statements that the app has chosen. */
+/** Returns the engine, with the kind of statements that the app has chosen. */
 export function chosenEngine(found: Engine, choice: EngineChoice): Engine {
   return choice === 'auto' ? found : { ...found, isPortable: choice === 'portable' };
 }

@@ -9,13 +9,13 @@ import { db, statement } from './compile.js';
 import { type FragmentSettings, fragmentsOf } from './fragments.js';
 import { milliseconds, text } from './sql.js';
 
-/** How many live sessions expire in the hour that begins at `hour`, in milliseconds since 1970. */
+/** The number of live sessions that expire in the hour that begins at `hour`, in milliseconds since 1970. */
 export interface ExpiryCount {
   readonly hour: number;
   readonly sessions: number;
 }
 
-/** Beyond a year, hours are of no interest. */
+/** The statement ignores expiries beyond a year. */
 const MAX_HOURS = 366 * 24;
 
 /** Counts live sessions in about `percent` of the table's pages by the hour in which they expire, and scales up. */

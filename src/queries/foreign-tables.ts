@@ -6,13 +6,13 @@
 
 export interface Owner {
   readonly name: string;
-  /** The columns by which it was recognised, as the table calls them. */
+  /** The columns by which it was recognised, with the names in the table. */
   readonly columns: readonly string[];
   /** Whether its sessions are those of an express-session store. */
   readonly canImport: boolean;
 }
 
-/** A package, and the columns that its table must have. A list holds alternative names of one column. */
+/** A package, and the columns that its table must have. A list contains alternative names of one column. */
 interface Fingerprint {
   readonly name: string;
   readonly columns: readonly (string | readonly string[])[];

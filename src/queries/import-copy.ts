@@ -1,5 +1,5 @@
 /**
- * The statement that copies a part of the source, and records what it copied.
+ * The statement that copies a part of the source and records the copies.
  *
  * @module
  */
@@ -29,7 +29,7 @@ const pageTable = /* @__PURE__ */ pgTable('page', {
   isOdd: booleanColumn('is_odd').notNull(),
 });
 
-/** The rows of `page` that have to be copied, or copied again, as the CTE `due`. */
+/** The rows of `page` that must be copied, or copied again, as the CTE `due`. */
 const dueTable = /* @__PURE__ */ pgTable('due', {
   id: textColumn('id').notNull(),
   data: jsonColumn('data').notNull(),
@@ -38,29 +38,29 @@ const dueTable = /* @__PURE__ */ pgTable('due', {
   isOdd: booleanColumn('is_odd').notNull(),
   /** Whether it was not copied before, or its copy may have been pruned. */
   mayInsert: booleanColumn('may_insert').notNull(),
-  /** Whether the content is another one than that of the copy, and not only the expiry. */
+  /** Whether the content differs from that of the copy, not only the expiry. */
   isChanged: booleanColumn('is_changed').notNull(),
-  /** The version that the copy got. */
+  /** The version of the copy. */
   version: integerColumn('version'),
   createdAt: timestampColumn('created_at', { withTimezone: true }).notNull(),
   owner: textColumn('owner'),
 });
 
-/** The columns of a table, as a CTE declares them. */
+/** Returns the columns of a table for the declaration of a CTE. */
 function columnsOf<Table extends PgTable>(table: Table): Table['_']['columns'] {
   return getTableColumns(table);
 }
 
-/** Escapes that json accepts and text does not: U+0000, and surrogates, which may be lone. */
+/** Matches escapes that json accepts but text does not: U+0000, and surrogates, which may be lone. */
 const ODD = sql.raw(`'\\\\u(0000|[dD][89a-fA-F])'`);
 
-/** Longer ones are not indexed: see `userIdText`. */
+/** Longer ids do not fit into an index: see `userIdText`. */
 const MAX_USER_ID_BYTES = sql.raw('1000');
 
-/** A longer lifetime, 100 years, is not a lifetime. */
+/** Ignores lifetimes above 100 years. */
 const MAX_AGE_MS = sql.raw('3155760000000');
 
-/** Copies the rows between two places of the source. */
+/** Copies the rows between two positions of the source. */
 export function copyStatement(settings: ImportSettings, tables: ImportTables, f: Fragments) {
   const { rows: t, schemaName, tableName, userPath } = settings;
   const { source, record, sourceExpiry, sourceId } = tables;
@@ -73,7 +73,7 @@ export function copyStatement(settings: ImportSettings, tables: ImportTables, f:
     expiresAt: timestampColumn(t.expiresAt.name).notNull(),
   };
   const { userId: _, ...others } = columns;
-  // Without a path, an insert leaves the column to its default.
+  // Without a path, an insert uses the default of the column.
   const target = new PgSchema(schemaName).table(
     tableName,
     userPath === undefined ? (others as typeof columns) : columns,
@@ -93,8 +93,8 @@ export function copyStatement(settings: ImportSettings, tables: ImportTables, f:
           (position('\\u' in ${source.sess}::text) > 0 and ${source.sess}::text ~ ${ODD}) as is_odd
         from ${source} where ctid >= ${p.from}::tid and ctid < ${p.to}::tid`,
     );
-    // Each session is parsed twice at most. `age` is when it was last given its lifetime: the best that is known of
-    // when it was created. A copy that has expired may have been pruned. One that has not, and is gone, was revoked here.
+    // Each session is parsed twice at most. `age` is the last time when its expiry was set, which is the best estimate of
+    // its creation. A copy that has expired may have been pruned. A copy that disappeared before its expiry was revoked here.
     const due = db.$with('due', columnsOf(dueTable)).as(
       sql`select known.*,
           least(${now}, coalesce(case when json_typeof(age) = 'number' then expires_at
@@ -160,8 +160,8 @@ export function copyStatement(settings: ImportSettings, tables: ImportTables, f:
         .where(and(isUntouched, not(due.isChanged)))
         .returning({ id: t.id }),
     );
-    // Also of sessions that have changed here: how long they last in the source still matters. A session that was here
-    // before the first run is none of the copies.
+    // Also for sessions that have changed here, because their expiry in the source is still needed. A session that existed
+    // here before the first run is not a copy.
     const recorded = db.$with('recorded').as(
       db
         .insert(record)
@@ -192,7 +192,7 @@ export function copyStatement(settings: ImportSettings, tables: ImportTables, f:
         .returning({ id: record.id }),
     );
     const { announced, isAnnounced } = f.announcement('c', updated);
-    // Qualified by hand: 0.45 does not in a statement of one table.
+    // Qualified by hand, because Drizzle 0.45 does not qualify columns in a statement on one table.
     const odd = sql<
       string | null
     >`(select json_agg(json_build_object('id', p.id, 'text', p.data::text,

@@ -1,5 +1,5 @@
 /**
- * The table that an import copies from, and the record of what was copied.
+ * The source table of an import, and the record of the copies.
  *
  * @module
  */
@@ -28,15 +28,15 @@ export interface ImportSource {
 export interface ImportSettings extends FragmentSettings {
   readonly schemaName: string;
   readonly source: ImportSource;
-  /** Keys that lead to the owner in a session's JSON; `undefined` leaves the column of owners alone. */
+  /** The path of the owner in a session's JSON. With `undefined`, the import does not write the column of owners. */
   readonly userPath: readonly string[] | undefined;
-  /** The time zone of `expire`; `undefined` for that of this connection. */
+  /** The time zone of `expire`; `undefined` for the zone of this connection. */
   readonly timeZone: string | undefined;
 }
 
 /**
- * Finds the source. `name` is the name of a table, or an SQL name such as `auth.session`. Returns what is wrong if it is
- * no table of connect-pg-simple.
+ * Finds the source. `name` is the name of a table, or an SQL name such as `auth.session`. If it is not a table of
+ * connect-pg-simple, returns a text that says why.
  */
 export async function findSource(on: Connection, name: string): Promise<ImportSource | string> {
   const isSqlName = /^(\w+|"[^"]+")(\.(\w+|"[^"]+"))?$/.test(name);
@@ -65,13 +65,13 @@ export async function findSource(on: Connection, name: string): Promise<ImportSo
   return { schemaName, tableName, isLocalTime };
 }
 
-/** The name of the record. */
+/** Returns the name of the record table. */
 export function recordName(tableName: string): string {
   const name = `${tableName}_connect_drizzle_import`;
   return Buffer.byteLength(name) <= MAX_IDENTIFIER_BYTES ? name : 'connect_drizzle_import';
 }
 
-/** The tables of an import, and what statements need of the source's columns. */
+/** The tables of an import, and expressions for the source's columns. */
 export function importTables(settings: ImportSettings) {
   const { schemaName, tableName, source: names } = settings;
   const inSchema = (schema: string) => new PgSchema(schema).table;

@@ -1,10 +1,10 @@
 /**
- * Statements that copy sessions from the table of connect-pg-simple (and connect-pg-pool), and log out here what was
- * logged out there.
+ * Statements that copy sessions from the table of connect-pg-simple (and connect-pg-pool), and end the sessions here that
+ * were logged out there.
  *
- * A record beside the session table remembers, for each copied session, what was copied: a hash of its text, its expiry,
- * and the version that the copy got. So a later run copies again what has changed in the source, leaves alone what has
- * changed here, and knows which sessions have gone from the source.
+ * A record table stores facts about each copied session: a hash of its text, its expiry, and the version of the copy. So a
+ * later run can copy again sessions that have changed in the source, skip sessions that have changed here, and find
+ * sessions that were removed from the source.
  *
  * @module
  */
@@ -17,17 +17,17 @@ import { type ImportSettings, importTables, recordName } from './import-source.j
 import { now } from './sql.js';
 import { quoted } from './table-facts.js';
 
-/** A session whose JSON Postgres cannot look into: it contains U+0000 or a lone surrogate. */
+/** A session from whose JSON Postgres cannot read values, because it contains U+0000 or a lone surrogate. */
 export interface OddSession {
   readonly id: string;
   readonly version: string;
   readonly text: string;
 }
 
-/** What a batch did. */
+/** The result of a batch. */
 export interface Copied {
   readonly inserted: number;
-  /** Copied again, because they have changed in the source. */
+  /** Sessions copied again, because they have changed in the source. */
   readonly updated: number;
   readonly odd: readonly OddSession[];
 }
@@ -35,8 +35,9 @@ export interface Copied {
 export type ImportStatements = ReturnType<typeof importStatements>;
 
 /**
- * What expires later cannot have been pruned by the old store. Its clock may be ahead by a minute, and this transaction may
- * have waited for a lock for half a minute. (A volatile function here would make Postgres compare each row with each.)
+ * The old store cannot have pruned a session that expires later than this. Its clock may be ahead by a minute, and this
+ * transaction may have waited half a minute for a lock. (With a volatile function here, Postgres would compare each row
+ * with each other row.)
  */
 const surelyLive = sql`now() + interval '2 minutes'`;
 
@@ -67,7 +68,7 @@ export function importStatements(settings: ImportSettings) {
       .returning({ id: t.id }),
   );
 
-  /** Copied sessions that would still be live in the source, but are not there: their users logged out. */
+  /** Copied sessions that would still be live in the source but were removed there, because their users logged out. */
   const isGone = () =>
     exists(
       db
@@ -110,7 +111,7 @@ export function importStatements(settings: ImportSettings) {
   );
 
   return {
-    /** Creates the record unless it exists. */
+    /** Creates the record table unless it exists. */
     prepare: async (on: Connection): Promise<void> => {
       const name = [schemaName, recordName(tableName)].map(quoted).join('.');
       const [found] = await runSql(on, sql`select to_regclass(${name}::text)::text`);
@@ -121,7 +122,7 @@ export function importStatements(settings: ImportSettings) {
           content bigint not null, expires_at timestamptz not null)`,
       );
     },
-    /** How large the source is. */
+    /** Returns the size of the source. */
     extent: async (on: Connection): Promise<{ readonly pages: number; readonly bytes: number }> => {
       const [row] = await extent(on, {
         table: [names.schemaName, names.tableName].map(quoted).join('.'),
@@ -137,7 +138,7 @@ export function importStatements(settings: ImportSettings) {
         odd: JSON.parse(row?.odd ?? '[]'),
       };
     },
-    /** Adds to a copied session what Postgres could not find in its JSON. */
+    /** Adds the values to a copied session that Postgres could not read from its JSON. */
     complete: async (
       on: Connection,
       { id, version }: OddSession,
@@ -146,12 +147,12 @@ export function importStatements(settings: ImportSettings) {
       const age = found.maxAgeMs === null ? null : String(found.maxAgeMs);
       await complete(on, { id, version, owner: found.owner, age });
     },
-    /** Keeps everybody from writing to the source until the transaction ends. */
+    /** Locks the source against writes until the transaction ends. */
     lockSource: async (on: Connection): Promise<void> => {
       await runSql(on, sql`set local lock_timeout = '30s'`);
       await runSql(on, sql`lock table ${source} in share row exclusive mode`);
     },
-    /** Ends here what has gone from the source. Returns the number of live sessions ended. Leaves out locked ones. */
+    /** Ends sessions here that were removed from the source, except locked ones. Returns the number of live sessions ended. */
     endGone: async (on: Connection): Promise<number> =>
       Number((await endGone(on, { now: String(Date.now()) }))[0]?.ended ?? 0),
     countGone: async (on: Connection): Promise<number> =>
@@ -159,7 +160,7 @@ export function importStatements(settings: ImportSettings) {
     dropRecord: async (on: Connection): Promise<void> => {
       await runSql(on, sql`drop table ${record}`);
     },
-    /** Counts the live sessions of the source, and those of them that are here. */
+    /** Counts the live sessions of the source, and how many of them exist here. */
     count: async (on: Connection) => {
       const [row] = await countSource(on, {});
       return { live: Number(row?.live ?? 0), copied: Number(row?.copied ?? 0) };

@@ -1,7 +1,7 @@
 /**
- * Statements for one row, the common case: no CTE, no joined parameters, a third to a half of the server's
- * time. None waits for a row that another transaction has locked: `ctid = (select ctid … for update skip locked)`
- * finds nothing then. Only two waits remain, an id that is just being inserted and an app's foreign key;
+ * Statements for one row, the common case. They have no CTE and no joined parameters, and take the server a third to a half
+ * of the time. None waits for a row that another transaction has locked: `ctid = (select ctid … for update skip locked)`
+ * then finds nothing. Only two waits remain, for an id that is just being inserted and for an app's foreign key;
  * `lock_timeout` limits them.
  *
  * @module
@@ -36,7 +36,7 @@ import {
   type WriteRow,
 } from './wire.js';
 
-/** What a write of a new version returns; `undefined` if it wrote nothing. */
+/** The result of a write of a new version; `undefined` if it wrote nothing. */
 export type Versioned = { readonly version: number; readonly createdAt: number } | undefined;
 
 /** A table of one row, for an insert with a condition. */
@@ -49,14 +49,14 @@ export interface OneRow {
   save(on: Connection, row: SaveRow, step: number, times: CallTimes): Promise<boolean>;
   /** Inserts a row unless the id exists. */
   insert(on: Connection, row: WriteRow, times: CallTimes): Promise<Versioned>;
-  /** Replaces whatever has the id, except a tombstone made after the call began. */
+  /** Replaces the row with the id, except a tombstone that was created after the call began. */
   replace(on: Connection, row: WriteRow, times: CallTimes): Promise<Versioned>;
-  /** Overwrites a session, but no tombstone. */
+  /** Overwrites a session, but not a tombstone. */
   overwrite(on: Connection, row: WriteRow, times: CallTimes): Promise<Versioned>;
-  /** Whether there is a tombstone; with `times`, one made after the call began. */
+  /** Whether there is a tombstone; with `times`, one that was created after the call began. */
   isTombstone(on: Connection, id: string, times?: CallTimes): Promise<boolean>;
   endLive(on: Connection, id: string, times: CallTimes): Promise<boolean>;
-  /** Ends a session that has expired: a request that is still running could save it. */
+  /** Ends a session that has expired, because a request that is still running could save it. */
   endExpired(on: Connection, id: string, times: CallTimes): Promise<boolean>;
   /** Inserts a tombstone unless the id exists. */
   bury(on: Connection, id: string, times: CallTimes): Promise<boolean>;
@@ -68,8 +68,8 @@ export function oneRow(settings: FragmentSettings, f: Fragments): OneRow {
 
   const byId = eq(t.id, parameter('id'));
   /**
-   * The row of the id if the conditions hold, locked. The id is compared again, since each partition of a
-   * partitioned table has a row at the same `ctid`.
+   * Locks the row of the id if it meets the conditions. Compares the id again, because each partition of a partitioned
+   * table has a row at the same `ctid`.
    */
   const lockedRow = (...conditions: (SQL | undefined)[]) =>
     and(
@@ -94,7 +94,7 @@ export function oneRow(settings: FragmentSettings, f: Fragments): OneRow {
   /** The setting matters at the commit. Here it costs less than as a condition. */
   const seenNow = afterSetting('synchronous_commit', 'off', now);
 
-  // A touch and a save return nothing: returning a row costs the server a tenth of its time.
+  // A touch and a save return no row: returning one costs the server a tenth more time.
   const touchLoaded = command(
     'touch',
     prepared,

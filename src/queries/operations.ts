@@ -1,6 +1,6 @@
 /**
- * Statements for operators: totals, listings without session data, and ending or counting the sessions that match
- * something. No request waits for them.
+ * Statements for operators: totals, listings without session data, and ending or counting sessions that meet conditions. No
+ * request waits for them.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { microseconds, milliseconds, now, parameter, scalar, text, timestamp } f
 import { quoted } from './table-facts.js';
 import { split } from './wire.js';
 
-/** A session as operators see it: all but its data. Times are milliseconds since 1970. */
+/** All facts about a session except its data, for operators. Times are milliseconds since 1970. */
 export interface SessionFacts {
   readonly id: string;
   readonly userId: string | null;
@@ -22,14 +22,14 @@ export interface SessionFacts {
   readonly revokedAt: number | null;
   /** Bytes of the stored data; null in a tombstone. */
   readonly bytes: number | null;
-  /** Microseconds since 1970: the place in a listing. */
+  /** Microseconds since 1970. Also the position in a listing. */
   readonly createdUs: string;
 }
 
-/** Which sessions to end or to count; all conditions hold. Times are milliseconds since 1970. */
+/** The conditions for sessions to end or count. A session must meet all of them. Times are milliseconds since 1970. */
 export interface Criteria {
   readonly userId?: string | undefined;
-  /** Not this one. */
+  /** Excludes this session. */
   readonly exceptId?: string | undefined;
   readonly createdBefore?: number | undefined;
   readonly createdSince?: number | undefined;
@@ -49,7 +49,7 @@ export interface Sizes {
   readonly bytes: number;
   /** Pages of the table itself. */
   readonly pages: number;
-  /** When the row that has been expired longest expired, to the hour; null if none has. */
+  /** The earliest expiry of an expired row, to the hour; null if no row has expired. */
   readonly expiredSince: number | null;
 }
 
@@ -67,7 +67,7 @@ export function operationStatements(settings: FragmentSettings) {
     .flatMap((part) => (part === undefined ? [] : [quoted(part)]))
     .join('.');
 
-  /** A condition that holds if its parameter is null. The planner removes it then: these statements are not prepared. */
+  /** A condition that is true if its parameter is null. The planner then removes it, because these statements are not prepared. */
   const unlessNull = (value: SQL, condition: SQL) => sql`(${value} is null or ${condition})`;
   const matching = (p: Parameters<CriteriaName>) =>
     and(
@@ -211,8 +211,8 @@ export function operationStatements(settings: FragmentSettings) {
       .where(isDue),
   );
 
-  // By the primary key, so that each statement goes on where the last one ended: by itself, it would first read all
-  // the rows that are already ended.
+  // In the order of the primary key, so that each statement continues after the last one. Otherwise it would first read
+  // all rows that have ended already.
   const endMatching = statement('end_matching', false, [...CRITERIA, 'after', 'limit'], (p) => {
     const locked = db.$with('locked').as(
       db
@@ -240,7 +240,7 @@ export function operationStatements(settings: FragmentSettings) {
   });
 
   return {
-    /** Counts rows in about `percent` of the table's pages, and scales the counts up. */
+    /** Counts rows in about `percent` of the table's pages, and extrapolates. */
     totals: async (on: Connection, percent: number): Promise<Totals> => {
       const [row] = await totals(on, { percent: String(percent), now: String(Date.now()) });
       const scaled = (counted = '0') => Math.round((Number(counted) * 100) / percent);
@@ -259,10 +259,10 @@ export function operationStatements(settings: FragmentSettings) {
         expiredSince: numberOrNull(row?.expiredSince),
       };
     },
-    /** The columns that come first in an index. */
+    /** Returns the columns that are the first one of an index. */
     indexedColumns: async (on: Connection): Promise<ReadonlySet<string>> =>
       new Set((await indexed(on, { table: qualified })).map(({ column }) => column)),
-    /** Live sessions, newest log-in first, below the place `before`. */
+    /** Returns live sessions, newest log-in first, after the position `before`. */
     newest: async (
       on: Connection,
       userId: string | undefined,
@@ -278,10 +278,10 @@ export function operationStatements(settings: FragmentSettings) {
       });
       return rows.map(factsOf);
     },
-    /** A row in any state. */
+    /** Returns a row in any state. */
     one: async (on: Connection, id: string): Promise<SessionFacts | undefined> =>
       (await one(on, { id })).map(factsOf)[0],
-    /** The stored form of a session that was not revoked. */
+    /** Returns the stored form of a session that was not revoked. */
     dataOf: async (on: Connection, id: string): Promise<string | undefined> =>
       (await dataOf(on, { id }))[0]?.data ?? undefined,
     topUsers: async (on: Connection, limit: number) =>
@@ -290,20 +290,20 @@ export function operationStatements(settings: FragmentSettings) {
         sessions: Number(row.sessions),
         lastSeenAt: Number(row.lastSeenAt),
       })),
-    /** A page of all that is stored of a user, expired sessions too. */
+    /** Returns a page of all stored sessions of a user, including expired ones. */
     ofUser: async (on: Connection, user: string, after: string, limit: number) =>
       (await ofUser(on, { user, after, limit: String(limit) })).map((row) => ({
         ...factsOf(row),
         data: row.data ?? 'null',
       })),
-    /** How many live sessions match. */
+    /** Returns how many live sessions match. */
     countMatching: async (on: Connection, criteria: Criteria): Promise<number> =>
       Number((await countMatching(on, valuesOf(criteria)))[0]?.count ?? 0),
     countDue: async (on: Connection): Promise<number> =>
       Number((await countDue(on, {}))[0]?.count ?? 0),
     /**
      * Ends up to `limit` matching sessions that no other transaction has locked, in the order of ids. Returns the live
-     * ones among them, and the last id, null if there was none.
+     * ones among them, and the last id (null if there was none).
      */
     endMatching: async (on: Connection, criteria: Criteria, after: string, limit: number) => {
       const values = { ...valuesOf(criteria), after, limit: String(limit) };
@@ -335,7 +335,7 @@ function factsOf(row: {
   };
 }
 
-/** Null for null: the least of a time and a null is the time. */
+/** Returns null for null, because in SQL the least of a time and null is the time. */
 function millisecondsText(time: SQL): SQL<string | null> {
   return sql`(case when ${time} is not null then ${milliseconds(time)} end)::text`;
 }

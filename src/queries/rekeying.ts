@@ -1,5 +1,5 @@
 /**
- * Statements that replace the stored form of sessions, whose content stays the same.
+ * Statements that replace the stored form of sessions. The content does not change.
  *
  * @module
  */
@@ -22,11 +22,11 @@ export interface ResealedRow {
 export type StoredPage = readonly [prefix: string, after: string, limit: number];
 
 export interface RekeyStatements {
-  /** A page of sessions, expired ones too, whose stored form does not begin with `prefix`. Ordered by id. */
+  /** Returns a page of sessions, including expired ones, whose stored form does not begin with `prefix`. Ordered by id. */
   readonly listStored: (on: Connection, ...page: StoredPage) => Promise<readonly StoredRow[]>;
-  /** How many there are of these. With an empty prefix, those that are encrypted. */
+  /** Returns how many such sessions there are. With an empty prefix, counts the encrypted ones. */
   readonly countStored: (on: Connection, prefix: string) => Promise<number>;
-  /** Replaces stored forms and nothing else. Returns the ids of the rows that had not changed and were not locked. */
+  /** Replaces only stored forms. Returns the ids of the rows that had not changed and were not locked. */
   readonly reseal: (on: Connection, rows: readonly ResealedRow[]) => Promise<ReadonlySet<string>>;
 }
 
@@ -57,7 +57,7 @@ export function rekeyStatements(settings: FragmentSettings, f: Fragments): Rekey
       .where(and(f.isNotEnded, isOther));
   });
 
-  // The version stays: it belongs to the content. A request that has read the session before can still save it.
+  // Does not change the version, because the content is the same. A request that has read the session can still save it.
   const reseal = statement('reseal', prepared, ['id', 'version', 'created', 'data'], () => {
     const { given, input, includes } = inputOf('version', 'created', 'data');
     const locked = f.lock(and(includes(t.id), f.isNotEnded));

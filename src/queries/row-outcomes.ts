@@ -60,8 +60,8 @@ function outcomesOf(one: OneRow): OneRowOutcomes {
 }
 
 /**
- * A write: it needs the server's clock. If it changed nothing, that clock may have been set, and no row brought a
- * reading along.
+ * A write needs the server's clock. If it changed nothing, that clock may have been set, and there is no row with a reading
+ * of it.
  */
 function writer(readClock: ReadClock) {
   return <Row, Result extends Outcome | Written>(
@@ -78,7 +78,7 @@ function writer(readClock: ReadClock) {
     };
 }
 
-/** Statements for one row each. A lane sends one at a time: its row may have to be waited for. */
+/** Statements for one row each. A lane sends one at a time, because a statement may wait for its row. */
 export function oneByOne(one: OneRow, readClock: ReadClock): RowStatements {
   const write = writer(readClock);
   const { touch, save, create, put, end, bury } = outcomesOf(one);
@@ -156,7 +156,7 @@ export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock)
     if (changed.size === rows.length) return rows.map(success);
     const others = rows.filter((row) => !changed.has(row.id)).map((row) => row.id);
     const stored = await many.read(on, others).catch((error) => {
-      // The changed rows have been committed. The others count as busy and are sent again.
+      // The changes have been committed. The other rows count as busy and are sent again.
       if (changed.size > 0) return undefined;
       throw error;
     });
@@ -167,7 +167,7 @@ export function rowStatements(one: OneRow, many: ManyRows, readClock: ReadClock)
   }
 }
 
-/** Uses one statement for a row alone, and another for several. */
+/** Uses one statement for a single row, and another for several. */
 function aloneOr<Row, Result>(
   one: ForOne<Row, Result>,
   several: RowStatement<Row, Result>,
@@ -202,7 +202,7 @@ function saved({ version, createdAt }: SaveRow, step: number): Written {
   return { outcome: 'done', version: version ^ step, createdAt };
 }
 
-/** A touch that changed nothing: another transaction holds the row, or there is nothing to touch. */
+/** Returns why a touch changed nothing: another transaction has locked the row, or there is nothing to touch. */
 function missedTouch(row: TouchRow, stored: StoredRow | undefined): Outcome {
   const isMeant =
     stored !== undefined && (row.createdAt === 0 || row.createdAt === stored.createdAt);

@@ -11,8 +11,8 @@ import { clockMs, text } from './sql.js';
 import type { CallTimes } from './wire.js';
 
 /**
- * Reads the server's clock. Returns `undefined` if there is no need: every read of a session brings a reading along, so
- * that a write rarely has to wait for this statement.
+ * Reads the server's clock. Returns `undefined` if that is not necessary. Every read of a session also reads the clock, so
+ * a write rarely has to wait for this statement.
  */
 export type ReadClock = (on: Connection) => Promise<void> | undefined;
 
@@ -27,12 +27,12 @@ export function clockReader(prepared: boolean): ReadClock {
   };
 }
 
-/** The server time before which a write must run. */
+/** Returns the server time before which a write must run. */
 export function untilOf(on: Connection, { atMs }: CallTimes): string {
   return String(on.clock.earliest(atMs));
 }
 
-/** The server time at which a call began, or a little later. */
+/** Returns the server time at which a call began, or slightly later. */
 export function beganOf(on: Connection, { beganMs }: CallTimes): string {
   return String(on.clock.latest(beganMs));
 }

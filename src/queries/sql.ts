@@ -10,16 +10,16 @@ type Value = SQL | AnyPgColumn;
 
 export const now = sql`now()`;
 
-/** Spelled out: a plain null in `set` becomes a parameter. */
+/** As SQL, because a plain null in `set` becomes a parameter. */
 export const none = sql`null`;
 
-/** A parameter. The cast keeps drivers from encoding it by an inferred type. */
+/** A parameter. Because of the cast, drivers do not encode it for an inferred type. */
 export const parameter = (name: string) => sql<string>`${sql.placeholder(name)}::text`;
 
 export const integer = (value: Value) => sql<number>`${value}::integer`;
 export const bigint = (value: Value) => sql<number>`${value}::bigint`;
 export const text = (value: SQLWrapper) => sql<string>`${value}::text`;
-/** A bitwise exclusive or: it differs from `value` unless `other` is 0, and cannot overflow. */
+/** A bitwise exclusive or. It differs from `value` unless `other` is 0, and cannot overflow. */
 export const xor = (value: AnyPgColumn, other: SQL) => sql<number>`${value} # ${other}`;
 
 /** A time from milliseconds since 1970. */
@@ -32,11 +32,11 @@ export const microseconds = (time: Value) =>
 /** The last moment of a JavaScript `Date` (ECMA-262, Time Values). */
 export const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
 
-/** A time as milliseconds since 1970, clamped to what a `Date` can hold: an app may have stored `infinity`. */
+/** A time as milliseconds since 1970, clamped to the range of `Date`, because an app may have stored `infinity`. */
 export const milliseconds = (time: Value) =>
   sql<number>`round(date_part('epoch', least(greatest(${time}, timestamptz 'epoch'), ${LAST_TIME})) * 1000)::bigint`;
 
-/** The server's clock in milliseconds, at this moment and not at the start of the transaction. */
+/** The server's clock in milliseconds: the current time, not that of the start of the transaction. */
 export const clockMs = sql<number>`(date_part('epoch', clock_timestamp()) * 1000)::bigint`;
 
 /** Whether the server's clock has not yet reached a time in milliseconds. */
@@ -50,33 +50,33 @@ export const joinedText = (value: SQLWrapper) =>
 export const anyOf = (query: SQLWrapper) => sql`any(array(${query}))`;
 
 /**
- * The same condition, but the planner takes it to be true for nearly all rows. By itself, it expects an
- * equality of `tableoid` to leave one row in 200, and joins that one row in a nested loop.
+ * The same condition, but the planner assumes that it is true for nearly all rows. Otherwise it expects that an equality of
+ * `tableoid` matches one row in 200, and uses a nested loop.
  */
 export const nearlyAlways = (condition: SQL) => sql`nullif(${condition}, false) is not null`;
 
 /** The only value of a subquery. */
 export const scalar = <T>(query: SQLWrapper) => sql<T>`(${query})`;
 
-/** Sorts by bytes, whatever the database's locale: JavaScript and Postgres then agree. */
+/** Sorts by bytes, independent of the database's locale, so that JavaScript and Postgres agree. */
 export const inByteOrder = (value: Value) => sql`${value} collate "C"`;
 
 /** Changes a setting for this transaction. */
 export const setting = (name: string, value: string) =>
   sql<string>`set_config(${literal(name)}, ${literal(value)}, true)`;
 
-/** The same as a condition. As a scalar subquery it runs once, before any row is looked for. */
+/** The same as a condition. A scalar subquery, so that it runs once, before the search for rows. */
 export const setLocally = (name: string, value: string) =>
   sql`(select ${setting(name, value)}) is not null`;
 
-/** A value, after a setting was changed for this transaction. For a single row: it runs for each. */
+/** A value, after a change of a setting for this transaction. Only for a single row, because it runs for each row. */
 export const afterSetting = (name: string, value: string, then: SQL) =>
   sql`case when ${setting(name, value)} is not null then ${then} end`;
 
 export const notify = (channel: SQL, payload: SQL) =>
   sql<string>`pg_notify(${channel}, ${payload})::text`;
 
-/** An SQL string literal, for constants of this package only. */
+/** An SQL string literal. Only for constants of this package. */
 export function literal(value: string): SQL<string> {
   return sql.raw(`'${value.replaceAll("'", "''")}'`) as SQL<string>;
 }

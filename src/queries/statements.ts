@@ -1,5 +1,5 @@
 /**
- * Puts the statements of a store together: those for Postgres, or those for any engine.
+ * Combines the statements of a store: those for Postgres, or those for any engine.
  *
  * @module
  */
@@ -27,7 +27,7 @@ export function statementsFor(settings: StatementSettings): Statements {
   };
 }
 
-/** Listings, counts and notifications are the same for all engines, but for what they select. */
+/** Listings, counts and notifications are the same for all engines, except for the columns that they select. */
 function portableStatements(settings: StatementSettings): Statements {
   const fragments = portableFragments(settings);
   const readClock = clockReader(settings.prepared);

@@ -1,6 +1,6 @@
 /**
- * Judges whether the table in the database is the one the store expects: this package's, complete, and able to store
- * sessions.
+ * Checks whether the table in the database is the one that the store expects: it belongs to this package, is complete, and
+ * can store sessions.
  *
  * @module
  */
@@ -27,7 +27,7 @@ export interface ExpectedTable extends SessionView {
 
 export interface Mismatch {
   readonly state: 'mismatch';
-  /** The schema that the table is in, if the role can see it. */
+  /** The schema of the table, if the role can see it. */
   readonly schemaName: string | undefined;
   readonly reason: MismatchReason;
   /** The package that owns the table, if recognised. */
@@ -36,13 +36,13 @@ export interface Mismatch {
   readonly message: string;
 }
 
-/** A table that the store can use, or one that does not exist, and the schema that it is or would be in. */
+/** A table that the store can use, or one that does not exist, and the schema of the table or for it. */
 interface Found {
   readonly state: 'usable' | 'missing';
   readonly schemaName: string | undefined;
 }
 
-/** The same, with the engine that holds the table. */
+/** The same, with the engine of the table. */
 export interface Located extends Found {
   readonly engine: Engine;
 }
@@ -69,12 +69,12 @@ export async function checkTable(
   return refused ?? { ...verdict, engine };
 }
 
-/** A statement that the server does not understand: a syntax error, an unknown function, something it lacks. */
+/** The server does not understand a statement: a syntax error, an unknown function, a missing feature. */
 const NOT_UNDERSTOOD = /^(42601|42883|42704|42703|42P01|0A)/;
 
 /**
- * Checks the table of an engine whose catalog is not that of Postgres, which is why reading it failed: selects all
- * columns that the store uses.
+ * Checks the table of an engine without Postgres' catalog, so that reading the catalog failed. Selects all columns that the
+ * store uses.
  */
 async function checkWithoutCatalog(
   on: Connection,
@@ -98,7 +98,7 @@ async function checkWithoutCatalog(
   return withoutJson(expected, engine) ?? { state: 'usable', schemaName, engine };
 }
 
-/** Refuses a `json` column in an engine that does not keep its text. */
+/** Refuses a `json` column in an engine that does not keep json byte for byte. */
 function withoutJson(expected: ExpectedTable, engine: Engine): Mismatch | undefined {
   if (engine.keepsJson || expected.dataType === 'text') return undefined;
   const message = `The table ${expected.label} cannot store sessions: ${textAdvice(engine)}`;
@@ -117,7 +117,7 @@ function textAdvice({ name }: Engine): string {
   );
 }
 
-/** Judges what the catalog says about a table. */
+/** Decides with the facts of the catalog whether the store can use a table. */
 export function judge(expected: ExpectedTable, facts: TableFacts | NoTable): Verdict {
   if (facts.kind === null) {
     return facts.deniedSchema === null
@@ -135,7 +135,7 @@ export function judge(expected: ExpectedTable, facts: TableFacts | NoTable): Ver
   const all = [...(missing.length > 0 ? [lacks(missing)] : []), ...faults.map(({ text }) => text)];
   if (all.length === 0) return { state: 'usable', schemaName: facts.schema };
   const isTable = OTHER_KINDS[facts.kind] === undefined;
-  // The type of `version` is the one that differs between releases.
+  // Only the type of `version` differs between releases.
   if (isTable && (missing.length > 0 || faults.some(({ isOlder }) => isOlder))) {
     return mismatch(
       facts.schema,
@@ -198,7 +198,7 @@ function deniedSchema({ label }: ExpectedTable, role: string, schema: string): M
   );
 }
 
-/** Something that keeps the store from using a table. */
+/** A reason why the store cannot use a table. */
 interface Fault {
   readonly text: string;
   /** Whether the fault is that of a table of an earlier release. */
@@ -206,7 +206,7 @@ interface Fault {
   readonly isPermission?: boolean;
 }
 
-/** What a relation other than a table is, by `pg_class.relkind`. */
+/** Names of relations that are not tables, by `pg_class.relkind`. */
 const OTHER_KINDS: Readonly<Record<string, string>> = {
   v: 'a view',
   m: 'a materialized view',
@@ -245,7 +245,7 @@ function faultsOf(expected: ExpectedTable, facts: TableFacts): Fault[] {
   return faults;
 }
 
-/** Faults of the columns that the store reads and writes. Missing columns are not among them. */
+/** Returns the faults of the columns that the store reads and writes, except missing columns. */
 function ownColumnFaults(expected: ExpectedTable, { columns, userType }: TableFacts): Fault[] {
   const { rows: view, withUser, userIdNullable } = expected;
   const found = new Map(columns.map((column) => [column.name, column]));
@@ -276,7 +276,7 @@ function ownColumnFaults(expected: ExpectedTable, { columns, userType }: TableFa
   });
 }
 
-/** Faults of the columns that the store does not know. */
+/** Returns the faults of columns that the store does not know. */
 function otherColumnFaults({ rows: view }: ExpectedTable, { columns }: TableFacts): Fault[] {
   const own = new Set(ownColumns(view).map(({ name }) => name));
   return columns
@@ -310,7 +310,7 @@ function deniedCommands({ rows: view, withUser }: ExpectedTable, facts: TableFac
   ];
 }
 
-/** Whether Postgres compares and stores user ids of one type as the other. */
+/** Whether Postgres compares and stores user ids of the two types in the same way. */
 function isComparable(column: ColumnFacts, cast: { name: string; category: string }): boolean {
   if (column.type === cast.name) return true;
   return column.category === cast.category && ['N', 'S'].includes(cast.category);

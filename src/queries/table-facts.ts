@@ -1,5 +1,5 @@
 /**
- * Reads what the catalog says about the session table: one query, one round trip.
+ * Reads the facts about the session table from the catalog, with one query and one round trip.
  *
  * @module
  */
@@ -25,14 +25,14 @@ export interface ColumnFacts {
 export interface TableFacts {
   /** `pg_class.relkind`. */
   readonly kind: string;
-  /** The schema that the table is in. */
+  /** The schema of the table. */
   readonly schema: string;
   readonly role: string;
   readonly columns: readonly ColumnFacts[];
   /** Whether `on conflict (id)` finds a unique index. */
   readonly hasKey: boolean;
   readonly hasRules: boolean;
-  /** The commands that no policy of the row-level security allows the role. */
+  /** The commands that row-level security does not allow the role. */
   readonly withoutPolicy: readonly string[];
   readonly maySelect: boolean;
   readonly mayDelete: boolean;
@@ -48,7 +48,7 @@ export interface NoTable {
   readonly schema: string | null;
   readonly role: string;
   readonly deniedSchema: string | null;
-  /** Undefined if the server said nothing but that the role may not use the schema. */
+  /** Undefined if the server only reported that the role may not use the schema. */
   readonly server: ServerFacts | undefined;
 }
 
@@ -124,7 +124,7 @@ export interface Asked {
 /** Reads the facts about a table. */
 export async function readFacts(on: Connection, asked: Asked): Promise<TableFacts | NoTable> {
   const { schemaName, idName, userIdType } = asked;
-  // Before Postgres 16, `to_regtype` raises a syntax error for anything but a type's name.
+  // Before Postgres 16, `to_regtype` raises a syntax error for anything that is not the name of a type.
   const userType = /^\w+( \w+)*$/.test(userIdType) ? userIdType : '';
   let rows: readonly (readonly Value[])[];
   try {

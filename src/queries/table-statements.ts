@@ -1,5 +1,5 @@
 /**
- * Statements that concern no single row: listing, counting, ending many sessions, pruning, notifications.
+ * Statements about more than one session: listing, counting, ending many sessions, pruning, notifications.
  *
  * @module
  */
@@ -40,12 +40,12 @@ import {
 } from './sql.js';
 import { type CallTimes, split, storedRow } from './wire.js';
 
-/** As a scalar subquery it runs once, and the planner ignores it. */
+/** A scalar subquery, so that it runs once and the planner ignores it. */
 const isInTime = (until: SQL) => sql`(select ${isBefore(until)})`;
 
 const clock = text(clockMs);
 
-/** Rows that one statement ends or deletes: it stays well below a second. */
+/** Rows that one statement ends or deletes. It then takes much less than a second. */
 const ROWS_PER_STATEMENT = 1000;
 
 export function tableStatements(
@@ -55,7 +55,7 @@ export function tableStatements(
 ): TableStatements {
   const { rows: t, prepared } = settings;
 
-  /** Deletes rows that nothing else has locked. In a partitioned table, each partition has a row at the same `ctid`. */
+  /** Deletes rows that nobody has locked. Compares `tableoid`, because each partition of a table has a row at the same `ctid`. */
   const deletion = (condition: SQL | undefined, limit: number | Placeholder) => {
     const locked = db
       .$with('locked')
@@ -111,8 +111,8 @@ export function tableStatements(
       .where(isAnnounced);
   });
 
-  // All of the user's sessions are locked before any is judged. So two log-ins at once cannot each end the
-  // other: one of them finds rows that it cannot lock, or that the other has ended.
+  // Locks all sessions of the user before it decides. So two log-ins at once cannot end each other: one of them finds rows
+  // that it cannot lock, or that the other has ended.
   const endBeyond = statement(
     'end_beyond',
     prepared,
@@ -126,7 +126,7 @@ export function tableStatements(
         db
           .select({
             id: locked.id,
-            // The caller's own session comes first: it is never ended.
+            // The caller's own session is first, so that it never ends.
             rank: sql<number>`row_number() over (order by ${desc(eq(locked.id, p.id))}, ${desc(locked.lastSeenAt)}, ${asc(locked.id)})`.as(
               'rank',
             ),
@@ -187,8 +187,8 @@ export function tableStatements(
       .where(f.isLive),
   );
 
-  // `expires_hour` finds the rows by its index; the second condition is exact. Never prepared: the plan
-  // that suits a small table reads a large one from end to end, twice.
+  // The index on `expires_hour` finds the rows; the second condition is exact. Never prepared, because a plan for a small
+  // table reads a large one completely, twice.
   const prune = statement('prune', false, ['limit'], () => {
     const isDue = and(lte(t.expiresHour, now), lte(t.expiresAt, now));
     const { locked, deleted: pruned } = deletion(isDue, sql.placeholder('limit'));
@@ -202,9 +202,9 @@ export function tableStatements(
     db.select({ id: t.id }).from(t).where(f.isOurs).limit(0),
   );
 
-  // Once the notification queue has been full, Postgres refuses every notification until
-  // `pg_notification_queue_usage()` is called, even after all listeners have caught up. A server that is read-only
-  // may be an old primary: it sends notifications, but hears of no change on the new one.
+  // After the notification queue was full, Postgres refuses every notification until `pg_notification_queue_usage()` is
+  // called, even if all listeners have caught up. A read-only server may be a former primary, which sends notifications
+  // but does not get the changes of the new one.
   const send = statement('notify', prepared, ['channel', 'payload'], (p) =>
     db
       .select({ sent: notify(p.channel, p.payload).as('sent') })
@@ -212,7 +212,7 @@ export function tableStatements(
       .where(sql`usage >= 0 and current_setting('transaction_read_only') = 'off'`),
   );
 
-  /** Sends a statement with its deadline; its result brings a reading of the clock. */
+  /** Sends a statement with its deadline. Its result contains a reading of the clock. */
   const inTime = async (
     on: Connection,
     times: CallTimes,
@@ -257,7 +257,7 @@ export function tableStatements(
   };
 }
 
-/** What a write fails with. */
+/** The error of a write on a read-only server. */
 class ServerReadOnly extends Error {
   readonly code = READ_ONLY;
   constructor() {

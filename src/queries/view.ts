@@ -1,6 +1,6 @@
 /**
- * The session table as statements see it: the session columns only, with the names and the SQL type of
- * `user_id` taken from the app's table. Statements built on the app's table would list its other columns.
+ * The session table for the statements: only the session columns, with the names and the SQL type of `user_id` from the
+ * app's table. Statements built with the app's table would list its other columns.
  *
  * @module
  */
@@ -20,11 +20,11 @@ import type { AppTable } from '../options.js';
 import { sessionColumns, sessions } from '../schema.js';
 import { describe } from '../util/describe.js';
 
-/** System columns, which no schema declares: a row's place in its partition, and the partition. */
+/** System columns: a row's position in its partition, and the partition. */
 const tid = customType<{ data: string }>({ dataType: () => 'tid' });
 const oid = customType<{ data: string }>({ dataType: () => 'oid' });
 
-/** The SQL type of `data`: both keep a session's JSON byte for byte in Postgres, and `text` in other engines, too. */
+/** The SQL type of `data`. In Postgres both keep JSON byte for byte; in other engines only `text` does. */
 export type DataType = 'json' | 'text';
 
 const isDataType = (type: string): type is DataType => type === 'json' || type === 'text';
@@ -35,22 +35,22 @@ const rowColumns = (names: ColumnNames) => ({
   tableoid: oid('tableoid'),
 });
 
-/** The same with the type of the app's `data`. Statements cast to it, so that its type here matters to checks only. */
+/** The same with the type of the app's `data`. Statements cast to it, so this type is only important for checks. */
 const rowColumnsOf = (names: ColumnNames, dataType: DataType): ReturnType<typeof rowColumns> => {
   const columns = rowColumns(names);
   return dataType === 'json' ? columns : Object.assign(columns, { data: text(names.data) });
 };
 
 /**
- * The columns that an insert writes. Drizzle lists every column of a table in an insert, which a generated column
- * does not allow, and for which the role would need a permission.
+ * The columns that an insert writes. Drizzle lists every column of a table in an insert. A generated column does not allow
+ * that, and the role would need a permission for each column.
  */
 const insertableColumns = (names: ColumnNames) => {
   const { id, data, userId, expiresAt } = sessionColumns(names);
   return { id, data, userId, expiresAt };
 };
 
-/** Columns of a tombstone inserted where no row exists. */
+/** The columns of a tombstone that is inserted for an id without a row. */
 const tombstoneColumns = (names: ColumnNames) => {
   const { id, expiresAt, revokedAt } = sessionColumns(names);
   return { id, expiresAt, revokedAt };
@@ -76,7 +76,7 @@ export interface SessionView {
   readonly dataType: DataType;
   /** The table's name in error messages. */
   readonly label: string;
-  /** The SQL type of `user_id`, to cast to. */
+  /** The SQL type of `user_id`, for casts. */
   readonly userIdType: string;
   /** Whether a tombstone's `user_id` can be null. */
   readonly userIdNullable: boolean;
@@ -121,7 +121,7 @@ export function viewOf(
     names[key] = nameOf(theirs);
   }
   const columnNames = { ...COLUMN_NAMES, ...names };
-  // The types of the two differ in the schema's name only, which no statement depends on.
+  // The two types differ only in the schema's name, which has no effect on statements.
   const makeTable = (
     schemaName === undefined ? pgTable : new PgSchema(schemaName).table
   ) as typeof pgTable;
@@ -144,8 +144,8 @@ export function viewOf(
 }
 
 /**
- * Removes the length from an SQL type. A cast to `varchar(10)` would truncate a longer user id, and so
- * take one user for another; without the length, a column that cannot hold the id refuses it.
+ * Removes the length from an SQL type. A cast to `varchar(10)` would truncate a longer user id and could confuse two users.
+ * Without the length, a column that is too short refuses the id.
  */
 function withoutLength(type: string): string {
   const name = type.replace(/\s*\([^)]*\)/, '');

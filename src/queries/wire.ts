@@ -1,9 +1,9 @@
 /**
- * The wire format: how rows travel to the server and back.
+ * The wire format of rows, as parameters and as results.
  *
- * All parameters and results are strings. Many rows travel column by column, each column as one string:
- * ids and numbers joined by a comma, session data by U+001F. They never contain their separator. In SQL,
- * `string_to_array` splits them. A driver escapes every element of an array, but passes a string as it is.
+ * All parameters and results are strings. Many rows are sent column by column, each column as one string: ids and numbers
+ * joined with a comma, session data with U+001F. Values never contain their separator. In SQL, `string_to_array` splits
+ * them. A driver would escape every element of an array, but it does not change a string.
  *
  * @module
  */
@@ -11,9 +11,9 @@
 /** A touch. Times are milliseconds since 1970, `createdAt` is microseconds. */
 export interface TouchRow {
   readonly id: string;
-  /** Touches only the session created at this time; 0: whatever session has the id. */
+  /** Touches only the session created at this time; 0: any session with the id. */
   readonly createdAt: number;
-  /** With a `createdAt`, the expiry never moves back: another request may have moved it further. */
+  /** With a `createdAt`, a touch never makes the expiry earlier, because another request may have made it later. */
   readonly expiresAt: number;
   /** A session that had expired by this time is not touched. */
   readonly aliveAt: number;
@@ -32,19 +32,19 @@ export interface SaveRow extends WriteRow {
   readonly version: number;
   /** Microseconds since 1970. */
   readonly createdAt: number;
-  /** The expiry that was read. A touch does not change the version; if both moved the expiry, the later one holds. */
+  /** The expiry that was read. A touch does not change the version. If both changed the expiry, the later one wins. */
   readonly seenExpiresAt: number;
 }
 
-/** Versions are chosen among as many numbers as 30 bits hold. Version 1.0.0 adds 1 to them, which never overflows. */
+/** Versions have 30 bits. Version 1.0.0 of this package adds 1 to them, which never overflows. */
 const VERSIONS = 2 ** 30;
 
 /**
  * Returns a random step to the next version of a row: the exclusive or of the two.
  *
- * A version must not repeat, or a late save takes a changed session for the one it read. A counter repeats when
- * a failover or a restore takes a row back and it is changed again as often. A random step leads to another version
- * than the one before, and to any other earlier version once in 2^30 cases.
+ * A version must not repeat. Otherwise a late save confuses a changed session with the one that it read. A counter repeats
+ * if a failover or a restore returns a row to an older state and the row is changed again as often. With a random step, the
+ * new version always differs from the previous one, and equals an older one once in 2^30 cases.
  */
 export function versionStep(): number {
   return 1 + Math.floor(Math.random() * (VERSIONS - 1));
@@ -55,7 +55,7 @@ export interface StoredRow {
   readonly id: string;
   readonly data: string;
   readonly version: number;
-  /** With the version, tells this session from a later one of the same id. */
+  /** Together with the version, distinguishes this session from a later one with the same id. */
   readonly createdAt: number;
   readonly expiresAt: number;
   readonly userId: string | null;
@@ -68,13 +68,13 @@ export interface ListedRow extends StoredRow {
 
 /** On the monotonic clock. */
 export interface CallTimes {
-  /** When the turn of the call came: all earlier calls of this process with its id had ended. */
+  /** When all earlier calls of this process for its id had ended. */
   readonly beganMs: number;
   /** When its caller gives up. */
   readonly atMs: number;
 }
 
-/** `gone`: no row, or a tombstone. `busy`: another transaction holds the row; send it again. */
+/** `gone`: no row, or a tombstone. `busy`: another transaction has locked the row; send it again. */
 export type Outcome = 'done' | 'gone' | 'busy';
 
 /** The outcome of a write. */
@@ -101,19 +101,19 @@ export function split(column: string | null): string[] {
   return column === null ? [] : column.split(',');
 }
 
-/** A row as it is read, with a time that the statement chose: when the session was last seen, or the server's clock. */
+/** A row as it is read, with a time from the statement: when the session was last seen, or the server's clock. */
 export interface TimedRow extends StoredRow {
   readonly timeMs: number;
 }
 
-/** The result of a read: numbers and id joined in `head`, since every column of a row costs the driver time. */
+/** The result of a read. Numbers and id are joined in `head`, because every column of a row costs the driver time. */
 export interface ReadResult {
   readonly head: string;
   readonly data: string | null;
   readonly userId: string | null;
 }
 
-/** Decodes a row. The id comes last: in a row made by hand it can be any string. */
+/** Decodes a row. The id is last, because in a row inserted by hand it can be any string. */
 export function storedRow({ head, data, userId }: ReadResult): TimedRow {
   const version = head.indexOf(',');
   const createdAt = head.indexOf(',', version + 1);

@@ -147,7 +147,8 @@ export class Codec {
   #decrypt(id: string, envelope: string): string {
     const [name] = envelope.split('.', 1);
     const key = this.#keys.find((one) => one.name === name);
-    if (key === undefined) throw new Unreadable('it is under no key of encryptionKeys');
+    if (key === undefined)
+      throw new Unreadable('it is not encrypted with any of the encryptionKeys');
     return key.decrypt(id, envelope);
   }
 
@@ -232,8 +233,8 @@ function reasonOf(error: unknown): string {
     return /call stack/i.test(error.message) ? 'it is nested too deeply' : 'it is too large';
   }
   if (!(error instanceof TypeError)) return 'its serialization threw an error';
-  if (/BigInt/.test(error.message)) return 'it holds a BigInt';
-  if (/circular/i.test(error.message)) return 'it holds a cycle';
+  if (/BigInt/.test(error.message)) return 'it contains a BigInt';
+  if (/circular/i.test(error.message)) return 'it contains a cycle';
   return 'its serialization threw a TypeError';
 }
 

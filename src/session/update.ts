@@ -15,7 +15,7 @@ import type { Sessions } from './sessions.js';
 // biome-ignore lint/suspicious/noConfusingVoidType: a function that returns nothing is meant
 export type Updater = (session: SessionData) => SessionData | void | Promise<SessionData | void>;
 
-/** @internal Returns what was saved, or `undefined` if there is no live session. */
+/** @internal Returns the saved session, or `undefined` if there is no live session. */
 export async function updateSession(
   id: string,
   update: Updater,

@@ -118,10 +118,10 @@ describe.each(runners)('%s', (_, run) => {
     const [id = ''] = ids('any');
     const wrong: [string[], RegExp][] = [
       [['lits'], /there is no such command; the commands are status, /],
-      [['--url', 'x', 'list'], /the command comes first/],
+      [['--url', 'x', 'list'], /the command must be first/],
       [['list', '--limt', '3'], /Unknown option '--limt'/],
       [['list', '--limit', '0'], /--limit must be a whole number from 1 to/],
-      [['list', '--after', 'x'], /--after must be the cursor/],
+      [['list', '--after', 'x'], /--after must be a cursor/],
       [['list', 'extra'], /unexpected argument 'extra'/],
       [['list', '--user', ''], /--user is empty/],
       [['revoke', '--user='], /--user is empty/],
@@ -130,7 +130,7 @@ describe.each(runners)('%s', (_, run) => {
       [['revoke'], /either ids, --user or --all/],
       [['revoke', '--all', '--user', 'ada', '--yes'], /either ids, --user or --all/],
       [['revoke', id, '--all', '--yes'], /either ids, --user or --all/],
-      [['revoke', '--all', '--keep', id], /go with --user/],
+      [['revoke', '--all', '--keep', id], /need --user/],
       [['revoke', '--user', 'a', '--keep', id, '--except-newest'], /exclude each other/],
       [['revoke', '--user', 'a', '--keep', 'x'], /--keep must be a session id/],
       [['revoke', 's3cret-sid'], /an argument is not a session id/],

@@ -1,5 +1,5 @@
 /**
- * The files that the pages load. They are strings, so that no bundler can leave them behind.
+ * The files that the pages load. They are strings, so that bundlers include them.
  *
  * @module
  */

@@ -1,14 +1,14 @@
-/** The script of the page. Everything works without it, too. */
+/** The script of the page. Everything also works without it. */
 export const SCRIPT = `// Keeps an open page up to date, and says when times were.
 
 const root = document.documentElement.dataset.root;
 const live = document.querySelector('#live');
 const news = document.querySelector('#news');
 
-// A list is read again at most once in this time.
+// The page reads a list again at most once in this time.
 const REFRESH_MS = 3000;
 
-// When to try again to open a stream that was refused.
+// The pause before the page opens a refused stream again.
 const AGAIN_MS = 5000;
 
 showTimes();
@@ -18,7 +18,7 @@ let isLeaving = false;
 document.addEventListener('submit', () => {
   isLeaving = true;
 });
-// Back from another page: what the browser kept may be long untrue.
+// After "Back", the browser may show an old copy of the page.
 addEventListener('pageshow', (event) => {
   isLeaving = false;
   if (event.persisted) location.reload();
@@ -34,7 +34,7 @@ function listen() {
   say('off', 'Connecting …');
   events.addEventListener('open', () => {
     say('on', 'Live');
-    // What happened while the stream was closed is in no message.
+    // No message contains the events while the stream was closed.
     if (!isFirst) refreshSoon();
     isFirst = false;
     seen = '{"changed":0,"ended":0}';
@@ -46,7 +46,7 @@ function listen() {
   });
   events.addEventListener('error', () => {
     say('off', 'Not live');
-    // The server refused the stream. Otherwise the browser opens it again by itself.
+    // CLOSED means that the server refused the stream. Otherwise the browser opens it again by itself.
     if (events.readyState === EventSource.CLOSED) checkAccess();
   });
 }
@@ -56,7 +56,7 @@ function say(state, text) {
   live.querySelector('#live-text').textContent = text;
 }
 
-/** Closes the page if the admin has logged out; else, a proxy may have refused the stream. */
+/** Closes the page if the admin has logged out. Otherwise a proxy may have refused the stream: tries again. */
 async function checkAccess() {
   const response = await fetch(root, { method: 'HEAD', redirect: 'manual' }).catch(() => undefined);
   if (isLeaving) return;
@@ -64,12 +64,12 @@ async function checkAccess() {
   else setTimeout(listen, AGAIN_MS);
 }
 
-/** An app may redirect to its log-in instead. */
+/** Whether access is denied. Instead of 401 or 403, an app may redirect to its log-in page. */
 function isDenied({ status, type }) {
   return status === 401 || status === 403 || type === 'opaqueredirect';
 }
 
-/** Nothing of what the admin saw stays on the page. */
+/** Removes everything that the admin saw from the page. */
 function close() {
   const main = document.querySelector('main');
   main.replaceChildren(document.querySelector('#gone').content);
@@ -97,7 +97,7 @@ async function refresh() {
       show(new DOMParser().parseFromString(await response.text(), 'text/html'));
     } else if (isDenied(response)) close();
   } catch {
-    // The stream says that the server is away.
+    // The stream shows that the server is not available.
   }
   isReading = false;
   timer = setTimeout(() => {
@@ -106,7 +106,7 @@ async function refresh() {
   }, REFRESH_MS);
 }
 
-/** Puts the parts of a page that change in place of the old ones. The server escaped them. */
+/** Replaces the parts of the page that can change. The server has escaped the new ones. */
 function show(fresh) {
   for (const part of document.querySelectorAll('[data-refresh]')) {
     const other = fresh.getElementById(part.id);

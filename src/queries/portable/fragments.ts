@@ -1,10 +1,10 @@
 /**
- * The parts of the portable statements: what any engine with Postgres' protocol runs. Each restriction has its engine and
- * its source in test/portable/refusals.ts, which checks the compiled statements.
+ * The parts of the portable statements, which any engine with Postgres' protocol can run. test/portable/refusals.ts lists
+ * each restriction with its engine and its source, and checks the compiled statements.
  *
  * A statement names one row by its primary key, so that a sharding engine sends it to one shard. Nothing in SET depends on
- * the server's clock: times are parameters, converted to the server's clock. Only immutable functions of columns stand
- * in a write.
+ * the server's clock: times are parameters, converted to the server's clock. A write uses only immutable functions of
+ * columns.
  *
  * @module
  */
@@ -33,17 +33,17 @@ import { type CallTimes, versionStep } from '../wire.js';
 type Value = SQL | AnyPgColumn;
 
 /**
- * How long a write waits for a row that another transaction holds, where the engine can limit it. Without SKIP LOCKED, this
- * is what other calls of the lane wait for. A write of this store holds a row for a few milliseconds.
+ * How long a write waits for a row that another transaction has locked, if the engine can limit the wait. Without SKIP
+ * LOCKED, other calls of the lane wait that long, too. A write of this store locks a row for a few milliseconds.
  */
 const LOCK_WAIT_MS = 50;
 
-/** As long as a tombstone is kept. */
+/** The lifetime of a tombstone. */
 const TOMBSTONE_MS = sql.raw('3600000');
 
 const EPOCH = sql.raw(`timestamptz '1970-01-01 00:00:00+00'`);
 
-/** Seconds since 1970. `date_part` of a time depends on the time zone, for the server; that of an interval does not. */
+/** Seconds since 1970. For the server, `date_part` of a time depends on the time zone; that of an interval does not. */
 const seconds = (time: Value) => sql<number>`date_part('epoch', ${time} - ${EPOCH})`;
 
 /** A time as microseconds since 1970. */
@@ -52,7 +52,7 @@ const microseconds = (time: Value) => sql<number>`(${seconds(time)} * 1000000)::
 /** A time from microseconds since 1970. */
 export const timeOfMicroseconds = (us: Value) => sql<Date>`to_timestamp(${us}::float8 / 1000000)`;
 
-/** A time as milliseconds since 1970, clamped to what a `Date` can hold. */
+/** A time as milliseconds since 1970, clamped to the range of `Date`. */
 const milliseconds = (time: Value) =>
   sql<number>`round(${seconds(sql`least(greatest(${time}, ${EPOCH}), ${LAST_TIME})`)} * 1000)::bigint`;
 
@@ -68,7 +68,7 @@ export function portableFragments(settings: StatementSettings) {
       ? expiry
       : sql`least(${expiry}, to_timestamp(${seconds(createdAt)} + ${lifetime}))`;
 
-  /** What another process has written may be ahead: `maxSessionsPerUser` relies on it that this time never goes back. */
+  /** Never earlier than before, because another process's clock may be ahead. `maxSessionsPerUser` relies on this. */
   const seenAt = (at: Value) => sql`greatest(${t.lastSeenAt}, ${timestamp(at)})`;
 
   const own = {
@@ -93,9 +93,9 @@ export function portableFragments(settings: StatementSettings) {
   } satisfies Partial<Fragments>;
 
   const lockTimeout = `${LOCK_WAIT_MS}ms`;
-  /** Limits the wait for a row, where that is possible in a condition. */
+  /** Limits the wait for a row, if the engine allows that in a condition. */
   const waitsBriefly = engine.limitsLockWaits ? setLocally('lock_timeout', lockTimeout) : undefined;
-  /** Not `now()`: a driver may have begun the implicit transaction a round trip earlier, to prepare the statement. */
+  /** Not `now()`, because a driver may have begun the implicit transaction a round trip earlier, to prepare the statement. */
   const isInTime = (until: SQL) => sql`statement_timestamp() < ${timestamp(until)}`;
 
   return {
@@ -105,12 +105,12 @@ export function portableFragments(settings: StatementSettings) {
     millisecondsOf: milliseconds,
     seenAt,
     waitsBriefly,
-    /** The row of the id, if the conditions hold and the caller has not given up. */
+    /** The row of the id, if it meets the conditions and the caller has not given up. */
     rowInTime: (until: SQL, ...conditions: (SQL | undefined)[]) =>
       and(eq(t.id, parameter('id')), ...conditions, isInTime(until), waitsBriefly),
     /**
-     * The expiry of a new row. It is null if the caller has given up, which the column refuses: a condition would
-     * make it an INSERT … SELECT, which no key routes to a shard.
+     * The expiry of a new row. It is null if the caller has given up, and the column then refuses it. With a condition, the
+     * statement would be an INSERT … SELECT, which an engine cannot send to one shard.
      */
     insertedExpiry: (expiry: SQL, until: SQL): SQL => {
       const inTime = sql`case when ${isInTime(until)} then ${expiry} end`;
@@ -121,14 +121,14 @@ export function portableFragments(settings: StatementSettings) {
       lifetime === undefined
         ? timestamp(expiry)
         : sql`least(${timestamp(expiry)}, ${now} + ${lifetime} * interval '1 second')`,
-    /** What a write of data changes, whatever it does to the expiry. */
+    /** The columns that every write of data changes, except the expiry. */
     savedColumns: (p: Parameters<'data' | 'owner' | 'step' | 'at'>) => ({
       data: f.stored(p.data),
       userId: f.ownerOf(p.owner),
       version: xor(t.version, integer(p.step)),
       lastSeenAt: seenAt(p.at),
     }),
-    /** What makes a row a tombstone. */
+    /** The columns of a tombstone. */
     tombstoneColumns: (p: Parameters<'step' | 'at'>) => ({
       data: none,
       userId: userIdNullable ? none : undefined,
@@ -153,7 +153,7 @@ export function writeValues(on: Connection, { atMs }: CallTimes) {
   };
 }
 
-/** A write has committed, but others were not told. For the caller, it is in doubt. */
+/** A write has committed, but was not announced. For the caller, its outcome counts as unknown. */
 class NotAnnounced extends Error {
   readonly code = '08000';
 
@@ -163,8 +163,8 @@ class NotAnnounced extends Error {
 }
 
 /**
- * Announces ids after their change has committed, in a statement of its own: within the change, only the server that holds
- * the row would send it.
+ * Announces ids in a separate statement, after their change has committed. In the statement of the change, the
+ * notification would come from the shard of the row, where nobody listens.
  */
 export function announcer({ announce, prepared }: StatementSettings) {
   const send = command('announce', prepared, ['channel', 'payload'], (p) =>

@@ -1,5 +1,5 @@
 /**
- * Statements for one row, for any engine. A write waits for a row that another transaction holds: where the engine can
+ * Statements for one row, for any engine. A write waits for a row that another transaction has locked. If the engine can
  * limit that wait, the write fails soon and is sent again.
  *
  * @module
@@ -179,7 +179,7 @@ export function portableRow(settings: StatementSettings, f: PortableFragments): 
     return told(on, 'c', id, written);
   };
 
-  /** A new row whose caller has given up was refused. */
+  /** The table refused a new row because its caller has given up. */
   const unlessLate = <T>(sent: Promise<T>, late: T): Promise<T> =>
     sent.catch((error) => {
       if (isWithoutExpiry(error, t.expiresAt.name)) return late;

@@ -1,6 +1,6 @@
 /**
- * The statements for any engine that end or delete many rows: they read ids, then write one row at a time by its primary
- * key. Rows that another transaction holds are busy.
+ * The statements for any engine that end or delete many rows. They read ids, and then write one row at a time by its
+ * primary key. Rows that another transaction has locked are busy.
  *
  * @module
  */
@@ -21,10 +21,10 @@ import {
   writeValues,
 } from './fragments.js';
 
-/** How often a log-in moves its session up before it leaves its lane to others. */
+/** How often a log-in raises `last_seen_at` of its session before it leaves its lane to others. */
 const MAX_MOVES = 3;
 
-/** Rows that one call of a statement changes, one by one. It holds its lane that long. */
+/** Rows that one call of a statement changes, one by one. The call holds its lane during that time. */
 const ROWS_PER_CALL = 100;
 
 type PortableTableStatements = Pick<TableStatements, 'clear' | 'endUser' | 'endBeyond' | 'prune'> &
@@ -47,7 +47,7 @@ export function portableTableStatements(
     db.delete(t).where(f.rowInTime(p.until, f.isOurs)),
   );
 
-  // The owner last: on a table of another package, its type may be another one, which would be the error then.
+  // The owner is last: a table of another package may have another type for it, which would then be the reported error.
   const ofUser = and(f.isNotEnded, eq(t.userId, f.userParameter));
 
   const idsOfUser = statement('user_ids_any_engine', prepared, ['user', 'except', 'limit'], (p) =>
@@ -112,8 +112,8 @@ export function portableTableStatements(
   );
 
   /**
-   * Ends or deletes rows one by one; `endOne` says whether a live session was ended, or `undefined` if the row is busy, or
-   * the deadline seemed to have passed because the server's clock was set.
+   * Ends or deletes rows one by one. `endOne` returns whether it ended a live session; `undefined` if the row is busy, or
+   * if the deadline seemed to have passed because the server's clock was set.
    */
   const endEach = async (
     on: Connection,
