@@ -8,7 +8,7 @@ useRunFolder();
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const testFiles = (names: string[]) => names.map((name) => `test/${name}.test.ts`);
 
-/** What checks the package and its environment: other bundlers, test runners, runtimes, peers, and high availability. */
+/** Tests of the package and its environment: bundlers, test runners, runtimes, peers, high availability. */
 const packaging = testFiles([
   'package',
   'snippets',
@@ -29,7 +29,7 @@ const packaging = testFiles([
   'faults/patroni',
 ]);
 
-/** What does not depend on the versions of Postgres, Node and Drizzle, and what looks for rare races for a long time. */
+/** Tests that do not depend on the versions of Postgres, Node and Drizzle, and long searches for rare races. */
 const onceOnly = testFiles([
   'pools',
   'engines',
@@ -54,7 +54,7 @@ const excluded = isPortable ? testFiles(Object.keys(postgresOnly)) : [];
 function project(name: string, include: string[], exclude: string[] = []) {
   return {
     resolve: {
-      // The examples and the type augmentation of the tests name the package as its users do.
+      // The examples and the type augmentation of the tests import the package by its name.
       alias: [
         { find: /^connect-drizzle$/, replacement: source(entry) },
         { find: /^connect-drizzle\/admin$/, replacement: source('./src/admin/index.ts') },
@@ -66,10 +66,10 @@ function project(name: string, include: string[], exclude: string[] = []) {
       include,
       exclude: [...configDefaults.exclude, ...exclude],
       pool: 'forks' as const,
-      // Long enough for a machine that is busy with twenty other processes.
+      // Long enough for a machine with twenty other busy processes.
       testTimeout: 300_000,
       hookTimeout: 300_000,
-      // One more try in CI, whose machines are shared: a test with a fault fails each time.
+      // One more try in CI, because its machines are shared. A broken test fails each time.
       retry: process.env.CI ? 1 : 0,
       expect: { poll: { timeout: 30_000, interval: 20 } },
     },

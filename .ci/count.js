@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 const report = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const tests = report.testResults.flatMap((file) => file.assertionResults);
 const having = (status) => tests.filter((each) => each.status === status).length;
-// A file that failed as a whole has no failed test of its own.
+// A file that failed as a whole contains no failed test.
 const brokenFiles = report.testResults.filter(
   (file) =>
     file.status === 'failed' && !file.assertionResults.some((each) => each.status === 'failed'),

@@ -31,7 +31,7 @@ export default {
   useCodeBlocks: true,
   parametersFormat: 'table',
   interfacePropertiesFormat: 'table',
-  // Dead links of its pages fail the build of the site.
+  // The build of the site fails for dead links in these pages.
   logLevel: 'Error',
   validation: false,
 };

@@ -1,7 +1,7 @@
-// Adds the CommonJS build to dist/, beside the ES modules that tsc has made: one file for each entry,
-// without a single import(), which fails under Jest. Each declaration is written a second time, as a
-// CommonJS module's: Drizzle has other declarations for `require` than for `import`, and its two kinds of
-// tables are not assignable to each other, so a CommonJS app and this package must use the same kind.
+// Adds the CommonJS build to dist/, beside the ES modules from tsc: one file for each entry, without any
+// import(), which fails in Jest. Writes each declaration a second time for CommonJS. Drizzle has different
+// declarations for `require` and `import`, and their table types are not assignable to each other. So a
+// CommonJS app and this package must use the same ones.
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,7 +17,7 @@ const RELATIVE_IMPORT = /(['"])(\.{1,2}\/[^'"]+)\.js\1/g;
 const importPackage = resolve(src, 'drivers/support/import-package');
 const replacements = new Map([[`${importPackage}.js`, `${importPackage}.cts`]]);
 
-/** All entries are to share one schema: what imports it requires that entry. */
+/** All entries share one schema: a module that imports it requires this entry. */
 const otherEntries = new Map([[resolve(src, 'schema.js'), './schema.cjs']]);
 
 const resolveModules = {
@@ -47,7 +47,7 @@ await build({
   // Turns the import() of a package into a require.
   supported: { 'dynamic-import': false },
   sourcemap: true,
-  // The tarball holds src/.
+  // The tarball contains src/.
   sourcesContent: false,
   plugins: [resolveModules],
   logLevel: 'warning',
@@ -56,7 +56,7 @@ await build({
 const declarations = reachableFrom(['index.d.ts', 'schema.d.ts', 'admin/index.d.ts']);
 for (const path of readdirSync(dist, { recursive: true })) {
   const file = resolve(dist, path);
-  // No app can see what its entries do not lead to.
+  // Removes declarations that no entry uses.
   if (/\.d\.ts(\.map)?$/.test(path) && !declarations.has(file.replace(/\.map$/, ''))) rmSync(file);
 }
 for (const file of declarations) {
@@ -64,7 +64,7 @@ for (const file of declarations) {
   writeMap(`${file}.map`);
 }
 
-/** Returns the declaration files that the types of these files lead to, they themselves included. */
+/** Returns these declaration files and all that they import, directly or indirectly. */
 function reachableFrom(entries) {
   const found = new Set();
   const add = (file) => {

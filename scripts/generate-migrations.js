@@ -1,8 +1,8 @@
-// Generates, from src/schema.ts, what the package carries of its migrations:
-//   drizzle/            the format of drizzle-kit 0.45
-//   drizzle/v1/         the format of the 1.0 candidate
-//   src/lifecycle/migrations.ts   the same SQL for store.migrate(), which no bundler can leave behind
-// With --check it writes nothing and fails where one of them is not what the schema says.
+// Generates the migrations of the package from src/schema.ts:
+//   drizzle/            in the format of drizzle-kit for Drizzle 0.45
+//   drizzle/v1/         in the format of the 1.0 candidate
+//   src/lifecycle/migrations.ts   the same SQL for store.migrate(), as a module, so that bundlers include it
+// With --check it writes nothing and fails if one of them does not match the schema.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -36,7 +36,7 @@ try {
     const added = filesIn(join(folder, 'drizzle')).filter((file) => !before.includes(file));
     if (added.length > 0) fail(`drizzle/ lacks a migration for src/schema.ts: ${added.join(', ')}`);
     if (readFileSync(target, 'utf8') !== text)
-      fail('src/lifecycle/migrations.ts is not what drizzle/ says');
+      fail('src/lifecycle/migrations.ts does not match drizzle/');
   } else {
     writeFileSync(target, text);
   }
@@ -44,9 +44,9 @@ try {
   if (check) rmSync(folder, { recursive: true, force: true });
 }
 
-/** Runs the drizzle-kit that is installed in `cwd`. It adds a migration where the schema has changed. */
+/** Runs the drizzle-kit that is installed in `cwd`. It adds a migration if the schema has changed. */
 function generate(cwd, schema, out) {
-  // drizzle-kit 0.31 takes an absolute path for a relative one.
+  // drizzle-kit 0.31 treats an absolute path as a relative one.
   const options = ['--dialect=postgresql', `--schema=${schema}`, `--out=${relative(cwd, out)}`];
   if (name) options.push(name);
   const kit = join(cwd, 'node_modules/drizzle-kit/bin.cjs');

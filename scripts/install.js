@@ -1,5 +1,5 @@
-// Some folders have packages of their own, which cannot stand in the repository's node_modules, or which
-// few need. They are installed where something asks for them first: node scripts/install.js FOLDER
+// Some folders have their own packages, which conflict with those of the repository or are rarely needed.
+// They are installed when they are first needed: node scripts/install.js FOLDER
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 
-/** Runs `npm ci` in a folder of the repository unless it has been run, and gives the folder's path. */
+/** Runs `npm ci` in a folder of the repository, if it has not run yet. Returns the path of the folder. */
 export function installIn(folder) {
   const path = join(root, folder);
   // npm writes this file last.

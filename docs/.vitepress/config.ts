@@ -12,7 +12,7 @@ export default defineConfig({
   lastUpdated: false,
   ignoreDeadLinks: 'localhostLinks',
   markdown: {
-    // The anchors that GitHub makes, so that a link works in both places.
+    // The same anchors as on GitHub, so that links work in both places.
     anchor: { slugify },
     config(markdown) {
       linkToRepository(markdown);
@@ -98,7 +98,7 @@ export default defineConfig({
   },
 });
 
-/** Makes the same anchor from a heading as GitHub does. */
+/** Creates the same anchor for a heading as GitHub. */
 function slugify(heading: string): string {
   return heading
     .toLowerCase()
@@ -106,7 +106,7 @@ function slugify(heading: string): string {
     .replaceAll(' ', '-');
 }
 
-/** Links that leave `docs/`, such as `../README.md`, lead to the repository. */
+/** Changes links out of `docs/`, such as `../README.md`, to links to the repository. */
 function linkToRepository(markdown: MarkdownRenderer): void {
   markdown.core.ruler.push('link_to_repository', ({ tokens, env }) => {
     const folder = join('docs', dirname(String(env.relativePath ?? '')));
@@ -119,7 +119,7 @@ function linkToRepository(markdown: MarkdownRenderer): void {
   });
 }
 
-/** Code in the language `mermaid` becomes a diagram. */
+/** Shows code blocks in the language `mermaid` as diagrams. */
 function drawDiagrams(markdown: MarkdownRenderer): void {
   const { fence } = markdown.renderer.rules;
   markdown.renderer.rules.fence = (tokens, index, options, env, self) => {

@@ -3,7 +3,7 @@ import { eq, sql } from 'drizzle-orm';
 import { boolean, pgTable, serial, text } from 'drizzle-orm/pg-core';
 import { createTables, type Db } from './database.js';
 
-/** The app's own table, in the same database as the sessions. Names ignore case. */
+/** The app's own table, in the same database as the sessions. Names are not case-sensitive. */
 const accounts = pgTable('example_accounts', {
   id: serial('id').primaryKey(),
   name: text('name').notNull(),
@@ -14,11 +14,11 @@ const accounts = pgTable('example_accounts', {
 export interface Account {
   id: number;
   name: string;
-  /** As it was at log-in: decides which links a page shows. The server asks `Accounts.isAdmin`. */
+  /** The value at log-in, for the links on a page. To allow an action, the server calls `Accounts.isAdmin`. */
   isAdmin: boolean;
 }
 
-/** The accounts to try the app with. The log-in page shows their passwords. */
+/** Accounts to try the app. The log-in page shows their passwords. */
 export const demoAccounts = [
   { name: 'Ada', password: 'difference-engine', isAdmin: false },
   { name: 'Grace', password: 'nanosecond-wire', isAdmin: false },
@@ -43,7 +43,7 @@ export class Accounts {
       sql`
         create table if not exists example_accounts (
           id serial primary key, name text not null, password text not null)`,
-      // Older versions of this example created the table without it.
+      // Older versions of this example created the table without this column.
       sql`
         alter table example_accounts
           add column if not exists is_admin boolean not null default false`,
@@ -79,7 +79,7 @@ export class Accounts {
     return { id: found.id, name: found.name, isAdmin: found.isAdmin };
   }
 
-  /** Whether the account is an admin's now, whatever it was at log-in. */
+  /** Whether the account is an admin's now. This may have changed since log-in. */
   async isAdmin(id: number): Promise<boolean> {
     const [found] = await this.#db
       .select({ isAdmin: accounts.isAdmin })
@@ -112,5 +112,5 @@ function derive(password: string, salt: Buffer): Promise<Buffer> {
   });
 }
 
-/** The hash of no password. */
+/** A hash that matches no password. */
 const nobody = `${randomBytes(16).toString('base64url')}.${randomBytes(32).toString('base64url')}`;

@@ -15,7 +15,7 @@ declare module 'express-session' {
   interface SessionData {
     /** Who is logged in. */
     account: Account;
-    /** Where from, for "your devices". */
+    /** The browser and its address, for "your devices". */
     device: { agent: string; address: string };
     /** How often the start page was opened in this session. */
     visits: number;
@@ -28,7 +28,7 @@ declare module 'express-session' {
 
 export interface AppOptions {
   store: DrizzleStore;
-  /** The store that the races compare it with. */
+  /** The store that the races compare with `store`. */
   plainStore: Store;
   accounts: Accounts;
   live: Live;
@@ -149,7 +149,7 @@ export function createApp(options: AppOptions): Express {
       return;
     }
     const id = field(request, 'id');
-    // An id is no secret, so look whose it is before it is logged out.
+    // An id is not a secret, so check that the session belongs to this account.
     const device = (await devicesOf(store, account.id)).find((device) => device.id === id);
     if (device && (await store.revoke(id)) > 0) {
       request.session.notice = `${device.browser} is logged out.`;
@@ -170,7 +170,7 @@ export function createApp(options: AppOptions): Express {
   });
 
   app.get('/races', (request, response) => {
-    // A session to begin with: two races that a new visitor starts at once then share it.
+    // Creates a session, so that two races that a new visitor starts at once share it.
     const races = request.session.races ?? {};
     request.session.races = races;
     send(response, racesPage(frameOf(request), races));
@@ -214,7 +214,7 @@ export function createApp(options: AppOptions): Express {
   return app;
 }
 
-/** A new session for the account: nobody who knew the old sid is logged in by it. */
+/** Starts a new session for the account. Whoever knows the old sid must not become logged in. */
 async function logIn(request: Request, account: Account): Promise<void> {
   const { visits } = request.session;
   await promised((done) => request.session.regenerate(done));
@@ -229,7 +229,7 @@ function deviceOf(request: Request): { agent: string; address: string } {
   };
 }
 
-/** A field of the posted form, as text whatever came. */
+/** Returns a field of the posted form; an empty string if it is missing or not a string. */
 function field(request: Request, name: string): string {
   const body: unknown = request.body;
   if (typeof body !== 'object' || body === null) return '';
@@ -259,9 +259,9 @@ function securityHeaders(_request: Request, response: Response, next: NextFuncti
 }
 
 /**
- * Refuses a form that another site made the browser send. SameSite=Lax keeps the session cookie
- * off such a request already; this also keeps another site from logging somebody in.
- * A request without both headers does not come from a browser of this decade.
+ * Refuses a form that another site made the browser send. With SameSite=Lax, such a request has no
+ * session cookie; this check also prevents another site from logging somebody in.
+ * All browsers of this decade send at least one of the two headers.
  */
 function sameOrigin(request: Request, response: Response, next: NextFunction): void {
   if (request.method === 'GET' || request.method === 'HEAD') {

@@ -7,13 +7,13 @@ import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core';
 import { drizzle as drizzlePGlite } from 'drizzle-orm/pglite';
 import pg from 'pg';
 
-/** The Drizzle database that accounts and sessions share, whichever driver it uses. */
+/** The Drizzle database that accounts and sessions share, with any driver. */
 export type Db = PgDatabase<PgQueryResultHKT>;
 
-/** A mistake of whoever started the app: shown without a stack. */
+/** A mistake in the command line or the environment. Printed without a stack. */
 export class StartError extends Error {}
 
-/** Opens what the command line names: nothing, a Postgres URL or a folder. */
+/** Opens the database of the command line: a Postgres URL, a folder, or memory. */
 export async function openDatabase(source: string | undefined) {
   if (source === undefined || source === 'memory://') return inMemory();
   if (/^postgres(ql)?:\/\//.test(source)) return onServer(source);
@@ -40,7 +40,7 @@ async function onServer(url: string) {
   const name = withoutPassword(url);
   if (!URL.canParse(url)) throw new StartError(`${name} is not a URL.`);
   const pool = new pg.Pool({ connectionString: url, connectionTimeoutMillis: 10_000 });
-  // An idle connection that breaks is replaced; without a listener it would end the process.
+  // The pool replaces a broken idle connection. Without a listener, it would end the process.
   pool.on('error', (error) => console.error('An idle connection broke:', error.message));
   try {
     await pool.query('select 1');
@@ -76,10 +76,10 @@ async function inFolder(folder: string) {
 }
 
 /**
- * Only one process may have an embedded database open: two would destroy each other's data. Here the
- * app opens the folder, to keep the accounts in it as well, so the app has to lock it. This lock is a
- * simple one, for processes of one machine. A store that opens a folder by itself,
- * `new DrizzleStore('./data')`, has a better one, which containers and worker threads respect as well.
+ * Only one process may open an embedded database: two would destroy each other's data. Here the app
+ * opens the folder, because it also keeps the accounts there, so the app must lock it. This lock is
+ * simple and works for processes of one machine. If a store opens the folder itself,
+ * `new DrizzleStore('./data')`, its lock also works for containers and worker threads.
  */
 function lock(folder: string): () => void {
   const file = `${folder}.lock`;
@@ -92,7 +92,7 @@ function lock(folder: string): () => void {
     if (holder !== process.pid && isRunning(holder)) {
       throw new StartError(`${folder} is in use by process ${holder}.`);
     }
-    // Its process was killed and could not clean up.
+    // The process was killed and could not remove its lock.
     rmSync(file);
     return lock(folder);
   }
@@ -107,14 +107,14 @@ function isRunning(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (error) {
-    // It runs, but belongs to somebody else.
+    // EPERM: it is running, but belongs to another user.
     return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }
 
 /**
- * Runs statements that create tables, in one process at a time: two servers that start at once
- * would otherwise collide, because CREATE TABLE IF NOT EXISTS does not wait for the other one.
+ * Runs statements that create tables, in one process at a time. Otherwise two servers that start at
+ * once could fail, because CREATE TABLE IF NOT EXISTS does not wait for another one.
  */
 export async function createTables(db: Db, statements: SQL[]): Promise<void> {
   await db.transaction(async (tx) => {
@@ -123,7 +123,7 @@ export async function createTables(db: Db, statements: SQL[]): Promise<void> {
   });
 }
 
-/** A URL as it may be shown. */
+/** Returns a URL that is safe to show. */
 export function withoutPassword(url: string): string {
   return url
     .replace(/^([\w+.-]+:\/\/[^:@/]*):.*@/, '$1:***@')
@@ -132,7 +132,7 @@ export function withoutPassword(url: string): string {
 
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  // A host with two addresses that both refuse has the reasons inside.
+  // If a host has two addresses that both fail, the error contains both reasons.
   if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);
   return error.message;
 }

@@ -1,8 +1,8 @@
 import type { DrizzleStore } from 'connect-drizzle';
 
-/** One place where somebody is logged in: a session, as its owner may see it. */
+/** A device on which somebody is logged in: the facts about a session that its owner may see. */
 export interface Device {
-  /** The id that the store gives a session: a hash, of no use as a cookie. */
+  /** The id of the session: a hash, which does not work as a cookie. */
   id: string;
   browser: string;
   phone: boolean;
@@ -11,7 +11,7 @@ export interface Device {
   lastSeenAt: Date;
 }
 
-/** Where this person is logged in, the most recently seen first. */
+/** Returns the devices of a user, the most recently seen first. */
 export async function devicesOf(store: DrizzleStore, userId: number): Promise<Device[]> {
   const devices: Device[] = [];
   for await (const { id, data, createdAt, lastSeenAt } of store.sessions({ userId })) {
@@ -28,7 +28,7 @@ export async function devicesOf(store: DrizzleStore, userId: number): Promise<De
   return devices.sort((a, b) => b.lastSeenAt.getTime() - a.lastSeenAt.getTime());
 }
 
-/** `Firefox on Linux`, as well as a User-Agent can be trusted to tell. */
+/** Returns a name such as `Firefox on Linux`, as far as the User-Agent is correct. */
 export function browserName(agent: string): string {
   const browser = firstMatch(agent, [
     [/\bEdgA?\//, 'Edge'],

@@ -1,4 +1,4 @@
-/** HTML that is safe to send as it is. Made by `html`, and by nothing else. */
+/** HTML that is safe to send. Only `html` creates it. */
 export class Html {
   readonly #text: string;
   constructor(text: string) {
@@ -11,7 +11,7 @@ export class Html {
 
 type Part = Html | string | number | false | null | undefined | readonly Part[];
 
-/** A template whose values are escaped, unless they are HTML already. */
+/** A template that escapes its values, unless they are {@link Html}. */
 export function html(strings: TemplateStringsArray, ...values: Part[]): Html {
   return new Html(String.raw({ raw: strings }, ...values.map(escaped)));
 }

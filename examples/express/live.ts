@@ -10,19 +10,19 @@ interface Stream {
   response: Response;
 }
 
-/** Seconds between two looks without an event: for what no event announces, such as an expiry. */
+/** Seconds between two reads without an event, for changes without one, such as an expiry. */
 const lookEvery = 25;
 
 /**
- * Open pages, kept true by server-sent events.
+ * Updates open pages with server-sent events.
  *
- * The store says in every process which session changed or ended; a page whose own session has
- * ended is told so at once, and the other pages of that person get their list anew.
+ * The store emits an event in every process when a session changes or ends. If the session of a page
+ * has ended, the page gets a message at once. The other pages of the user get a new list.
  */
 export class Live {
   readonly #store: DrizzleStore;
   readonly #streams = new Set<Stream>();
-  /** People whose list is being read; true where something changed since the read began. */
+  /** Users whose list is being read; true if something has changed since the read began. */
   readonly #reading = new Map<number, boolean>();
   readonly #timer: NodeJS.Timeout;
 
@@ -32,9 +32,9 @@ export class Live {
       for (const stream of this.#streams) if (stream.id === id) this.#end(stream);
       this.#refreshAll();
     });
-    // An event says which session changed, not whose: an app with many visitors would keep a map.
+    // An event contains the session, not its user. An app with many visitors would keep a map.
     store.on('change', () => this.#refreshAll());
-    // Events were missed while the listener was down: everybody looks again.
+    // While the listener was down, events were missed: read all lists again.
     store.on('sync', () => this.#refreshAll());
     this.#timer = setInterval(() => this.#refreshAll(), lookEvery * 1000).unref();
   }
@@ -44,7 +44,7 @@ export class Live {
     response.writeHead(200, {
       'Content-Type': 'text/event-stream',
       'Cache-Control': 'no-store',
-      // nginx would gather events before it passes them on.
+      // Otherwise nginx would buffer events.
       'X-Accel-Buffering': 'no',
     });
     response.flushHeaders();
@@ -72,7 +72,7 @@ export class Live {
     }
   }
 
-  /** One read at a time for a person; whatever changes during it makes one more. */
+  /** Reads a user's list, once at a time. If something changes during a read, reads it once more. */
   async #refresh(userId: number): Promise<void> {
     if (this.#reading.has(userId)) {
       this.#reading.set(userId, true);
@@ -92,7 +92,7 @@ export class Live {
         }
       } while (this.#reading.get(userId));
     } catch (error) {
-      // At the end the store closes under a read that nobody waits for any more.
+      // At shutdown, the store may close during a read that nobody waits for any more.
       if (this.#streams.size > 0) console.error('The devices could not be read:', error);
     } finally {
       this.#reading.delete(userId);

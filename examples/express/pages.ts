@@ -2,7 +2,7 @@ import { demoAccounts, passwordLength } from './accounts.js';
 import type { Device } from './devices.js';
 import { type Html, html } from './html.js';
 
-/** What every page shows around its content. */
+/** The data for the header and footer of every page. */
 export interface Frame {
   /** Where sessions are stored, without a password. */
   storage: string;
@@ -19,7 +19,7 @@ export interface AccountView {
   visits: number;
   notice: string | undefined;
   devices: Device[];
-  /** The id of the session that asks. */
+  /** The id of the session of this request. */
   current: string;
 }
 
@@ -27,7 +27,7 @@ export interface FormView {
   visits: number;
   notice?: string | undefined;
   name?: string;
-  /** What is wrong with the form that was sent, and in which field. */
+  /** The problem of the submitted form, and its field. */
   problem?: { field: 'name' | 'password'; text: string } | undefined;
 }
 
@@ -120,15 +120,15 @@ export function logInPage(frame: Frame, view: FormView): Html {
   <ol class="tour">
     <li>
       <h2><a href="/races">Two requests at once</a></h2>
-      <p>Run two races that a plain store loses: a lost update and a revived log-out. No log-in needed.</p>
+      <p>Run two races in which a plain store loses data: a lost update and a revived log-out. You do not have to log in.</p>
     </li>
     <li>
       <h2>Your devices</h2>
-      <p>Log in with two browsers. Log one out from the other: the page it has open says so at once.</p>
+      <p>Log in with two browsers. Log one out from the other: its open page shows this at once.</p>
     </li>
     <li>
       <h2>All sessions</h2>
-      <p>Log in as <strong>admin</strong> to see everybody’s sessions, and to end them.</p>
+      <p>Log in as <strong>admin</strong> to see and end all sessions.</p>
     </li>
   </ol>
   <div class="columns">
@@ -139,7 +139,7 @@ export function logInPage(frame: Frame, view: FormView): Html {
     </section>
     <section class="card hint" aria-labelledby="demo">
       <h2 id="demo">Just looking?</h2>
-      <p>These accounts exist already. Their passwords are no secret.</p>
+      <p>These accounts exist already. Their passwords are not secret.</p>
       <ul class="demo">
         ${demoAccounts.map(
           ({ name, password }) => html`
@@ -168,7 +168,7 @@ export function signUpPage(frame: Frame, view: FormView): Html {
 <main id="main" class="door">
   <section class="hello" aria-labelledby="title">
     <h1 id="title">Sign up</h1>
-    <p class="visits">For an account in this example, and nowhere else.</p>
+    <p class="visits">The account is only for this example.</p>
   </section>
   <div class="card">
     ${credentials('/signup', 'Sign up', 'new-password', view)}

@@ -9,11 +9,11 @@ const plainSessions = pgTable('example_plain_sessions', {
 });
 
 /**
- * The store that connect-drizzle is compared with on the page "Two requests at once".
+ * The plain store on the page "Two requests at once".
  *
- * It is as simple as a store can be: `set` writes what it is given and `destroy` deletes the row, as
- * in express-session's MemoryStore and connect-pg-simple. So the last writer wins. It lacks what has
- * nothing to do with the comparison: expiry, pruning and `touch`.
+ * It is as simple as possible: `set` writes the session that it gets and `destroy` deletes the row, as
+ * in express-session's MemoryStore and connect-pg-simple. So the last write wins. It has no expiry,
+ * pruning or `touch`, because the comparison does not need them.
  */
 export class PlainStore extends Store {
   readonly #db: Db;

@@ -2,17 +2,17 @@ import { type Html, html } from './html.js';
 import { type Frame, page, time } from './pages.js';
 import type { Outcome, RaceName, RaceResult, ShopSession } from './races.js';
 
-/** A race, in words. */
+/** The texts about a race. */
 interface Race {
   name: RaceName;
   title: string;
   story: string;
   steps: readonly Html[];
   button: string;
-  /** What an outcome means. */
+  /** The meaning of an outcome. */
   held: string;
   failed: string;
-  /** Why the outcome of each store is what it is, when it is as expected. */
+  /** The reason for the expected outcome of each store. */
   ours: string;
   plain: string;
 }
@@ -108,7 +108,7 @@ function outcome(race: Race, store: string, { left, held }: Outcome, why: string
 </section>`;
 }
 
-/** The session, a key on each line. */
+/** Returns the session as text, one key per line. */
 function shown(left: ShopSession): string {
   if (!left) return '(no session)';
   return Object.entries(left)

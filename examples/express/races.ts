@@ -13,7 +13,7 @@ declare module 'express-session' {
   }
 }
 
-/** What another request does while the slow one is running. */
+/** The path of the other request, which is sent while the slow one is running. */
 const otherRequests = {
   'lost-update': '/cart',
   'revived-log-out': '/log-out',
@@ -25,27 +25,27 @@ export function isRaceName(name: string): name is RaceName {
   return Object.hasOwn(otherRequests, name);
 }
 
-/** What the shop's session contains, or null if nobody is logged in. */
+/** The content of the shop's session, or null if nobody is logged in. */
 export type ShopSession = { customer: string; cart?: string[]; theme?: string } | null;
 
 export interface Outcome {
-  /** What a request with the same cookie found after the race. */
+  /** The session that a request with the same cookie found after the race. */
   left: ShopSession;
-  /** Whether that is what the requests did: no change lost, no log-out undone. */
+  /** Whether that is correct: no change is lost, and the log-out is not undone. */
   held: boolean;
 }
 
 /** One race, run once on each store. */
 export interface RaceResult {
-  /** When it was run, in milliseconds since 1970. */
+  /** Time of the run, in milliseconds since 1970. */
   ranAt: number;
   ours: Outcome;
   plain: Outcome;
 }
 
 /**
- * Runs a race for real: a shop with its own session middleware, and requests to it over HTTP, with
- * a cookie. The order is fixed by waiting for one request before the next, never by time.
+ * Runs a race: starts a shop with its own session middleware and sends requests to it over HTTP, with
+ * a cookie. The order is fixed because each request waits for another one, never for a time.
  */
 export async function runRace(race: RaceName, store: Store): Promise<Outcome> {
   const gate = new Gate();
@@ -61,7 +61,7 @@ export async function runRace(race: RaceName, store: Store): Promise<Outcome> {
       method,
       headers: { cookie },
     });
-    // Only the end of the body says that the session has been saved.
+    // The session is saved only when the body has ended.
     const text = await response.text();
     if (problems.length > 0) throw problems[0];
     cookie ||= response.headers.getSetCookie()[0]?.split(';')[0] ?? '';
@@ -74,7 +74,7 @@ export async function runRace(race: RaceName, store: Store): Promise<Outcome> {
     await Promise.all([
       // The slow request loads the session, and waits at the gate.
       send('POST', '/theme'),
-      // Then the other one is sent and answered. Then the gate opens, and the slow one saves.
+      // Then the other request is sent and gets its response. Then the gate opens, and the slow one saves.
       gate.reached.then(() => send('POST', otherRequests[race])).then(() => gate.open()),
     ]);
     const left: ShopSession = JSON.parse(await send('GET', '/session'));
@@ -87,7 +87,7 @@ export async function runRace(race: RaceName, store: Store): Promise<Outcome> {
   }
 }
 
-/** Leaves no session of a race behind. */
+/** Deletes the session of a race. */
 function end(store: Store, sid: string | undefined): Promise<void> {
   return new Promise((resolve) => {
     if (sid) store.destroy(sid, () => resolve());
@@ -113,7 +113,7 @@ function createShop(store: Store, gate: Gate, onError: (error: unknown) => void)
   });
 
   shop.post('/theme', async (request, response) => {
-    await gate.pass(); // stands for whatever makes a request slow
+    await gate.pass(); // in a real app, slow work
     request.session.theme = 'dark';
     response.send();
   });
@@ -142,7 +142,7 @@ function createShop(store: Store, gate: Gate, onError: (error: unknown) => void)
   return shop;
 }
 
-/** Holds a request until it may go on. */
+/** Makes a request wait until the gate opens. */
 class Gate {
   /** Resolves when the request is at the gate. */
   readonly reached: Promise<void>;

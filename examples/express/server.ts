@@ -5,8 +5,8 @@
  *     npm start -- ./data                                in a folder, which survives a restart
  *     npm start -- postgres://user:password@host/name    a Postgres server
  *
- * PORT (3000) and HOST (127.0.0.1) say where it listens, DATABASE_URL stands in for the argument,
- * and SESSION_SECRET signs the cookies.
+ * PORT (3000) and HOST (127.0.0.1) set the address, DATABASE_URL replaces the argument, and
+ * SESSION_SECRET signs the cookies.
  */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -17,7 +17,7 @@ import { openDatabase, StartError } from './database.js';
 import { Live } from './live.js';
 import { PlainStore } from './plain-store.js';
 
-/** What is open, the last opened last. */
+/** Functions that close what is open, in the order of opening. */
 const open: (() => unknown)[] = [];
 
 async function start(): Promise<void> {
@@ -38,9 +38,9 @@ async function start(): Promise<void> {
 
   const store = new DrizzleStore(database.db, {
     createTableIfMissing: true,
-    // Tells every process which session changed: the page is live because of it.
+    // Notifies every process of changes, so that pages update live.
     sync: true,
-    // Whose a session is: "your devices" finds it by this.
+    // The owner of a session, for "your devices".
     userId: (session) => session.account?.id,
     maxSessionsPerUser: 20,
   });
@@ -60,7 +60,7 @@ async function start(): Promise<void> {
     const closed = once(server, 'close');
     server.close();
     live.close();
-    // A connection that was busy when the server closed is idle when it has its answer.
+    // A connection that was busy when the server closed becomes idle after its response.
     const timer = setInterval(() => server.closeIdleConnections(), 50);
     await closed;
     clearInterval(timer);
@@ -77,7 +77,7 @@ async function start(): Promise<void> {
   );
 }
 
-/** Closes what is open, the last opened first. */
+/** Closes everything, the last opened first. */
 async function closeAll(): Promise<void> {
   for (let close = open.pop(); close; close = open.pop()) await close();
 }
@@ -93,9 +93,9 @@ function portOf(text: string): number {
 function secretOf(given: string | undefined): string {
   if (given) return given;
   if (process.env.NODE_ENV === 'production') {
-    throw new StartError('Set SESSION_SECRET: in production the one of the example will not do.');
+    throw new StartError('Set SESSION_SECRET: the default of the example is not for production.');
   }
-  // The same at every start, so that a cookie outlives a restart.
+  // The same at every start, so that cookies work after a restart.
   return 'good enough for an example on your own machine';
 }
 
@@ -104,13 +104,13 @@ function listenProblem(error: unknown, host: string, port: number): string {
   if (code === 'EADDRINUSE') {
     return `Port ${port} is taken. Choose another: PORT=${port + 1} npm start`;
   }
-  if (code === 'EACCES') return `Port ${port} is not for everybody: choose one above 1023.`;
+  if (code === 'EACCES') return `You may not use port ${port}. Choose one above 1023.`;
   return `The server cannot listen on ${host}:${port}: ${String(code ?? error)}`;
 }
 
 let stopping = false;
 async function stop(): Promise<void> {
-  // Once: npm passes on a Ctrl+C that the terminal has already sent.
+  // Only once: npm forwards a Ctrl+C that the terminal has already sent.
   if (stopping) return;
   stopping = true;
   setTimeout(() => process.exit(1), 10_000).unref();
@@ -122,7 +122,7 @@ async function stop(): Promise<void> {
 process.on('SIGINT', stop);
 process.on('SIGTERM', stop);
 if (process.env.npm_lifecycle_event) {
-  // The shell that npm starts this in ends at a SIGTERM and does not pass it on.
+  // npm starts this in a shell, which ends at a SIGTERM and does not forward it.
   const shell = process.ppid;
   setInterval(() => process.ppid !== shell && stop(), 500).unref();
 }

@@ -14,7 +14,7 @@ import { DrizzleStore } from 'connect-drizzle';
 import { sessionAdmin } from 'connect-drizzle/admin';
 import { type NextFunction, type Request, type Response, Router } from 'express';
 
-/** Lets in `admin`; anybody else gets 403. Your app asks for a role here. */
+/** Gives access to `admin`; anybody else gets 403. Your app checks a role here. */
 @Injectable()
 export class IsAdmin implements CanActivate {
   canActivate(context: ExecutionContext): boolean {
@@ -22,7 +22,7 @@ export class IsAdmin implements CanActivate {
   }
 }
 
-/** The admin page is an Express router. A controller passes its requests on, so that guards apply. */
+/** The admin page is an Express router. A controller forwards its requests to it, so that guards run. */
 @Controller('admin/sessions')
 @UseGuards(IsAdmin)
 export class AdminController {
@@ -33,7 +33,7 @@ export class AdminController {
       '/admin/sessions',
       sessionAdmin({
         store,
-        // Required. It asks what the guard asks, so the page is safe without the guard, too.
+        // Required. It makes the same check as the guard, so the page is also safe without the guard.
         authorize: isAdmin,
         describe: ({ member, asked }) => ({ Member: member, Asked: asked }),
       }),

@@ -6,7 +6,7 @@ import {
 } from '@nestjs/common';
 import type { Request } from 'express';
 
-/** Admits users who are logged in; everybody else gets 403. */
+/** Gives access to users who are logged in; everybody else gets 403. */
 @Injectable()
 export class LoggedIn implements CanActivate {
   canActivate(context: ExecutionContext): boolean {

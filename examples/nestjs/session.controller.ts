@@ -31,7 +31,7 @@ declare module 'express-session' {
 export class SessionController {
   constructor(@Inject(DrizzleStore) private readonly store: DrizzleStore) {}
 
-  /** Enough of a page to log in with a browser. */
+  /** A minimal page to log in with a browser. */
   @Get()
   @Header('Content-Type', 'text/html')
   page(@Req() { session }: Request): string {
@@ -76,7 +76,7 @@ export class SessionController {
     for await (const session of this.store.sessions({ userId: name })) {
       if (session.id === id && (await this.store.revoke(id)) > 0) return;
     }
-    // Another user's session is not found either: ids are not secret.
+    // The same error for another user's session, because ids are not secret.
     throw new NotFoundException('No such session of yours.');
   }
 

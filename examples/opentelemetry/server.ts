@@ -4,9 +4,9 @@
  *     npx tsx examples/opentelemetry/server.ts                                   in memory
  *     npx tsx examples/opentelemetry/server.ts postgres://user:password@host/name
  *
- * Open http://localhost:3000 a few times: each request is a span with the store's own below it. The
- * metrics follow every ten seconds, and when the server stops. A real app exports to a collector
- * instead; copy `observe` from telemetry.ts as it is.
+ * Open http://localhost:3000 a few times: each request has a span, and the store's spans are its
+ * children. The metrics follow every ten seconds, and when the server stops. A real app exports to a
+ * collector instead; copy `observe` from telemetry.ts unchanged.
  */
 import { context, metrics, SpanKind, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';

@@ -12,7 +12,7 @@ import type { DrizzleStore } from 'connect-drizzle';
 
 const operations = ['get', 'set', 'touch', 'destroy', 'update', 'prune', 'statement'] as const;
 
-/** What the store publishes with each event: no sid, and nothing of a session's content. */
+/** The data that the store publishes with each event: no sid, and no content of a session. */
 interface Context {
   operation: string;
   id?: string;
@@ -29,9 +29,9 @@ interface Running {
 /**
  * Creates a span for each operation of a store, and metrics of all of them. Returns a function that stops it.
  *
- * A span is a child of the span that was active when the store was called, such as the request's. So is the
- * statement of a lone call. The statement of several calls is a child of the store's own span, `connect-drizzle …`,
- * which has a separate trace with links to the callers' spans.
+ * A span is a child of the span that was active when the store was called, such as the request's. The same is true of a
+ * statement for one call. A statement for several calls is a child of the store's own span, `connect-drizzle …`, which
+ * has a separate trace with links to the callers' spans.
  */
 export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () => void {
   const duration = meter.createHistogram('connect_drizzle.operation.duration', {
@@ -50,7 +50,7 @@ export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () =
       kind: context.operation === 'statement' ? SpanKind.CLIENT : SpanKind.INTERNAL,
       attributes: { 'db.system.name': 'postgresql', 'db.operation.name': nameOf(context) },
     });
-    // The id is a hash, and shows which spans are about one session.
+    // The id is a hash. It shows which spans belong to one session.
     if (context.id) span.setAttribute('connect_drizzle.session.id', context.id);
     running.set(context, { span, startedAt: performance.now() });
   };
@@ -128,7 +128,7 @@ function nameOf({ operation, statement }: Context): string {
   return statement ?? operation;
 }
 
-/** The stable code of the store's errors. A message may contain more than telemetry should. */
+/** Returns the stable code of the store's errors, because a message may contain more than telemetry should. */
 function codeOf(error: unknown): string {
   if (error instanceof Error) return 'code' in error ? String(error.code) : error.name;
   return 'unknown';

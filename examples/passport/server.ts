@@ -16,7 +16,7 @@ import { Strategy } from 'passport-local';
 
 declare module 'express-session' {
   interface SessionData {
-    /** Where Passport keeps what `serializeUser` returned. */
+    /** Passport keeps the result of `serializeUser` here. */
     passport: { user?: string };
   }
 }

@@ -1,4 +1,4 @@
-// Keeps the list of devices true while the page is open, and says when this session has ended.
+// Updates the list of devices while the page is open, and shows when this session has ended.
 
 import { showTimes } from './times.js';
 
@@ -14,7 +14,7 @@ let leaving = false;
 document.addEventListener('submit', () => {
   leaving = true;
 });
-// Back from another page: what the browser kept may be long untrue.
+// After "Back", the browser may show an old copy of the page.
 addEventListener('pageshow', (event) => {
   if (event.persisted) location.reload();
 });
@@ -37,7 +37,7 @@ function say(state, text) {
   liveText.textContent = text;
 }
 
-/** The server made and escaped the markup; the page only puts it in its place. */
+/** Inserts the new list. The server has created and escaped the markup. */
 function showDevices(markup) {
   const before = names();
   const focused = document.activeElement?.dataset.key;
@@ -64,7 +64,7 @@ function names() {
   return new Map(Array.from(items, ({ dataset }) => [dataset.id, dataset.name]));
 }
 
-/** Nothing of the account stays on the page. */
+/** Removes everything about the account from the page. */
 function showEnded() {
   document.querySelector('.who')?.remove();
   const main = document.querySelector('main');

@@ -1,4 +1,4 @@
-// Runs a race without leaving the page. The page works without this script, too.
+// Runs a race without leaving the page. The page also works without this script.
 
 import { showTimes } from './times.js';
 
@@ -21,7 +21,7 @@ for (const race of document.querySelectorAll('.race')) {
       if (!response.ok) throw new Error(response.statusText);
       show(race, new DOMParser().parseFromString(await response.text(), 'text/html'));
     } catch {
-      // Let the browser send the form: it shows what is wrong.
+      // Let the browser send the form, so that it shows the error page.
       form.submit();
     }
     race.removeAttribute('aria-busy');
@@ -29,7 +29,7 @@ for (const race of document.querySelectorAll('.race')) {
   });
 }
 
-/** Takes the result of one race out of the page that the server returned. */
+/** Shows the result of one race from the page that the server returned. */
 function show(race, page) {
   const result = page.getElementById(race.id).querySelector('.result');
   result.classList.add('new');

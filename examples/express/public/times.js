@@ -1,4 +1,4 @@
-/** Shows every time on the page the way people say it: "2 minutes ago". */
+/** Shows every time on the page as a relative time: "2 minutes ago". */
 export function showTimes() {
   for (const element of document.querySelectorAll('time')) {
     const date = new Date(element.dateTime);

@@ -155,9 +155,9 @@ export function portableTableStatements(
     },
     /**
      * No statement can lock all sessions of a user here. Instead, a session must be among the newest `keep` when its log-in
-     * ends others: if it is not, because others have been used since, it moves itself up first. And it ends only
-     * sessions that were not used since it looked. So two log-ins at once cannot end each other: the one that looked
-     * last has moved up since the other one looked.
+     * ends others. If it is not, because others have been used since, the log-in raises its `last_seen_at` first. It ends
+     * only sessions that were not used since it read them. So two log-ins at once cannot end each other: the one that read
+     * last has raised its `last_seen_at` since the other one read.
      */
     endBeyond: async (on, times, user, id, keep, at) => {
       const atNow = String(at);
