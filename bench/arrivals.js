@@ -1,6 +1,6 @@
 /**
- * A page's latency when requests arrive at a fixed rate, however late the answers are (an open loop). The
- * rates are shares of what connect-pg-simple can do in a closed loop.
+ * A page's latency when requests arrive at a fixed rate and do not wait for earlier responses (an open loop). The rates
+ * are shares of the maximum of connect-pg-simple in a closed loop.
  *
  * @module
  */
@@ -15,11 +15,11 @@ const CONTENDERS = Object.freeze([
   { name: 'MemoryStore' },
 ]);
 
-/** In the closed loop that measures the capacity. */
+/** Connections in the closed loop that measures the capacity. */
 const CAPACITY_CONNECTIONS = 64;
 const CAPACITY_ROUNDS = 3;
 
-/** In the open loop: more than are ever busy, unless the store falls behind. */
+/** Connections in the open loop: more than are ever busy, unless the store falls behind. */
 const USERS = 256;
 
 /** @param {import('./bench.js').Bench} bench */

@@ -8,16 +8,16 @@ import { POOL_SIZE } from './contenders/postgres.js';
 import { assignCores, describeMachine } from './machine.js';
 import { startPostgres, startRedis } from './servers.js';
 
-/** A table with large sessions has fewer of them, or filling it takes longer than measuring. */
+/** A table with large sessions has fewer of them. Otherwise filling it takes longer than measuring. */
 const TABLE_BYTES = 102_400_000;
 
 /** @typedef {import('./options.js').Options} Options */
 
-/** What all sections share. */
+/** The data that all sections share. */
 export class Bench {
   /** Versions of the packages that took part. */
   versions = /** @type {Record<string, string>} */ ({});
-  /** Who did not take part, or not in all of it, and why. */
+  /** Contenders that did not take part, or not in all sections, and the reasons. */
   missing = /** @type {Record<string, string>} */ ({});
 
   /**

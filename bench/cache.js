@@ -1,5 +1,5 @@
 /**
- * Reads that the cache answers.
+ * Reads from the cache.
  *
  * @module
  */

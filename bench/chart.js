@@ -20,7 +20,7 @@ const BAR_HEIGHT = 20;
 
 const LATENCY_PANEL_HEIGHT = 340;
 
-/** Those of lines and bars can be told from both backgrounds. */
+/** The colours of lines and bars are visible on both backgrounds. */
 const COLOURS = {
   background: '#ffffff',
   text: '#24292f',
@@ -31,18 +31,18 @@ const COLOURS = {
   peer: '#5b7fa6',
 };
 
-/** What the colours that depend on the scheme become in the dark. */
+/** The dark replacements for colours that depend on the scheme. */
 const DARK = {
   [COLOURS.background]: '#0d1117',
   [COLOURS.text]: '#e6edf3',
   [COLOURS.grid]: '#30363d',
 };
 
-/** Not in the chart: no database behind them, so that the others would be too small to see. */
+/** Not in the chart: they have no database, and the bars of the others would be too small. */
 const WITHOUT_SERVER = ['MemoryStore', 'session-pouchdb-store'];
 
 /**
- * Draws how many sessions per second each store can handle.
+ * Draws the maximum number of sessions per second of each store.
  *
  * @param {import('./result.js').Result} result
  * @returns {string} SVG
@@ -185,7 +185,7 @@ function render(height, option) {
   });
   const svg = chart.renderToSVGString();
   chart.dispose();
-  // A rule of a style sheet wins over an attribute.
+  // A rule of a style sheet has priority over an attribute.
   const rules = Object.entries(DARK).flatMap(([light, dark]) =>
     ['fill', 'stroke'].map((attribute) => `[${attribute}="${light}"] { ${attribute}: ${dark} }`),
   );

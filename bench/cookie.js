@@ -1,6 +1,6 @@
 /**
- * How a `set` finds out that nothing changed except the expiry: CPU time per call for three ways to compare the text that
- * was read with the text to be saved. Run `npm run build`, then `node bench/cookie.js`.
+ * How a `set` finds out that only the expiry has changed: CPU time per call for three ways to compare the text that was
+ * read with the text to save. Run `npm run build`, then `node bench/cookie.js`.
  *
  * - scan: finds the end of the cookie by hand and compares the rest as strings (the way until 1.0)
  * - cookie only: compares the rest as strings and parses nothing but the cookies (the way now)
@@ -58,7 +58,7 @@ function sessionOf(bytes) {
 }
 
 /**
- * CPU time, so that other processes do not matter; the best of five runs.
+ * CPU time, so that other processes have no effect. The best of five runs.
  *
  * @param {() => unknown} call
  */

@@ -1,5 +1,5 @@
 /**
- * The app of the end-to-end rows: Express 5 with express-session, and nothing else.
+ * The app of the end-to-end rows: only Express 5 with express-session.
  *
  * @module
  */

@@ -1,6 +1,6 @@
 /**
- * End to end: an Express 5 app with express-session, and returning users who request the next page as soon
- * as the last one is answered.
+ * End to end: an Express 5 app with express-session, and returning users who request the next page as soon as the last
+ * one has arrived.
  *
  * @module
  */

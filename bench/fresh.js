@@ -1,6 +1,6 @@
 /**
- * A table that was never analysed beside one that was. Postgres keeps the plans of prepared statements: a
- * plan that it made for an almost empty table may be a bad one once the table has filled up.
+ * Compares a table that was never analysed with one that was. Postgres keeps the plans of prepared statements. A plan for
+ * an almost empty table may be bad after the table has filled up.
  *
  * @module
  */
@@ -49,7 +49,7 @@ export async function fresh(bench) {
 }
 
 /**
- * Autovacuum would analyse the table, at a moment of its own choice.
+ * Turns autovacuum off, because it would analyse the table at an unknown time.
  *
  * @param {string} url
  * @param {string | undefined} table

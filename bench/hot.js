@@ -1,5 +1,5 @@
 /**
- * What touches do to the indexes: the share of HOT updates, which write no index, and the growth.
+ * The effect of touches on the indexes: the share of HOT updates, which write no index, and the growth.
  *
  * @module
  */
@@ -11,7 +11,7 @@ const BYTES = 200;
 const CALLERS = 64;
 const CONTENDERS = ['connect-drizzle', 'connect-pg-simple'];
 
-/** A backend that ends gives its counts at once; one that rests, after ten seconds. */
+/** A backend reports its counts when it ends; an idle one reports them after ten seconds. */
 const COUNTS_WITHIN_MILLISECONDS = 15_000;
 
 /** @param {import('./bench.js').Bench} bench */
@@ -37,7 +37,7 @@ export async function hot(bench) {
         callers: CALLERS,
         milliseconds: 600_000,
         operations: touches,
-        // At random many sessions would be touched twice within a second; peers store whole seconds.
+        // In random order, many sessions would be touched twice within a second; other stores keep whole seconds.
         inTurn: true,
       });
       await subject.close();

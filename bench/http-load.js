@@ -1,6 +1,6 @@
 /**
- * The HTTP load generator, in a process of its own. Every user has a keep-alive connection and one request
- * in flight at most.
+ * The HTTP load generator, in a separate process. Every user has a keep-alive connection and at most one request in
+ * flight.
  *
  * @module
  */
@@ -15,10 +15,10 @@ const PACER = new URL('./pacer.js', import.meta.url);
 /** Time for the pacer's thread to start. */
 const PACER_STARTS_WITHIN_MS = 300;
 
-/** Connections for visits, which are not about speed. */
+/** Connections for visits, which do not measure speed. */
 const VISIT_CONNECTIONS = 8;
 
-/** A keep-alive connection to the app. It reads just enough HTTP for the app's own answers. */
+/** A keep-alive connection to the app. It understands only as much HTTP as the app's responses need. */
 class Connection {
   #text = '';
   /** @type {(views: number) => void} */
@@ -62,7 +62,7 @@ class Connection {
   }
 }
 
-/** A user who comes back, and checks that the app remembers the previous request. */
+/** A returning user, who checks that the app remembers the previous request. */
 class User {
   /** @type {number | undefined} */
   #views;
@@ -98,7 +98,7 @@ const latencies = new Latencies();
 
 const commands = {
   /**
-   * A closed loop: each user requests the next page as soon as the last one is answered.
+   * A closed loop: each user requests the next page as soon as the last one has arrived.
    *
    * @param {{ port: number, path: string, users: number, seconds: number }} argument
    */
@@ -126,9 +126,8 @@ const commands = {
   },
 
   /**
-   * An open loop: requests are due at a fixed mean rate and at random moments, however late the answers
-   * are. A request takes a user who has none in flight, or waits for one. Its latency counts from the
-   * moment it was due.
+   * An open loop: requests are due at random moments with a fixed mean rate, and do not wait for earlier responses. A
+   * request uses a user without a request in flight, or waits for one. Its latency counts from the moment when it was due.
    *
    * @param {{ port: number, path: string, users: number, rate: number, seconds: number }} argument
    */
@@ -168,7 +167,7 @@ const commands = {
   },
 
   /**
-   * One request of each user, to see what it costs the database.
+   * Sends one request of each user, to measure its cost for the database.
    *
    * @param {{ port: number, path: string, users: number }} argument
    */
@@ -231,7 +230,7 @@ function withUsers(port, count, run) {
 }
 
 /**
- * Arrivals that do not know of one another (a Poisson process), the same in each run.
+ * Independent arrivals (a Poisson process), the same in each run.
  *
  * @param {number} rate per second
  * @param {number} seconds

@@ -1,6 +1,6 @@
 /**
- * The load on one store, as express-session makes it: the same calls, the same kinds of objects, with
- * callbacks. It runs in the store's own process, and is the same for all of them.
+ * The load on one store, as from express-session: the same calls and kinds of objects, with callbacks. It runs in the
+ * process of the store, and is the same for all stores.
  *
  * @module
  */
@@ -8,25 +8,25 @@ import session from 'express-session';
 import { contents, MAX_AGE_SECONDS, numberText, SECRET, sidOf } from './sessions.js';
 import { Latencies } from './stats.js';
 
-/** Session objects kept in memory to be saved again and again: at most so many bytes of JSON. */
+/** Maximum size of the session objects in memory that are saved again and again, in bytes of JSON. */
 const LOADED_BYTES = 40_000_000;
 
-/** A window of new sessions ends early rather than write more than this. */
+/** A window of new sessions ends early if it has written this much. */
 const CREATED_BYTES = 200_000_000;
 
-/** Sids that a `get` chooses from, spread over the whole table. */
+/** Number of sids for `get`, spread over the whole table. */
 const READ_SIDS = 200_000;
 
-/** Answers looked at after each window, so that no store is fast by doing nothing. */
+/** Number of results checked after each window, so that a store cannot be fast by doing nothing. */
 const CHECKED = 20;
 
-/** Numbers of sessions made to be destroyed, out of the way of all others. */
+/** Numbers of sessions for `destroy`, separate from all others. */
 const DOOMED_FROM = 1_000_000_000;
 
 /**
  * @typedef {'get' | 'set' | 'set foreign' | 'set new' | 'touch' | 'destroy'} Operation
- *   set: of a session that `get` gave, changed; the same objects again and again
- *   set foreign: of a plain object that came from elsewhere, under a sid that exists
+ *   set: of a changed session that `get` returned; the same objects again and again
+ *   set foreign: of a plain object from another place, with an existing sid
  *   set new: of a session that express-session generated
  */
 
@@ -102,8 +102,8 @@ export class Load {
   }
 
   /**
-   * Gets at a steady rate, whatever the answers take (an open loop), until told to stop. Latencies count
-   * from the moment at which a call was due.
+   * Gets at a steady rate, without waiting for earlier results (an open loop), until stopped. Latencies count from the
+   * moment when a call was due.
    *
    * @param {{ perSecond: number, until: Promise<unknown> }} pace
    */
@@ -275,7 +275,7 @@ export class Load {
     return Array.from({ length: count }, (_, i) => sidOf(1 + Math.floor((i * sessions) / count)));
   }
 
-  /** Session objects as a request has them: out of the store, through express-session's `createSession`. */
+  /** Session objects as in a request: from the store, through express-session's `createSession`. */
   async #load() {
     const { sessions, bytes } = this.#rows;
     const count = Math.min(sessions, Math.floor(LOADED_BYTES / bytes));
@@ -315,7 +315,7 @@ export class Load {
  */
 
 /**
- * So many callers, each of which calls again as soon as it has its answer.
+ * Runs callers, each of which calls again as soon as it has its result.
  *
  * @param {Call} call
  * @param {number} callers
@@ -332,7 +332,7 @@ function closedLoop(call, callers, end, limit, latencies) {
 
     /** @param {number} caller */
     const next = (caller) => {
-      // A loop for the stores that call back before they return.
+      // A loop, because some stores call back before they return.
       for (;;) {
         const started = performance.now();
         if (started >= end || sent >= limit) {
@@ -363,7 +363,7 @@ function closedLoop(call, callers, end, limit, latencies) {
 }
 
 /**
- * A choice at random, but never one that another caller has too: callers are different people.
+ * A random choice, but never one of another caller, because callers are different users.
  *
  * @template T
  * @param {readonly T[]} from
@@ -383,7 +383,7 @@ function picker(from, callers) {
 }
 
 /**
- * One after the other, each caller those of its own.
+ * One after the other, for each caller its own.
  *
  * @template T
  * @param {readonly T[]} from

@@ -1,5 +1,5 @@
 /**
- * The machine: its cores, which process runs on which of them, and what a server's processes cost.
+ * The machine: its cores, the assignment of processes to cores, and the CPU time of a server's processes.
  *
  * @module
  */
@@ -26,8 +26,8 @@ import { median } from './stats.js';
  */
 
 /**
- * The contender gets a core of its own; the HTTP load generator too where there are four, else it
- * shares the database server's. Nothing is pinned on one core or without `taskset`.
+ * The contender gets a separate core. With four cores, the HTTP load generator gets one, too; otherwise it shares the core
+ * of the database server. With one core or without `taskset`, nothing is pinned.
  *
  * @param {boolean} wanted
  * @returns {Cores}
@@ -58,7 +58,7 @@ function availableCores() {
 }
 
 /**
- * Pins a running process; what it starts from then on inherits it.
+ * Pins a running process. Its new child processes inherit this.
  *
  * @param {number} pid
  * @param {string | undefined} cores
@@ -94,7 +94,7 @@ export function startNode(file, cores, flags = []) {
 /** @type {Set<import('node:child_process').ChildProcess>} */
 const children = new Set();
 
-/** SIGKILL reaches one that is held, too. */
+/** SIGKILL also ends a stopped process. */
 function killChildren() {
   for (const child of children) child.kill('SIGKILL');
 }
@@ -118,14 +118,14 @@ export function serverCpuMilliseconds(pid) {
         );
       }
     } catch {
-      // It ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
   return nanoseconds / 1e6;
 }
 
 /**
- * Whether a process of this machine is one of Postgres. Linux only.
+ * Whether a process of this machine belongs to Postgres. Linux only.
  *
  * @param {number} pid as the server tells it
  */
@@ -140,7 +140,7 @@ export function parentOf(pid) {
   return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
 }
 
-/** What a reader needs to know about the machine to judge the figures. */
+/** The facts about the machine that a reader needs to judge the figures. */
 export function describeMachine() {
   return {
     system: `${type()} ${release().split('-')[0]}`,

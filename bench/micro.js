@@ -5,7 +5,7 @@
  */
 import { compare, EVERY_TOUCH, startAll } from './subject.js';
 
-/** The order matters: the last two change the number of sessions. */
+/** The order is important, because the last two change the number of sessions. */
 export const OPERATIONS = Object.freeze([
   'get',
   'touch',
@@ -58,7 +58,7 @@ export async function micro(bench) {
  * @param {string} operation
  */
 function takesPart(subject, operation) {
-  // To a peer every object is a foreign one.
+  // For other stores, every object is foreign.
   if (operation === 'set foreign') return subject.label === 'connect-drizzle';
   return !(operation in subject.unsupported);
 }

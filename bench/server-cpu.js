@@ -1,17 +1,17 @@
 #!/usr/bin/env node
 /**
- * The server's CPU time per row, for the statements that the store sends for one row and for 32 rows, beside
- * the plain statement that a person would write by hand for the same effect. `node bench/server-cpu.js --help`.
+ * The server's CPU time per row, for the store's statements for one row and for 32 rows, compared with the plain statement
+ * that a person would write by hand for the same effect. `node bench/server-cpu.js --help`.
  *
- * The statements are the store's own: a store runs on a pool whose client records what it sends. They are
- * then sent again, with the same values, on a single connection, and the clock is that backend's own: the
- * nanoseconds on a CPU in `/proc/<pid>/schedstat` (Linux only).
+ * The statements are the store's own: a store runs on a pool whose client records them. They are then sent again, with the
+ * same values, on a single connection. The time is that of the backend: the nanoseconds on a CPU in
+ * `/proc/<pid>/schedstat` (Linux only).
  *
- * - Before each round the table is restored from a copy, vacuumed and analyzed. After it the changed rows are
+ * - Before each round, the table is restored from a copy, vacuumed and analyzed. After the round, the changed rows are
  *   counted: a statement that changed nothing is an error.
- * - The statements take turns after a few rows each, every one on rows of its own.
- * - `synchronous_commit` is off for all of them, so that the disk plays no part. The fill factor is 50, so that
- *   updates are HOT, as in a table in use.
+ * - The statements take turns after a few rows, each on its own rows.
+ * - `synchronous_commit` is off for all of them, so that the disk has no effect. The fill factor is 50, so that updates are
+ *   HOT, as in a table in use.
  *
  * @module
  */
@@ -27,40 +27,40 @@ import { startPostgres } from './servers.js';
 import { contents, MAX_AGE_SECONDS, NUMBER_PLACEHOLDER, numberText, sidOf } from './sessions.js';
 import { median } from './stats.js';
 
-const HELP = `node bench/server-cpu.js [options]: server CPU of the store's statements, beside plain SQL
+const HELP = `node bench/server-cpu.js [options]: server CPU of the store's statements, compared with plain SQL
 
   --before folder    the dist folder of another version of connect-drizzle, to compare with
-  --only a,b         of get, touch, save, create, put, end (all)
+  --only a,b         operations: get, touch, save, create, put, end (all)
   --payload a,b      bytes of a session (200,2048)
   --rows n           rows of each statement in a round (512)
-  --rounds n         interleaved rounds, of which the median counts (7)
-  --url url          a Postgres on this machine; it needs the right to create databases
-  --help
+  --rounds n         number of interleaved rounds; the result is their median (7)
+  --url url          a Postgres on this machine; its user must be allowed to create databases
+  --help             print this text
 
 Build first (npm run build) and install the packages (node scripts/install.js bench).
 `;
 
 const OPERATIONS = ['get', 'touch', 'save', 'create', 'put', 'end'];
 
-/** Plain, one row and many, and these two of another version. */
+/** Variants: plain, one row and many, and these two of another version. */
 const MOST_VARIANTS = 5;
 
-/** Rows of a batch. */
+/** Rows in a batch. */
 const MANY = 32;
 
-/** Rows at the start of each run that are not measured. The server plans again after the table is restored. */
+/** Rows at the start of each run that are not measured, because the server plans again after the table is restored. */
 const WARM_UP_ROWS = 2 * MANY;
 
-/** Rows after which it is another variant's turn. */
+/** Number of rows after which another variant has its turn. */
 const ROWS_IN_TURN = 2 * MANY;
 
-/** A backend has answered before it is done: it still reports statistics and goes to sleep. */
+/** After its response, a backend still reports statistics before it sleeps. */
 const SETTLE_MS = 2;
 
 /** Numbers of sessions that do not exist before `create`. */
 const NEW_FROM = 1_000_000;
 
-/** What a person would write by hand. Parameters: id, data, expiry, version; unused ones are left out. */
+/** Statements that a person would write by hand. Parameters: id, data, expiry, version; unused ones are omitted. */
 const PLAIN = {
   get: {
     text: `select data::text, version, created_at, expires_at, user_id from sessions
@@ -164,7 +164,7 @@ async function measure({ connection, now, before, operation, bytes }) {
     }
   }
   const results = new Map(variants.map(({ name }) => [name, /** @type {number[]} */ ([])]));
-  // The first round is to warm up.
+  // The first round is a warm-up.
   for (let round = 0; round <= options.rounds; round += 1) {
     await restore(client);
     const spent = await runInTurns(connection, variants, round);
@@ -178,8 +178,8 @@ async function measure({ connection, now, before, operation, bytes }) {
 }
 
 /**
- * Sends the statements of all variants, some rows of each in turn: whatever slows the machine down for a while
- * then slows all of them down.
+ * Sends the statements of all variants, some rows of each in turn. So if the machine is slow for some time, all variants
+ * are slower.
  *
  * @param {{ client: pg.Client, pid: number }} connection
  * @param {readonly Variant[]} variants
@@ -234,7 +234,7 @@ async function openStore(url, module) {
   class RecordingClient extends pg.Client {
     query(config, ...rest) {
       const { name, text, values } = config;
-      // Drizzle passes the values beside the statement.
+      // Drizzle passes the values separately from the statement.
       if (name !== undefined && !name.includes('_clock_'))
         sent.push({ name, text, values: values ?? rest[0] });
       return super.query(config, ...rest);
@@ -246,7 +246,7 @@ async function openStore(url, module) {
     createTableIfMissing: true,
     pruneSessionInterval: false,
     touchAfter: 0,
-    // The statements carry their deadline, and are sent again for as long as the measurement takes.
+    // A long time limit, because the statements contain their deadline and are sent again during the whole measurement.
     timeout: 3600,
   });
   await store.ready();
@@ -266,7 +266,7 @@ async function openStore(url, module) {
 }
 
 /**
- * Lets a store do an operation for each session, and returns the statements that it sent.
+ * Runs an operation of a store for each session, and returns the statements that it sent.
  *
  * @param {Awaited<ReturnType<typeof openStore>>} opened
  * @param {string} operation
@@ -339,7 +339,7 @@ function plainStatements({ idOf }, operation, bytes, numbers) {
 }
 
 /**
- * Each variant has sessions of its own.
+ * Each variant has its own sessions.
  *
  * @param {string} operation
  * @param {number} variant
@@ -367,7 +367,7 @@ function objectOf(number, bytes) {
   return { cookie, ...JSON.parse(content) };
 }
 
-/** Fills the table, and makes the copy that it is restored from. */
+/** Fills the table, and creates the copy for restoring it. */
 async function fill(client, bytes) {
   const { idOf } = await import(new URL('../dist/index.js', import.meta.url).href);
   await client.query('alter table sessions set (fillfactor = 50, autovacuum_enabled = false)');

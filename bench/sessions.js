@@ -1,17 +1,17 @@
 /**
- * The sessions that every contender gets: the same sids, the same contents, of an exact size.
+ * The sessions for every contender: the same sids, the same contents, of an exact size.
  *
  * @module
  */
 import { createHash, createHmac } from 'node:crypto';
 
-/** A day, as most apps have it. */
+/** A day, as in most apps. */
 export const MAX_AGE_SECONDS = 86_400;
 
-/** With which the apps sign their cookies. */
+/** The secret with which the apps sign their cookies. */
 export const SECRET = 'benchmark';
 
-/** Stands in a template for the session's number; a text of the same length takes its place. */
+/** The placeholder for the session's number in a template. It is replaced with a text of the same length. */
 export const NUMBER_PLACEHOLDER = '@@@@@@@@@@';
 
 /**
@@ -41,9 +41,8 @@ export function numberText(number) {
 }
 
 /**
- * What an app puts into a session, so that the session's JSON text, with its cookie, has so many
- * bytes: a user, and a basket of items with incompressible names (a text of one repeated letter
- * would be compressed away by Postgres).
+ * The content of a session, so that its JSON text, including the cookie, has an exact number of bytes: a user, and a
+ * basket of items with incompressible names (Postgres would compress a text of one repeated letter to almost nothing).
  *
  * @param {number} bytes
  * @returns {{ user: { id: string, name: string }, views: number, basket?: object[], note?: string }}
@@ -64,7 +63,7 @@ export function contents(bytes) {
 }
 
 /**
- * The JSON text of a session as express-session's `Session` gives it.
+ * The JSON text of a session, as from express-session's `Session`.
  *
  * @param {object} content
  */
@@ -79,7 +78,7 @@ export function jsonText(content) {
 }
 
 /**
- * A text for the database to make sessions from, see {@link NUMBER_PLACEHOLDER}.
+ * A template from which the database creates sessions, see {@link NUMBER_PLACEHOLDER}.
  *
  * @param {number} bytes
  */

@@ -1,5 +1,5 @@
 /**
- * Express apps on the contenders, and the HTTP load generator in a process of its own.
+ * Express apps on the contenders, and the HTTP load generator in a separate process.
  *
  * @module
  */
@@ -7,13 +7,13 @@ import { fileURLToPath } from 'node:url';
 import { serverCpuMilliseconds, startNode } from './machine.js';
 import { Remote, startAll } from './subject.js';
 
-/** What each page costs a store, under the names of the app's paths. */
+/** The store calls of each page, by path. */
 export const ROUTES = Object.freeze({ read: 'get + touch', write: 'get + set' });
 
-/** Of each session in these sections. */
+/** Size of each session in these sections. */
 export const BYTES = 200;
 
-/** One plain named statement per call, and touches once a minute: how little a store on Postgres can do. */
+/** One plain named statement per call, and touches once a minute: the minimum for a store on Postgres. */
 export const BARE_STORE = Object.freeze({
   name: 'by hand',
   label: 'bare store',

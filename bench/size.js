@@ -1,5 +1,5 @@
 /**
- * A small table beside a large one.
+ * Compares a small table with a large one.
  *
  * @module
  */
@@ -9,7 +9,7 @@ const OPERATIONS = ['get', 'touch', 'set'];
 const BYTES = 200;
 const CALLERS = 64;
 
-/** What of the contenders is worth the time that two million sessions take to make. */
+/** Only these contenders, because it takes long to create two million sessions. */
 const CONTENDERS = ['connect-drizzle', 'connect-pg-simple', 'connect-redis', 'batched by hand'];
 
 /** @param {import('./bench.js').Bench} bench */

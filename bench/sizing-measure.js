@@ -5,8 +5,8 @@
  *     npm run build && node scripts/install.js bench
  *     node bench/sizing-measure.js 20000 10000000 > bench/sizing.json
  *
- * Linux only: the CPU is what all processes of the server used, which must run on this machine. Ten million
- * sessions take about 6 GB of disk, under the temporary folder, until the end.
+ * Linux only: it measures the CPU time of all processes of the server, which must run on this machine. Ten million
+ * sessions need about 6 GB of disk in the temporary folder, until the end.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import { MAX_AGE_SECONDS, NUMBER_PLACEHOLDER, sidOf, template } from './sessions
 
 const BYTES = 200;
 
-/** Sessions that each kind of call uses. */
+/** Number of sessions for each kind of call. */
 const CALLS = 1_000;
 
 const CALLERS = 64;
@@ -41,7 +41,7 @@ if (sizes.length === 0 || !sizes.every((rows) => Number.isInteger(rows) && rows 
  */
 async function measure(sessions) {
   const { DrizzleStore } = await import('../dist/index.js');
-  // A connection that ends takes its CPU time with it.
+  // The CPU time of a connection is lost when it ends.
   const pool = new pg.Pool({
     connectionString: await postgres.createDatabase(`s${sessions}`),
     idleTimeoutMillis: 0,
@@ -119,7 +119,7 @@ async function measureOperations(pool, store, sessions) {
     const prepare = PREPARE[name];
     const cost = {};
     for (const callers of [1, CALLERS]) {
-      // Twice the same pages: the first time, each is written to the WAL as a whole.
+      // Changes the same pages twice: the first time, each page is written to the WAL as a whole.
       const calls = await prepare(store, random, callers);
       await pool.query('checkpoint');
       const first = await run(pool, calls, callers);
@@ -137,8 +137,7 @@ async function measureOperations(pool, store, sessions) {
 }
 
 /**
- * Each returns a function that returns the calls of a run; the calls of the second run concern the same sessions,
- * or new ones.
+ * Each returns a function that returns the calls of a run. The calls of the second run use the same sessions, or new ones.
  */
 const PREPARE = {
   get: async (store, random) => {
@@ -198,7 +197,7 @@ function generated(store, sessionID, text) {
   return request.session;
 }
 
-/** Runs calls, so many at once. Per call: microseconds of the server's CPU, bytes of WAL. */
+/** Runs calls concurrently. Returns per call: microseconds of the server's CPU time, bytes of WAL. */
 async function run(pool, calls, callers) {
   const waiting = calls();
   const { length } = waiting;
@@ -219,7 +218,7 @@ async function run(pool, calls, callers) {
 async function measurePruning(pool, store, sessions) {
   const expired = Math.min(Math.round(sessions / 4), 100_000);
   log(`prune ${expired}`);
-  // Those that were created first, side by side in the table.
+  // The sessions that were created first, which are adjacent in the table.
   await pool.query(
     `update sessions set expires_at = now() - interval '2 hours'
      where ctid in (select ctid from sessions where revoked_at is null limit ${expired})`,
@@ -246,7 +245,7 @@ async function rows(pool, text) {
   return (await pool.query(text)).rows;
 }
 
-/** Different numbers of sessions, in random order, as a generator that never ends. */
+/** Yields different numbers of sessions, in random order, without an end. */
 function* randomNumbers(sessions) {
   // A step that has no divisor in common with the number of sessions visits each once.
   let step = Math.floor(sessions * 0.6180339887);

@@ -1,5 +1,5 @@
 /**
- * A contender as run.js sees it: a process of its own that does what it is told.
+ * A contender for run.js: a separate process that runs commands.
  *
  * @module
  */
@@ -10,12 +10,12 @@ import { medians } from './stats.js';
 
 const WORKER = fileURLToPath(new URL('./worker.js', import.meta.url));
 
-/** Options of a store that writes every touch, as the peers do. */
+/** Options of a store that writes every touch, as the other stores do. */
 export const EVERY_TOUCH = Object.freeze({ touchAfter: 0 });
 
 /** @typedef {import('./bench.js').Bench} Bench */
 
-/** Calls to a child process over IPC, one answer each. */
+/** Calls to a child process over IPC, with one response each. */
 export class Remote {
   #waiting = new Map();
   #id = 0;
@@ -52,7 +52,7 @@ export class Remote {
 }
 
 export class Subject {
-  /** Operations it cannot do, with the reason. */
+  /** Unsupported operations, with the reasons. */
   unsupported = /** @type {Record<string, string>} */ ({});
   /** @type {string | undefined} its table in Postgres */
   table;
@@ -95,7 +95,7 @@ export class Subject {
       redis: bench.redis?.pid,
       memory: undefined,
     }[kind.server];
-    // A MemoryStore of many large sessions is more than Node's default heap.
+    // A MemoryStore with many large sessions needs more than Node's default heap.
     const flags = ['--max-old-space-size=8192'];
     const { profile } = bench.options;
     if (profile) {
@@ -135,7 +135,7 @@ export class Subject {
   }
 
   /**
-   * A measured window, with what it cost the server.
+   * A measured window, with its cost for the server.
    *
    * @param {Parameters<import('./load.js').Load['measure']>[0]} window
    * @returns {Promise<import('./load.js').Measured & { serverCpu: number }>}
@@ -168,8 +168,8 @@ export class Subject {
 }
 
 /**
- * Interleaved rounds: each subject in turn, in another order each time, so that none has the good
- * minutes of the machine.
+ * Interleaved rounds: each subject in turn, in another order each time, so that slow and fast minutes of the machine
+ * affect all of them.
  *
  * @template S
  * @template T
@@ -189,10 +189,10 @@ export async function interleaved(rounds, subjects, measure) {
   return results;
 }
 
-/** How many windows a lone caller takes to warm up: it makes so few calls that V8 is still compiling after one. */
+/** Number of warm-up windows for a lone caller. It makes so few calls that V8 is still compiling after one window. */
 const LONE_WARM_UP = 12;
 
-/** A lone caller's window is so many times as long. */
+/** Factor for the length of a lone caller's window. */
 const LONE_WINDOW = 4;
 
 /**
@@ -219,7 +219,7 @@ export async function compare(bench, subjects, window) {
 }
 
 /**
- * Starts those that can run here; the others are noted with their reason.
+ * Starts the contenders that can run here. Records the reason for the others.
  *
  * @param {Bench} bench
  * @param {readonly Parameters<typeof Subject.start>[1][]} wanted

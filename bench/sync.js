@@ -1,5 +1,5 @@
 /**
- * What announcing every change costs, and how soon another process knows.
+ * The cost of announcing every change, and the time until another process knows it.
  *
  * @module
  */
@@ -10,7 +10,7 @@ const CALLERS = 64;
 const BYTES = 200;
 const SESSIONS = 20_000;
 
-/** Between two announced changes: an idle machine. */
+/** The pause between two announced changes, so that the machine is idle. */
 const PAUSE_MILLISECONDS = 5;
 
 /** @param {import('./bench.js').Bench} bench */

@@ -1,5 +1,5 @@
 /**
- * What a page view of a returning user costs the database: bytes of write-ahead log (WAL), and statements.
+ * The cost of a returning user's page view for the database: bytes of write-ahead log (WAL), and statements.
  *
  * @module
  */
@@ -14,7 +14,7 @@ const CONTENDERS = Object.freeze([
   { ...BARE_STORE, timeStatements: true },
 ]);
 
-/** Between two page views of a user. */
+/** The time between two page views of a user. */
 const EVERY_SECONDS = 5;
 
 /** @param {import('./bench.js').Bench} bench */
@@ -30,8 +30,8 @@ export function views(bench) {
         const users = bench.options.returningUsers;
         const view = (/** @type {import('./sites.js').Site} */ site) =>
           viewAll(admin, site, route, users);
-        // The first change of a page after a checkpoint logs the whole page. The warm-up takes that. Not
-        // every role may run CHECKPOINT; without it, one of the automatic ones may fall into a round.
+        // The first change of a page after a checkpoint logs the whole page. The warm-up makes these changes. Not every
+        // role may run CHECKPOINT; without it, an automatic checkpoint may be in a round.
         await admin.query('checkpoint').catch(() => {});
         for (const site of sites) await view(site);
         for (const [site, rounds] of await interleaved(bench.options.rounds, sites, view)) {

@@ -1,6 +1,5 @@
 /**
- * One contender in a process of its own. It does what run.js asks for over the IPC channel, see
- * {@link commands}.
+ * One contender in a separate process. It runs the commands that run.js sends over the IPC channel, see {@link commands}.
  *
  * @module
  */
@@ -39,7 +38,7 @@ const commands = {
   },
 
   /**
-   * Tells what a store cannot do, by trying.
+   * Tries each operation, and returns those that the store does not support.
    *
    * @returns {Promise<Record<string, string>>} the reason by operation
    */
@@ -73,8 +72,7 @@ const commands = {
   },
 
   /**
-   * Fills a table that is never analysed. The statements are prepared, and their plans kept, while it is
-   * nearly empty.
+   * Fills a table that is never analysed. The statements are prepared, and their plans kept, while it is nearly empty.
    *
    * @param {{ sessions: number, bytes: number, operations: import('./load.js').Operation[] }} argument
    */
@@ -91,9 +89,8 @@ const commands = {
   },
 
   /**
-   * Sessions whose expiry was last moved between `everySeconds` and a minute ago, equally many at each
-   * step: what a table looks like to users who view a page every so many seconds, in a store that moves an
-   * expiry once a minute.
+   * Fills the table with sessions whose expiry was last moved between `everySeconds` and a minute ago, equally many at
+   * each step. A table looks like this if users view a page every `everySeconds`, and the store moves an expiry once a minute.
    *
    * @param {{ sessions: number, bytes: number, everySeconds: number }} argument
    */
@@ -135,7 +132,7 @@ const commands = {
     return load.measure(argument);
   },
 
-  /** Reads every session once, so that a cache holds them. */
+  /** Reads every session once, so that the cache contains them. */
   async warmCache({ sessions }) {
     await opened.synced?.();
     for (let round = 0; round < 3; round += 1) {
@@ -151,7 +148,7 @@ const commands = {
   stats: async () => opened.stats?.() ?? {},
 
   /**
-   * Gets at a steady rate for a while.
+   * Gets at a steady rate for some time.
    *
    * @param {{ perSecond: number, milliseconds: number }} argument
    */
@@ -161,7 +158,7 @@ const commands = {
   },
 
   /**
-   * Prunes; gets go on meanwhile.
+   * Prunes while gets continue.
    *
    * @param {{ perSecond: number, live: number }} argument
    */
@@ -179,12 +176,12 @@ const commands = {
     return { milliseconds, gets, statements: opened.statements?.summary(/\bdelete\b/i) };
   },
 
-  /** Waits until changes of other processes are heard. */
+  /** Waits until the store receives changes from other processes. */
   async synced() {
     await opened.synced();
   },
 
-  /** Notes from now on when a change of another process is heard. */
+  /** From now on, records when a change of another process arrives. */
   async watch() {
     opened.store.on('change', ({ id, local }) => {
       if (!local) heard.set(id, sharedClockMs());
@@ -243,7 +240,7 @@ const commands = {
   async close() {
     await app?.close();
     await opened?.close();
-    // A peer's timers may keep the process alive.
+    // Timers of other stores may keep the process alive.
     setImmediate(() => process.exit(0));
   },
 };

@@ -1,10 +1,9 @@
 /**
- * The speed of light: the same lean statements, batched by hand. No hashed ids, no versions checked,
- * no order of calls, no splitting, no timeouts: what is left when everything that makes a store a
- * store is taken away, so that what those things cost can be seen.
+ * The limit of what is possible: the same lean statements, batched by hand, without hashed ids, versions, order of calls,
+ * splitting or timeouts. The difference to the store shows the cost of these.
  *
- * While both connections of a kind are busy, calls gather; the next that is free takes them all, up to
- * 256, as one statement.
+ * While both connections of a kind are busy, calls wait. The next free connection takes them all, up to 256, as one
+ * statement.
  *
  * @module
  */
@@ -16,24 +15,23 @@ const BATCH_ROWS = 256;
 const CONNECTIONS = { reads: 2, writes: 2 };
 
 /**
- * Two free connections share what waits, so that the server works on one half while the client has
- * the other; fewer rows than this are not worth a second statement.
+ * Two free connections share the waiting calls, so that the server works on one half while the client works on the other.
+ * Fewer rows than this do not need a second statement.
  */
 const WORTH_SHARING = 8;
 
-/** Cannot occur in a JSON text or in a sid; one text is far cheaper to send than an array of them. */
+/** Cannot occur in a JSON text or in a sid. Sending one string is much cheaper than sending an array. */
 const SEPARATOR = '\u001f';
 
 /**
- * An array parameter, put out of the planner's sight. Were its length to be seen, Postgres would find
- * each call's own plan a little cheaper than the general one, and plan every call anew: twice the time
- * of a statement with one row.
+ * An array parameter that is hidden from the planner. If the planner knew its length, it would estimate the custom plan of
+ * each call a little cheaper than the generic plan, and plan every call again: twice the time of a statement for one row.
  */
 const array = (/** @type {string} */ expression) => `(select ${expression})`;
 const ids = array(`string_to_array($1, E'\\x1f')`);
 const texts = array(`string_to_array($2, E'\\x1f')`);
 
-/** The answer is one row of two texts: node-postgres pays for every row, Postgres hardly for this. */
+/** The result is one row with two texts, because each row costs node-postgres time, while joining costs Postgres little. */
 const GET = {
   name: 'batched get',
   rowMode: 'array',
@@ -118,7 +116,7 @@ export class Lanes {
     this.#schedule();
   }
 
-  /** Callers that go on in the same tick, as those of one batch do, belong into one statement. */
+  /** Callers that continue in the same tick, such as those of one batch, share one statement. */
   #schedule() {
     if (this.#scheduled || this.free.length === 0 || this.#waiting.size === 0) return;
     this.#scheduled = true;

@@ -1,6 +1,5 @@
 /**
- * Makes the table of the two limits: the columns and indexes of connect-drizzle's, so that the limits
- * are limits for the same rows.
+ * Creates the table of the two limits, with the columns and indexes of connect-drizzle, so that they use the same rows.
  *
  * @param {import('pg').Pool} pool
  * @param {string} name

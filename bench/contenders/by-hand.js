@@ -1,6 +1,6 @@
 /**
- * A limit: what node-postgres does with the leanest statements that anybody would write by hand, each
- * named (so that it is prepared once), one per call.
+ * A limit: node-postgres with the leanest statements that anybody would write by hand, one per call. Each has a name, so
+ * that it is prepared once.
  *
  * @module
  */
@@ -28,7 +28,7 @@ const SET = {
            expires_at = excluded.expires_at`,
 };
 
-/** A touch that a crash may lose needs no flush to disk. */
+/** A touch does not wait for the disk: a crash may lose it. */
 const TOUCH = {
   name: 'touch',
   text: `

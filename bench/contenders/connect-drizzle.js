@@ -8,7 +8,7 @@ const SYNCED_WITHIN_MILLISECONDS = 30_000;
 /** Saves in flight at once while filling. */
 const FILL_BATCH = 1_000;
 
-/** The id of a sid, as the store makes it. */
+/** The id of a sid, as in the store. */
 const ID = `translate(encode(sha256(convert_to(sid, 'UTF8')), 'base64'), '+/=', '-_')`;
 
 /** @type {import('./index.js').Contender} */
@@ -60,7 +60,7 @@ export default {
 };
 
 /**
- * Fills through the store itself, which alone can encrypt.
+ * Fills the table through the store, because only the store can encrypt.
  *
  * @param {import('express-session').Store} store
  * @returns {import('./index.js').Opened['fill']}

@@ -1,15 +1,15 @@
 /**
- * Everything that takes part, by name.
+ * All contenders, by name.
  *
  * @module
  */
 
 /**
  * @typedef {object} Context
- * @property {string} url a Postgres database of the section's own
+ * @property {string} url a Postgres database for the section
  * @property {string | undefined} redisUrl
- * @property {Record<string, unknown>} options of the store, beyond what every contender gets
- * @property {boolean} timeStatements whether to note how long each statement takes
+ * @property {Record<string, unknown>} options of the store, in addition to those of every contender
+ * @property {boolean} timeStatements whether to record how long each statement takes
  */
 
 /**
@@ -23,15 +23,15 @@
 /**
  * @typedef {object} Opened a store on its own, empty table
  * @property {import('express-session').Store} store
- * @property {(rows: Rows) => Promise<void>} fill adds sessions, past the store
- * @property {() => Promise<void>} empty removes all sessions, past the store
+ * @property {(rows: Rows) => Promise<void>} fill adds sessions without the store
+ * @property {() => Promise<void>} empty removes all sessions without the store
  * @property {() => Promise<void>} close
  * @property {() => Promise<void>} [settle] vacuums, so that no contender starts on another's leftovers
  * @property {string} [table] its name in Postgres
  * @property {import('./postgres.js').StatementTimes} [statements]
  * @property {() => Promise<void>} [prune]
- * @property {() => Promise<number>} [count] of all rows, past the store
- * @property {() => Promise<void>} [synced] once this returns, changes of other processes are heard
+ * @property {() => Promise<number>} [count] of all rows, without the store
+ * @property {() => Promise<void>} [synced] after this returns, the store receives changes of other processes
  * @property {(sid: string) => string} [idOf]
  * @property {() => Record<string, unknown>} [stats]
  */
@@ -40,11 +40,11 @@
  * @typedef {object} Contender
  * @property {'postgres' | 'redis' | 'memory'} server
  * @property {readonly string[]} packages whose versions the report names
- * @property {boolean} [background] works on its own time after it has answered, so that it is held
- *   (SIGSTOP) while others are measured
- * @property {Record<string, string>} [unsupported] what it cannot do, by operation, with the reason; what
- *   shows at the first try need not be here
- * @property {(context: Context) => Promise<Opened>} open throws where it cannot run here
+ * @property {boolean} [background] continues to work after its results, so that it is stopped (SIGSTOP) while others are
+ *   measured
+ * @property {Record<string, string>} [unsupported] unsupported operations, with the reason; not needed for those that
+ *   fail at the first try
+ * @property {(context: Context) => Promise<Opened>} open throws if it cannot run here
  */
 
 /** The names in the order of the report. */

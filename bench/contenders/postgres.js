@@ -1,5 +1,5 @@
 /**
- * What the stores on Postgres share: the same pool, and tables filled by the server itself.
+ * The common part of all stores on Postgres: the same pool, and tables filled by the server.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { NUMBER_PLACEHOLDER, template } from '../sessions.js';
 export const POOL_SIZE = 10;
 
 /**
- * For an INSERT of a contender's own: the sessions as `fresh (sid, data, expires_at)`.
+ * For a contender's own INSERT: the sessions as `fresh (sid, data, expires_at)`.
  */
 export const FRESH = `fresh as (
   select md5('s' || i) as sid,
@@ -58,7 +58,7 @@ export function tableOf(pool, table) {
   };
 }
 
-/** How long each statement took: from `client.query` to the end of its answer. */
+/** The duration of each statement, from `client.query` to the end of its result. */
 export class StatementTimes {
   /** @type {{ text: string, milliseconds: number }[]} */
   #times = [];
@@ -66,7 +66,7 @@ export class StatementTimes {
   /** @param {import('pg').Pool} pool */
   constructor(pool) {
     pool.on('connect', (client) => {
-      /** The statements in flight: a connection answers in the order they were sent. */
+      /** The statements in flight. A connection returns results in the order of sending. */
       const inFlight = [];
       const query = client.query;
       client.query = (...args) => {

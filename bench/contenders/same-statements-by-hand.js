@@ -1,7 +1,7 @@
 /**
- * The same statements as the store's, batched by hand: what is left of it without the order of calls
- * on one id, origins and merges, timeouts, splitting and tracing. It finds each session by the hash
- * of its sid, as the statements want it, and remembers of a loaded session what they ask for.
+ * The store's own statements, batched by hand, without the order of calls for one id, origins and merges, timeouts,
+ * splitting and tracing. It finds each session by the hash of its sid, and remembers the values of a loaded session that
+ * the statements need.
  *
  * @module
  */
@@ -110,7 +110,7 @@ class SameStatementsStore extends session.Store {
     else this.#writes.push(this.sendInserts, { row, callback });
   }
 
-  /** Two callers of one session meet here, where nobody keeps them apart: the later one overwrites. */
+  /** Two callers of one session can conflict here, because nothing orders them. The later one overwrites. */
   #save(session, row, callback) {
     const { version, createdAt, expiresAt: seenExpiresAt } = this.#loaded.get(session);
     this.#writes.push(this.sendSaves, {
@@ -136,13 +136,13 @@ class SameStatementsStore extends session.Store {
   }
 }
 
-/** When a call began and gives up, which the statements want to know. */
+/** When a call began and when it gives up, which the statements need. */
 function timesOfNow() {
   const beganMs = performance.now();
   return { beganMs, atMs: beganMs + 30_000 };
 }
 
-/** A statement over rows, as the lanes send it. */
+/** A statement for rows, as the lanes send it. */
 function answering(statement) {
   return async (_, calls) => {
     const results = await statement(calls.map(({ row }) => row));

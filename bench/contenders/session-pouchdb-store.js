@@ -8,7 +8,7 @@ const FILL_BATCH = 1_000;
 export default {
   server: 'memory',
   packages: ['session-pouchdb-store', 'pouchdb'],
-  // It answers a set at once and writes to PouchDB once a second.
+  // It calls back at once after a set, and writes to PouchDB once a second.
   background: true,
   unsupported: {
     'set new': 'ends the process at the first sid that begins with an underscore (1 in 64 do)',
