@@ -23,7 +23,7 @@ function times<T>(count: number, make: (at: number) => T): T[] {
   return Array.from({ length: count }, (_, at) => make(at));
 }
 
-describe('random calls on three sids, answered in any order', () => {
+describe('random calls on three sids, answered in any order,', () => {
   /** The content of a session, without its cookie. */
   type Content = Readonly<Record<string, number>>;
 

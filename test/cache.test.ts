@@ -681,7 +681,7 @@ describe('the newest read', () => {
   });
 });
 
-describe('before the first heartbeat has come back', () => {
+describe('before the first heartbeat has come back,', () => {
   test('nothing is cached', async () => {
     const other = await another();
     notifications.refuse();
@@ -797,7 +797,7 @@ describe('a listener', () => {
   });
 });
 
-describe('a listener that never hears its own announcements', () => {
+describe('sync', () => {
   const heartbeat = 0.3;
 
   /** Writes and reads for longer than several leases. */
@@ -815,7 +815,7 @@ describe('a listener that never hears its own announcements', () => {
     expect(store.stats()).toMatchObject({ sync: 'down', hits: 0, cached: 0 });
   }
 
-  test('on another database disables the cache, and is reported once', async () => {
+  test('disables the cache if its listener is on another database, and says why once', async () => {
     await using elsewhere = await freshDatabase();
     const store = storeOn(database.pool(), {
       cache: true,
@@ -826,7 +826,7 @@ describe('a listener that never hears its own announcements', () => {
   });
 
   test.skipIf(pgbouncer === undefined)(
-    'behind a transaction pooler disables the cache, and is reported once',
+    'disables the cache behind a transaction pooler, and says why once',
     async () => {
       await using bouncer = await startPgbouncer(database.url);
       const pool = database.pool({ connectionString: bouncer.url, max: 4 });
@@ -843,7 +843,7 @@ describe('a listener that never hears its own announcements', () => {
   );
 
   test.skipIf(pgbouncer === undefined)(
-    'behind a transaction pooler works with a direct connection in sync.connectionString',
+    'works behind a transaction pooler with a direct connectionString',
     async () => {
       await using bouncer = await startPgbouncer(database.url);
       const pool = database.pool({ connectionString: bouncer.url, max: 4 });
@@ -862,21 +862,18 @@ describe('a listener that never hears its own announcements', () => {
     },
   );
 
-  test.skipIf(pgbouncer === undefined)(
-    'behind a session pooler does not occur: the cache works',
-    async () => {
-      await using bouncer = await startPgbouncer(database.url, { pool_mode: 'session' });
-      const pool = database.pool({ connectionString: bouncer.url, max: 4 });
-      const { store, other } = await pair({ pool, sync: true });
-      await cached({ store, other });
-      await store.close();
-      await pool.end();
-    },
-  );
+  test.skipIf(pgbouncer === undefined)('works behind a session pooler', async () => {
+    await using bouncer = await startPgbouncer(database.url, { pool_mode: 'session' });
+    const pool = database.pool({ connectionString: bouncer.url, max: 4 });
+    const { store, other } = await pair({ pool, sync: true });
+    await cached({ store, other });
+    await store.close();
+    await pool.end();
+  });
 });
 
-describe('the age of a cached session', () => {
-  test('is not measured by fake timers, and no timer of the app runs for the cache', async () => {
+describe('a cached session', () => {
+  test('ages by the real clock, not by fake timers', async () => {
     vi.useFakeTimers({ now: Date.now() });
     const setInterval = vi.spyOn(globalThis, 'setInterval');
     const { store } = await pair();
@@ -890,7 +887,7 @@ describe('the age of a cached session', () => {
 
   const sync = () => ({ connectionString: notifications.url, heartbeat: 3600 });
 
-  test('is at most maxAge, so that a change without an announcement is visible then', async () => {
+  test('is read again after maxAge, so that a change without an announcement is visible', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
     await cached({ store, other });
     await database.query(`update sessions set revoked_at = now(), data = null where id = $1`, [
@@ -902,7 +899,7 @@ describe('the age of a cached session', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('counts from when the database was asked, not from the last use or touch', async () => {
+  test('ages from when the database was asked, not from its last use or touch', async () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
     await set(other, 1);
     await caughtUp(store, other);
@@ -920,7 +917,7 @@ describe('the age of a cached session', () => {
     expect(await isHit(store)).toBe(false);
   });
 
-  test('does not exceed the expiry, to the millisecond', async () => {
+  test('ends at its expiry, to the millisecond', async () => {
     const { store } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -930,7 +927,7 @@ describe('the age of a cached session', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('does not exceed maxLifetime', async () => {
+  test('ends at maxLifetime', async () => {
     const { store } = await pair({ sync: sync(), maxLifetime: 100 });
     await store.set('sid', sessionWith({ visits: 1 }, 1000));
     const end = endOf(await store.get('sid')) ?? 0;
@@ -940,7 +937,7 @@ describe('the age of a cached session', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('may reach the expiry that a touch of this process set', async () => {
+  test('gets the later expiry of a touch by this process', async () => {
     const { store } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -953,7 +950,7 @@ describe('the age of a cached session', () => {
     expect(endOf(await store.get('sid'))).toBe(end + 100_000);
   });
 
-  test('may reach the expiry that a touch of another process set', async () => {
+  test('is read again after its expiry, because another process may have touched it', async () => {
     const { store, other } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -967,7 +964,7 @@ describe('the age of a cached session', () => {
     expect(endOf(await store.get('sid'))).toBe(end + 100_000);
   });
 
-  test('does not make a save take back the touch of another process', async () => {
+  test('does not lose the later expiry of a touch by another process when it is saved', async () => {
     const { store, other } = await pair({ sync: sync() });
     const end = Date.now() + 100_000;
     await store.set('sid', sessionUntil(new Date(end), { visits: 1 }));
@@ -983,7 +980,7 @@ describe('the age of a cached session', () => {
     expect(endOf(await other.get('sid'))).toBe(end + 100_000);
   });
 
-  test('is read by a touch without counting as a hit', async () => {
+  test('does not count as a hit if only a touch looks at it', async () => {
     const { store, other } = await pair({ touchAfter: 600 });
     await cached({ store, other });
     const end = endOf(await other.get('sid')) ?? 0;
@@ -992,7 +989,7 @@ describe('the age of a cached session', () => {
     expect(store.stats()).toMatchObject({ hits, statements: sent });
   });
 
-  test('ends with a touch if another process has ended the session', async () => {
+  test('leaves the cache if a touch finds that it has ended', async () => {
     const { store, other } = await pair({ touchAfter: 0 });
     await cached({ store, other });
     const session = await store.get('sid');

@@ -38,7 +38,7 @@ test('migrate() creates the table with or without lz4 on the server', async () =
   });
 });
 
-describe.skipIf(debian === undefined)('on a server with lz4', () => {
+describe.skipIf(debian === undefined)('on a server with lz4,', () => {
   let folder: string;
   let url: string;
   const run = (program: string, ...args: string[]) =>

@@ -95,7 +95,7 @@ const unusable = (key = sid) =>
   'it has no cookie that express-session can use';
 
 const malformed: [what: string, cookie: unknown][] = [
-  ['no cookie', undefined],
+  ['missing', undefined],
   ['null', null],
   ['a string', 'crumbs'],
   ['an empty string', ''],
@@ -105,12 +105,12 @@ const malformed: [what: string, cookie: unknown][] = [
   ['false', false],
   ['an array', []],
   ['an array of cookies', [{ originalMaxAge: null }]],
-  ['a lifetime that is a string', { originalMaxAge: '3600000' }],
-  ['a lifetime that is an object', { originalMaxAge: {} }],
-  ['a lifetime that is true', { originalMaxAge: true }],
-  ['a lifetime beyond any date', { originalMaxAge: 1e300 }],
-  ['a lifetime before any date', { originalMaxAge: -1e300 }],
-  ['a maxAge that is a string', { maxAge: 'for ever' }],
+  ['one whose lifetime is a string', { originalMaxAge: '3600000' }],
+  ['one whose lifetime is an object', { originalMaxAge: {} }],
+  ['one whose lifetime is true', { originalMaxAge: true }],
+  ['one whose lifetime is beyond any date', { originalMaxAge: 1e300 }],
+  ['one whose lifetime is before any date', { originalMaxAge: -1e300 }],
+  ['one whose maxAge is a string', { maxAge: 'for ever' }],
 ];
 
 const odd: [what: string, cookie: object][] = [

@@ -180,7 +180,7 @@ describe("the connection timeout that a store sets on an app's pool while it wai
   });
 });
 
-describe('on postgres-js', () => {
+describe('on postgres-js,', () => {
   test("a store does not use the app's own connections", async () => {
     await database.store();
     const sql = postgresJs(database.url, { max: 2 });

@@ -212,7 +212,7 @@ describe('a row that cannot be read', () => {
       'it does not decrypt',
     ],
     [
-      'a text shorter than the tag',
+      'a ciphertext shorter than the tag',
       ([k, n, body]) => `${k}.${n}.${body.slice(0, 9)}`,
       'it does not decrypt',
     ],
@@ -424,7 +424,7 @@ describe('a key', () => {
     ['base64url', bytes.toString('base64url')],
   ];
 
-  test('is the same key in every format', async () => {
+  test('works the same in every format', async () => {
     const writer = await open([bytes]);
     await writer.set('sid', sessionWith({ page: 1 }));
     const names = new Set<string>();
@@ -484,11 +484,11 @@ describe('a key', () => {
   });
 
   test.each([
-    ['no array', bytes.toString('hex')],
+    ['a string', bytes.toString('hex')],
     ['a single Buffer', bytes],
     ['an empty array', []],
     ['an object', { current: bytes }],
-  ])('must be in an array, not in %s', (_, keys) => {
+  ])('must be in a non-empty array, not in %s', (_, keys) => {
     const make = () => new DrizzleStore('memory://', { encryptionKeys: keys as EncryptionKey[] });
     expect(make).toThrow(TypeError);
     expect(make).toThrow(/^encryptionKeys must be an array with the current key first/);

@@ -269,7 +269,7 @@ describe('a server without the catalog of Postgres', () => {
 });
 
 describe.each(['postgres', 'portable'] as const)(
-  'a column data of type text, with the %s statements',
+  'a column data of type text, with the %s statements,',
   (engine) => {
     test('keeps content byte for byte', async () => {
       await createTable();

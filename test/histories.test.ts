@@ -72,7 +72,7 @@ describe('the same checker', () => {
     ['connect-drizzle without origins', ['lost']],
     ['a plain upsert', ['lost', 'revived']],
     ['connect-pg-simple', ['lost', 'revived']],
-  ])('finds with %s what was %j', async (kind, expected) => {
+  ])('finds in the histories of %s the faults %j', async (kind, expected) => {
     await withProcesses(kind, async (processes) => {
       const faults = [];
       for (const planned of plans) {

@@ -257,7 +257,7 @@ describe('the constructor', () => {
   });
 });
 
-describe('an invalid option', () => {
+describe('an option', () => {
   const known =
     'the options are table, tableName, schemaName, createTableIfMissing, ttl, disableTouch, touchAfter, ' +
     'pruneSessionInterval, errorLog, serializer, signal, lanes, timeout, preparedStatements, sync, cache, ' +
@@ -605,17 +605,20 @@ describe('an invalid option', () => {
     ['a number for a key', { encryptionKeys: [1] }, `encryptionKeys[0] ${keyTaken} number`],
   ];
 
-  test.each(wrong)('is refused with an explanation: %s', (_what, options, message) => {
-    const error = refusal(() => construct('memory://', options));
-    expect(error.message).toBe(message);
-    expect(error).toBeInstanceOf(InvalidArgumentError);
-    expect(error).toBeInstanceOf(TypeError);
-    for (const hidden of ['localhost', 'phrase', short]) {
-      expect(inspect(error)).not.toContain(hidden);
-    }
-  });
+  test.each(wrong)(
+    'that is invalid is refused with an explanation: %s',
+    (_what, options, message) => {
+      const error = refusal(() => construct('memory://', options));
+      expect(error.message).toBe(message);
+      expect(error).toBeInstanceOf(InvalidArgumentError);
+      expect(error).toBeInstanceOf(TypeError);
+      for (const hidden of ['localhost', 'phrase', short]) {
+        expect(inspect(error)).not.toContain(hidden);
+      }
+    },
+  );
 
-  test('is not one that is undefined, which counts as not given', async () => {
+  test('that is undefined counts as not given', async () => {
     const names = known.slice('the options are '.length).split(', ');
     const options = Object.fromEntries(names.map((name) => [name, undefined]));
     const errorLog = vi.spyOn(console, 'error').mockImplementation(() => {});

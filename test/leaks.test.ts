@@ -417,7 +417,7 @@ test.each(
     modes.map(([how, options, readable]) => ({ driver, how, options, readable })),
   ),
 )(
-  'no error, log, event or table contains a sid or session content, on $driver, stored $how',
+  'errors, logs, events and columns other than data contain no sid or session content, on $driver, stored $how',
   async ({ driver, options, readable }) => {
     const heard = overhear();
     const database = await freshDatabase();
@@ -458,7 +458,7 @@ test.each(
 );
 
 test.each(modes)(
-  'no error, log, event or table contains a sid or session content, on PGlite, stored %s',
+  'errors, logs, events and columns other than data contain no sid or session content, on PGlite, stored %s',
   async (_, options, readable) => {
     const heard = overhear();
     const client = await PGlite.create();

@@ -212,7 +212,7 @@ describe('arrays', () => {
     ['both inserted at the start', [1], [2, 1], [3, 1], [2, 1]],
     ['only the other changed it', [1], [1], [2], [2]],
     ['only this request changed it', [1], [2], [1], [2]],
-  ])('%s', (_what, seen, now, stored, expected) => {
+  ])('are merged as documented if %s', (_what, seen, now, stored, expected) => {
     expect(arrays(seen, now, stored)).toEqual(expected);
   });
 
@@ -224,7 +224,7 @@ describe('arrays', () => {
     ['both assigned several', [1, 2], [3, 4], [1, 2]],
     ['both assigned an empty array', [], [], []],
     ['this request assigned an empty array', [], [1, 2], []],
-  ])('that did not exist: %s', (_what, now, stored, expected) => {
+  ])('that did not exist are merged as documented if %s', (_what, now, stored, expected) => {
     expect(arrays(none, now, stored)).toEqual(expected);
   });
 
@@ -545,7 +545,7 @@ test('merging has the result of a recursive merge, including the order of the ke
   );
 });
 
-test('merging compares no value more often in a deeply nested session', () => {
+test('merging a deeply nested session compares values no more often than merging a flat one', () => {
   const deep = (levels: number, value: unknown): Plain =>
     JSON.parse(`${'{"a":'.repeat(levels)}${JSON.stringify(value)}${'}'.repeat(levels)}`);
   const visits = (levels: number) => {

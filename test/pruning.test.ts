@@ -336,7 +336,7 @@ describe('automatic pruning', () => {
   });
 
   test.each(['close', 'signal'])(
-    'stops after the current batch by %s, and logs nothing',
+    'stops after the current batch on %s, and logs nothing',
     async (by) => {
       await fill(20_000, 0);
       const held = await holdDeletes();

@@ -119,7 +119,7 @@ describe("an app's Drizzle database", () => {
     expect(await store.revokeUser('user')).toBe(1);
   });
 
-  test('does apply its casing to unnamed columns in a table of the app', async () => {
+  test('applies its casing to unnamed columns in a table of the app', async () => {
     const tableName = 'web_sessions';
     await using made = new DrizzleStore(database.pool(), { ...options, tableName });
     await made.ready();
@@ -284,7 +284,7 @@ describe('a table', () => {
     ['with quotes and code', { tableName: `a"b'; drop table c; --`, schemaName: `"$1'\\` }],
     ['with the longest name', { tableName: 's'.repeat(63), schemaName: 'x'.repeat(63) }],
   ];
-  test.each(named)('may have any name: %s', async (_how, names) => {
+  test.each(named)('may have any name and schema: %s', async (_how, names) => {
     await using store = new DrizzleStore(database.pool(), { ...options, ...names, sync: true });
     await exercise(store);
     const { tableName = 'sessions', schemaName } = names;

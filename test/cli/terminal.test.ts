@@ -37,7 +37,7 @@ afterAll(async () => {
 const reason = noTerminal();
 if (reason !== undefined) console.log(`The tests on a terminal are skipped: ${reason}`);
 
-describe.skipIf(reason !== undefined)('on a terminal', () => {
+describe.skipIf(reason !== undefined)('on a terminal,', () => {
   test('a bulk write asks for consent, and does nothing without a yes', async () => {
     for (const answer of ['n', '', 'Y E S']) {
       const run = program.startOnTerminal(['revoke', '--all'], env);

@@ -91,7 +91,7 @@ test('on postgres-js, no store uses a connection on which the app has a transact
   await sql.end();
 });
 
-describe('on PGlite', () => {
+describe('on PGlite,', () => {
   let pglite: PGlite;
 
   beforeAll(async () => {

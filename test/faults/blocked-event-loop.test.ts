@@ -33,7 +33,7 @@ function blockUntilAnswered(seconds: number): void {
 }
 
 describe.each(clients)(
-  'an event loop that was blocked for longer than timeout, on %s',
+  'an event loop that was blocked for longer than timeout, on %s,',
   (_, source) => {
     test('fails no call whose answer has arrived', async () => {
       await database.store();

@@ -92,7 +92,7 @@ test('creating the table on a network that swallows everything loses no connecti
   await store.close();
 });
 
-describe('on PGlite', () => {
+describe('on PGlite,', () => {
   let client: PGlite;
 
   beforeAll(async () => {

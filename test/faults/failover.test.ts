@@ -166,7 +166,7 @@ describe.each(sources)('when the primary moves, a store on %s', (_, source) => {
   });
 });
 
-describe('while the app holds all connections of its pool', () => {
+describe('while the app holds all connections of its pool,', () => {
   let database: ReusedDatabase;
 
   beforeAll(async () => {

@@ -102,7 +102,7 @@ describe('a statement that the server always reports as not prepared', () => {
 });
 
 describe.skipIf(pgbouncer === undefined)(
-  'behind a transaction pooler without prepared statements',
+  'behind a transaction pooler without prepared statements,',
   () => {
     test('all failures name the option preparedStatements', async () => {
       await database.store();

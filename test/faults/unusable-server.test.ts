@@ -84,7 +84,7 @@ async function isStandby(url: string): Promise<boolean> {
   }
 }
 
-describe('with several hosts, a standby first', () => {
+describe('with several hosts, a standby first,', () => {
   test('postgres-js finds the primary, for calls and for its listener', async () => {
     await database.store();
     await using standby = await startPostgres({ durable: false });
