@@ -137,7 +137,7 @@ describe('the snippet of the documentation', () => {
   );
 });
 
-describe('a pool without a listener', () => {
+describe('a pool without an error listener of the app', () => {
   test('gets one from a store, even an unused one, which logs the error', async () => {
     const pool = bare();
     await pool.query('select 1');

@@ -264,7 +264,7 @@ describe('the tracing channels', () => {
   });
 
   test.skipIf(alone)(
-    'have the async context of the caller in its operation and in a lone statement, and none in a batch',
+    'run a call and its lone statement in the async context of the caller, and a batch in none',
     async () => {
       const request = new AsyncLocalStorage<string>();
       const store = make();
