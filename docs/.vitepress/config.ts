@@ -3,11 +3,15 @@ import { defineConfig, type MarkdownRenderer } from 'vitepress';
 
 const repository = 'https://github.com/connect-drizzle/connect-drizzle';
 
+const icon =
+  '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="8" fill="#3451b2"/><path d="M7 20.5 10.5 9m4 11.5L18 9m4 11.5L25.5 9M6.5 24.5h19" fill="none" stroke="#fff" stroke-width="2.5" stroke-linecap="round"/></svg>';
+
 const page = (text: string, link: string) => ({ text, link: `/${link}` });
 
 export default defineConfig({
   title: 'connect-drizzle',
   description: 'A session store for express-session on PostgreSQL through Drizzle',
+  head: [['link', { rel: 'icon', href: `data:image/svg+xml,${encodeURIComponent(icon)}` }]],
   cleanUrls: true,
   lastUpdated: false,
   ignoreDeadLinks: 'localhostLinks',
@@ -20,7 +24,7 @@ export default defineConfig({
     },
   },
   themeConfig: {
-    search: { provider: 'local' },
+    search: { provider: 'local', options: { miniSearch: { options: { tokenize } } } },
     outline: 'deep',
     socialLinks: [{ icon: 'github', link: repository }],
     editLink: { pattern: `${repository}/edit/main/docs/:path` },
@@ -97,6 +101,13 @@ export default defineConfig({
     ],
   },
 });
+
+/** Splits a text into words for the search. "log-out" is also found as "logout". Runs in the browser, too: no imports. */
+function tokenize(text: string): string[] {
+  const words = text.split(/[\n\r\p{Z}\p{P}]+/u);
+  const joined = text.match(/\p{L}+(?:-\p{L}+)+/gu) ?? [];
+  return [...words, ...joined.map((word) => word.replaceAll('-', ''))];
+}
 
 /** Creates the same anchor for a heading as GitHub. */
 function slugify(heading: string): string {
