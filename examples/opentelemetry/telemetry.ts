@@ -10,6 +10,9 @@ import {
 } from '@opentelemetry/api';
 import type { DrizzleStore } from 'connect-drizzle';
 
+/** In seconds. OpenTelemetry's own buckets are meant for milliseconds: the first ends at 5. */
+const durationBuckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30];
+
 const operations = ['get', 'set', 'touch', 'destroy', 'update', 'prune', 'statement'] as const;
 
 /** The data that the store publishes with each event: no sid, and no content of a session. */
@@ -37,6 +40,7 @@ export function observe(store: DrizzleStore, tracer: Tracer, meter: Meter): () =
   const duration = meter.createHistogram('connect_drizzle.operation.duration', {
     description: 'How long an operation of the session store took',
     unit: 's',
+    advice: { explicitBucketBoundaries: durationBuckets },
   });
   const batch = meter.createHistogram('connect_drizzle.statement.rows', {
     description: 'How many callers one statement served',
