@@ -99,37 +99,36 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     throw new HttpError(404, 'There is no session with this id.');
   }
 
-  async function show({ request, match: id, root, query }: Context): Promise<Reply> {
-    const session = await find(id);
-    const currentId = currentIdOf(request);
-    return {
-      page: sessionPage({
-        root,
-        session,
-        isCurrent: id === currentId,
-        hasUsers: sessions.hasUsers,
-        content: undefined,
-        notice: noticeIn(query),
-      }),
-      json: { session: sessionJson(session, currentId) },
-    };
+  async function show(context: Context): Promise<Reply> {
+    return detailsOf(context, await find(context.match));
   }
 
   async function reveal(context: Context): Promise<Reply> {
-    const { request, match: id, root } = context;
+    const { match: id } = context;
     const session = await find(id);
     await audit(context, { action: 'reveal', id, userId: session.userId });
     const content = session.state === 'revoked' ? undefined : await sessions.content(id);
+    return detailsOf(context, session, content ?? null);
+  }
+
+  /** The page of a session, with its content once it is revealed. */
+  function detailsOf(
+    { request, root, query }: Context,
+    session: ShownSession,
+    content?: string | null,
+  ): Reply {
     const currentId = currentIdOf(request);
     return {
       page: sessionPage({
         root,
         session,
-        isCurrent: id === currentId,
+        isCurrent: session.id === currentId,
         hasUsers: sessions.hasUsers,
-        content: content ?? null,
+        content,
+        notice: noticeIn(query),
       }),
-      json: { session: sessionJson(session, currentId), content: content ?? null },
+      // Without a content, JSON leaves it out.
+      json: { session: sessionJson(session, currentId), content },
     };
   }
 
