@@ -8,6 +8,7 @@ import { browserName } from './devices.js';
 export function adminPage(store: DrizzleStore, accounts: Accounts): RequestHandler {
   return sessionAdmin({
     store,
+    home: '/',
     // Reads the database each time, so that a former admin loses access at once.
     authorize: async ({ session }) =>
       session.account !== undefined && (await accounts.isAdmin(session.account.id)),

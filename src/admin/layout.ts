@@ -17,7 +17,19 @@ export interface Frame {
   readonly isLive?: boolean;
 }
 
-export function page({ root, title, current, isLive = false }: Frame, main: Html): Html {
+export interface Page extends Frame {
+  readonly main: Html;
+}
+
+export function page(frame: Frame, main: Html): Page {
+  return { ...frame, main };
+}
+
+/** Returns the document of a page. `home` is the address of the app. */
+export function documentOf(
+  { root, title, current, isLive = false, main }: Page,
+  home: string | undefined,
+): Html {
   const link = (href: string, name: 'sessions' | 'statistics', text: string) =>
     html`<a href="${root}${href}"${current === name && html` aria-current="page"`}>${text}</a>`;
   return html`<!doctype html>
@@ -35,7 +47,7 @@ export function page({ root, title, current, isLive = false }: Frame, main: Html
 <a class="skip" href="#main">Skip to the content</a>
 <header class="top">
   <p class="brand">${mark}<span>Session admin</span></p>
-  <nav aria-label="Pages">${link('', 'sessions', 'Sessions')}${link('stats', 'statistics', 'Statistics')}</nav>
+  <nav aria-label="Pages">${link('', 'sessions', 'Sessions')}${link('stats', 'statistics', 'Statistics')}${home !== undefined && html`<a href="${home}">Back to the app</a>`}</nav>
   ${isLive && html`<p class="live" id="live" data-state="off" hidden><span class="dot" aria-hidden="true"></span><span id="live-text">Live</span></p>`}
 </header>
 <main id="main" tabindex="-1">
@@ -54,7 +66,7 @@ ${main}
 `;
 }
 
-export function errorPage(root: Root, title: string, text: string): Html {
+export function errorPage(root: Root, title: string, text: string): Page {
   return page(
     { root, title },
     html`<section class="card message">

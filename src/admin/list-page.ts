@@ -5,7 +5,7 @@
  */
 import { isId } from '../session/id.js';
 import { clipped, type Html, html } from './html.js';
-import { notice, numberText, page, time } from './layout.js';
+import { notice, numberText, type Page, page, time } from './layout.js';
 import type { SessionPage, ShownSession } from './sessions.js';
 import type { Totals } from './totals.js';
 
@@ -26,7 +26,7 @@ export interface ListView extends SessionPage {
 /** Up to this number of sessions, the listing needs no index. */
 const INDEX_FROM = 100_000;
 
-export function listPage(view: ListView): Html {
+export function listPage(view: ListView): Page {
   const { user, totals } = view;
   const title = user === undefined ? 'Sessions' : `Sessions of ${clipped(user, 60)}`;
   return page(

@@ -49,6 +49,8 @@ export interface SessionAdminOptions {
   readonly describe?: ((session: SessionData) => Readonly<Record<string, Described>>) | undefined;
   /** Called before a reveal, a revoke, an export or an erasure. If it throws or rejects, the page does nothing. */
   readonly audit?: ((event: AuditEvent) => void | Promise<void>) | undefined;
+  /** The address of the link "Back to the app", such as `/`. Without it, there is no such link. */
+  readonly home?: string | undefined;
 }
 
 /** @internal The validated options. */
@@ -61,8 +63,8 @@ export function adminSettings(options: SessionAdminOptions): AdminSettings {
   const given: unknown = options;
   if (!isRecord(given)) throw invalidValue('options', 'an object', given);
   const read = new OptionReader(options, '');
-  read.only(['store', 'authorize', 'describe', 'audit']);
-  const { store, authorize, describe, audit } = options;
+  read.only(['store', 'authorize', 'describe', 'audit', 'home']);
+  const { store, authorize, describe, audit, home } = options;
   const access = accessTo(store);
   if (access === undefined) throw invalidValue('store', 'a DrizzleStore', store);
   if (authorize === undefined) {
@@ -70,11 +72,15 @@ export function adminSettings(options: SessionAdminOptions): AdminSettings {
       'authorize is required: a function that returns true for a request that may see and end sessions',
     );
   }
+  if (home !== undefined && (typeof home !== 'string' || home === '')) {
+    throw invalidValue('home', 'a URL or a path', home);
+  }
   return {
     store,
     access,
     authorize: read.function('authorize', authorize) ?? authorize,
     describe: read.function('describe', describe),
     audit: read.function('audit', audit),
+    home,
   };
 }

@@ -5,7 +5,7 @@
  */
 import type { NextFunction, Request, Response } from 'express';
 import { HttpError, isSameOrigin, requireAuthorization, setHeaders } from './guard.js';
-import { errorPage, type Root } from './layout.js';
+import { documentOf, errorPage, type Page, type Root } from './layout.js';
 import { type AdminSettings, adminSettings, type SessionAdminOptions } from './options.js';
 import { targetOf, wantsJson, withSlash } from './request.js';
 import { type Reply, type Route, routesOf } from './routes.js';
@@ -32,7 +32,7 @@ export function sessionAdmin(options: SessionAdminOptions): SessionAdminHandler 
 }
 
 async function handle(
-  { authorize }: AdminSettings,
+  { authorize, home }: AdminSettings,
   routes: readonly Route[],
   request: Request,
   response: Response,
@@ -55,11 +55,11 @@ async function handle(
     root = rootOf(path);
     const { route, match } = find(routes, request, response, path);
     const reply = await route.handle({ request, response, query, match, root: route.root });
-    if (reply !== undefined) send(request, response, reply);
+    if (reply !== undefined) send(request, response, reply, home);
   } catch (error) {
     if (!(error instanceof HttpError)) throw error;
     // `authorize` may have redirected to a log-in page.
-    if (!response.headersSent) sendError(request, response, root, error);
+    if (!response.headersSent) sendError(request, response, root, error, home);
   }
 }
 
@@ -93,21 +93,28 @@ function rootOf(path: string): Root {
   return depth === 1 ? '../' : '../../';
 }
 
-function send(request: Request, response: Response, reply: NonNullable<Reply>): void {
+function send(
+  request: Request,
+  response: Response,
+  reply: NonNullable<Reply>,
+  home: string | undefined,
+): void {
   const isJson = wantsJson(request);
   if ('location' in reply && !(isJson && reply.json)) redirect(response, 303, reply.location);
-  else if ('page' in reply && !isJson) sendHtml(response, String(reply.page));
+  else if ('page' in reply && !isJson) sendPage(response, reply.page, home);
   else sendJson(response, reply.json ?? {});
 }
 
-function sendError(request: Request, response: Response, root: Root, error: HttpError): void {
-  response.statusCode = error.status;
-  if (wantsJson(request)) sendJson(response, { error: error.message });
-  else
-    sendHtml(
-      response,
-      String(errorPage(root, TITLES[error.status] ?? 'Not possible', error.message)),
-    );
+function sendError(
+  request: Request,
+  response: Response,
+  root: Root,
+  { status, message }: HttpError,
+  home: string | undefined,
+): void {
+  response.statusCode = status;
+  if (wantsJson(request)) sendJson(response, { error: message });
+  else sendPage(response, errorPage(root, TITLES[status] ?? 'Not possible', message), home);
 }
 
 const TITLES: Readonly<Record<number, string>> = {
@@ -116,9 +123,9 @@ const TITLES: Readonly<Record<number, string>> = {
   405: 'Not possible here',
 };
 
-function sendHtml(response: Response, text: string): void {
+function sendPage(response: Response, page: Page, home: string | undefined): void {
   response.setHeader('Content-Type', 'text/html; charset=utf-8');
-  response.end(text);
+  response.end(String(documentOf(page, home)));
 }
 
 function sendJson(response: Response, value: object): void {

@@ -10,8 +10,7 @@ import { ASSETS } from './assets/assets.js';
 import { EventStreams } from './events.js';
 import { sendExport } from './export.js';
 import { HttpError } from './guard.js';
-import type { Html } from './html.js';
-import type { Root } from './layout.js';
+import type { Page, Root } from './layout.js';
 import { listPage } from './list-page.js';
 import type { AdminSettings, AuditEvent } from './options.js';
 import { fieldsOf } from './request.js';
@@ -32,7 +31,7 @@ export interface Context {
 
 /** A page, or a redirect after an action, and the same as JSON; `undefined` if the route has sent a response. */
 export type Reply =
-  | { readonly page: Html; readonly json: object }
+  | { readonly page: Page; readonly json: object }
   | { readonly location: string; readonly json?: object }
   | undefined;
 

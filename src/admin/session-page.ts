@@ -4,7 +4,7 @@
  * @module
  */
 import { type Html, html } from './html.js';
-import { exactTime, notice, page, type Root, sizeText } from './layout.js';
+import { exactTime, notice, type Page, page, type Root, sizeText } from './layout.js';
 import { unreadable } from './list-page.js';
 import type { ShownSession } from './sessions.js';
 
@@ -23,7 +23,7 @@ const STATES = { live: 'Live', expired: 'Expired', revoked: 'Ended' } as const;
 /** Maximum number of characters of a session's content on the page. An export contains all. */
 const MAX_CONTENT = 200_000;
 
-export function sessionPage(view: SessionPageView): Html {
+export function sessionPage(view: SessionPageView): Page {
   const { root, session, isCurrent, content } = view;
   const { id, userId, state } = session;
   const user = userId === null ? undefined : encodeURIComponent(userId);

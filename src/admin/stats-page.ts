@@ -5,7 +5,7 @@
  */
 import type { StoreStats } from '../lifecycle/stats.js';
 import { type Html, html } from './html.js';
-import { numberText, page, sizeText } from './layout.js';
+import { numberText, type Page, page, sizeText } from './layout.js';
 import type { Expiries, Totals } from './totals.js';
 
 export interface StatsView {
@@ -13,7 +13,7 @@ export interface StatsView {
   readonly stats: StoreStats;
 }
 
-export function statsPage({ totals, stats }: StatsView): Html {
+export function statsPage({ totals, stats }: StatsView): Page {
   const { isEstimate } = totals;
   return page(
     { root: './', title: 'Statistics', current: 'statistics' },

@@ -67,6 +67,17 @@ test.each(
   expect(await store.length()).toBe(0);
 });
 
+test('every page links back to the app if the option home says where that is', async () => {
+  const { admin, add } = await adminSite({ page: { home: '/shop?from="admin"' } });
+  const id = await add('a sid');
+  for (const path of ['/', '/stats', `/s/${id}`, '/nothing']) {
+    const { text } = await admin.get(path);
+    expect(text).toContain('<a href="/shop?from=&quot;admin&quot;">Back to the app</a>');
+  }
+  const plain = await adminSite();
+  expect((await plain.admin.get()).text).not.toContain('Back to the app');
+});
+
 test('treats a body that another middleware has consumed as empty', async () => {
   const { admin, add, store } = await adminSite({
     app: (page) =>

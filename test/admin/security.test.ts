@@ -319,4 +319,7 @@ test('sessionAdmin() throws on invalid options', async () => {
   expect(() => sessionAdmin({ store, authorize, describe: 1 as never })).toThrow(
     'describe must be',
   );
+  for (const home of ['', 7 as never]) {
+    expect(() => sessionAdmin({ store, authorize, home })).toThrow('home must be a URL or a path');
+  }
 });
