@@ -9,6 +9,7 @@ import { type AdminSite, adminSite, asAdmin, MOUNT } from '../support/admin.js';
 import { eventsOf, nextEvent } from '../support/event-stream.js';
 import { database, ends, useDatabase } from '../support/fault-database.js';
 import { serve } from '../support/http.js';
+import { inTime } from '../support/in-time.js';
 import { sessionWith } from '../support/sessions.js';
 
 // The server-sent events that open pages listen to.
@@ -24,7 +25,8 @@ async function listen(
   { site }: Pick<AdminSite, 'site'>,
   headers: Record<string, string> = asAdmin,
 ) {
-  const response = await site.browser().open(`${MOUNT}/events`, { headers });
+  const opening = site.browser().open(`${MOUNT}/events`, { headers });
+  const response = await inTime('a stream opens', opening);
   const events = eventsOf(response);
   const counts = (found: (counts: Counts) => boolean) =>
     nextEvent(events, ({ name, data }) => name === 'counts' && found(JSON.parse(data)));
@@ -34,10 +36,12 @@ async function listen(
     /** Resolves when the stream is open. */
     opened: () => nextEvent(events, () => true),
     /** Resolves when the server has ended the stream. */
-    ended: async () => {
-      for await (const _ of events);
-    },
+    ended: () => inTime('a stream ends', drain(events)),
   };
+}
+
+async function drain(events: AsyncIterable<unknown>): Promise<void> {
+  for await (const _ of events);
 }
 
 test('a stream counts the sessions that change and end', async () => {
@@ -89,7 +93,7 @@ test('the server ends a stream after a minute, so that the app authorizes it aga
   );
   const site = await serve(app);
   ends.push(site.close);
-  const answer = await site.browser().get('/events');
+  const answer = await inTime('a stream ends', site.browser().get('/events'));
   expect(answer.text).toContain('retry: 2000');
   // The page listens to the store only while a stream is open.
   expect([store.listenerCount('change'), store.listenerCount('destroy')]).toEqual([0, 0]);
@@ -108,9 +112,9 @@ test('close() of the store ends open streams, and streams opened later end at on
   for (const { opened } of streams) await opened();
   const closing = admin.store.close();
   for (const { ended } of streams) await ended();
-  await closing;
-  const late = await listen(admin);
-  await late.ended();
+  await inTime('the store closes', closing);
+  const late = await inTime('a late stream ends', admin.admin.get('/events'));
+  expect([late.status, late.text]).toEqual([200, '']);
   expect(admin.store.listenerCount('destroy')).toBe(0);
 });
 
@@ -121,7 +125,7 @@ test('close() of the HTTP server ends open streams', async () => {
   const closed = new Promise((resolve) => admin.site.server.close(resolve));
   await stream.ended();
   admin.site.server.closeIdleConnections();
-  await closed;
+  await inTime('the server closes', closed);
 });
 
 test.each([
@@ -161,7 +165,7 @@ test('a client that disconnects leaves no listener behind', async () => {
   request.on('error', () => {});
   const answered = new Promise((resolve) => request.once('response', resolve));
   request.end();
-  await answered;
+  await inTime('the stream opens', answered);
   expect(admin.store.listenerCount('destroy')).toBe(1);
   request.destroy();
   await expect.poll(() => admin.store.listenerCount('destroy')).toBe(0);
