@@ -9,6 +9,7 @@ import {
 } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { bundleProgram } from './support/bundle.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
@@ -1119,11 +1120,10 @@ describe('update', () => {
 });
 
 test('thirty thousand requests leave nothing in memory', async () => {
-  const run = launch(
-    process.execPath,
-    ['--expose-gc', '--import', 'tsx', 'test/support/heap.ts', '30000'],
-    { env: { DATABASE_URL: database.url } },
-  );
+  const program = await bundleProgram({ file: 'heap.ts' });
+  const run = launch(process.execPath, ['--expose-gc', program, '30000'], {
+    env: { DATABASE_URL: database.url },
+  });
   expect(await run.ended).toBe(0);
   const [stats = '', ...heaps] = run.output.trim().split('\n').reverse();
   expect(JSON.parse(stats).merges).toBeGreaterThan(1000);

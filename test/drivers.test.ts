@@ -293,7 +293,7 @@ describe('a process with a store on postgres-js', () => {
     await database.store();
     await using proxy = await startProxy(database.url);
     const held = proxy.hold('toServer', match);
-    const program = startProgram(
+    const program = await startProgram(
       `${start}
       process.on('exit', () => console.log('exit'));
       await store.set('a', { cookie });
@@ -312,7 +312,7 @@ describe('a process with a store on postgres-js', () => {
   test('exits without close() once its calls have timed out', async () => {
     await database.store();
     await using proxy = await startProxy(database.url);
-    const program = startProgram(
+    const program = await startProgram(
       `${start}
       // On a busy machine, the first calls may time out, too.
       while (!(await store.ready().then(() => true, () => false)));

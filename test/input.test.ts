@@ -1,7 +1,6 @@
 /** Invalid and unexpected input: arguments, options, sids, sessions. */
 import { createSecretKey, generateKeyPairSync } from 'node:crypto';
 import { inspect } from 'node:util';
-import { PGlite } from '@electric-sql/pglite';
 import {
   DriverMissingError,
   DrizzleStore,
@@ -25,6 +24,7 @@ import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { loadError } from '../src/drivers/load.js';
 import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
+import { freshPglite } from './support/pglite.js';
 import {
   asSession,
   callbacksOf,
@@ -238,7 +238,7 @@ describe('the constructor', () => {
       refusals.push(refusal(() => construct(source)).message);
     };
     await drizzleNodePostgres({ client: pool }).transaction(tryIt);
-    const pglite = await PGlite.create();
+    const pglite = await freshPglite();
     await pglite.transaction(tryIt);
     await pglite.close();
     expect(refusals).toEqual([taken + aTransaction, taken + aTransaction]);
@@ -1115,7 +1115,7 @@ describe('an error of the database', () => {
   const refusing = ['node-postgres', 'postgres-js', 'PGlite'] as const;
   test.each(refusing)('contains no session content, on %s', async (driver) => {
     const logged: unknown[][] = [];
-    const pglite = driver === 'PGlite' ? await PGlite.create() : undefined;
+    const pglite = driver === 'PGlite' ? await freshPglite() : undefined;
     const sql = postgres(database.url, { max: 2, onnotice: () => {} });
     const source = { 'node-postgres': pool, 'postgres-js': sql, PGlite: pglite }[driver];
     const tableName = `refusing_${driver}`;

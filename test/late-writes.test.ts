@@ -1,5 +1,4 @@
 // A write whose caller has given up must not happen later, whoever held it up: the network, a lock, or a queue.
-import { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, idOf, type Source, StoreTimeoutError } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import pg from 'pg';
@@ -8,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { gate } from './support/gate.js';
 import { gatedPool } from './support/gated-pool.js';
 import { holding, holdMarked, until } from './support/obstacles.js';
+import { freshPglite } from './support/pglite.js';
 import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
 import { generated } from './support/requests.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
@@ -371,7 +371,7 @@ test('a session that is ended and set again at once, by one process, exists', as
 
 describe('on PGlite', () => {
   test('a write that was given up while the app held the database changes nothing, and a log-out holds', async () => {
-    const client = await PGlite.create();
+    const client = await freshPglite();
     ends.push(() => client.close());
     const store = openStore(client);
     /** Makes calls while a transaction of the app has the database. */

@@ -1,7 +1,6 @@
 import { createHmac, randomBytes, randomUUID } from 'node:crypto';
 import { tracingChannel } from 'node:diagnostics_channel';
 import { inspect } from 'node:util';
-import { PGlite } from '@electric-sql/pglite';
 import {
   DrizzleStore,
   type DrizzleStoreOptions,
@@ -19,6 +18,7 @@ import { freshDatabase, type TestDatabase } from './support/database.js';
 import { eventually } from './support/eventually.js';
 import { serve } from './support/http.js';
 import { holdingTable } from './support/obstacles.js';
+import { freshPglite } from './support/pglite.js';
 import { freePort } from './support/postgres.js';
 import { sessionWith } from './support/sessions.js';
 
@@ -461,7 +461,7 @@ test.each(modes)(
   'errors, logs, events and columns other than data contain no sid or session content, on PGlite, stored %s',
   async (_, options, readable) => {
     const heard = overhear();
-    const client = await PGlite.create();
+    const client = await freshPglite();
     undo.push(() => client.close());
     const query: Scene['query'] = async (text, values) => (await client.query(text, values)).rows;
     await client.listen(channelOf('public', 'sessions'), (payload) =>

@@ -2,7 +2,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { getEventListeners } from 'node:events';
 import { inspect } from 'node:util';
-import { PGlite } from '@electric-sql/pglite';
 import {
   ConnectionError,
   DrizzleStore,
@@ -18,6 +17,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vite
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { eventually, untilSent } from './support/eventually.js';
 import { holding, until } from './support/obstacles.js';
+import { freshPglite } from './support/pglite.js';
 import { runProgram } from './support/program.js';
 import { startProxy } from './support/proxy.js';
 import { callbacksOf, contentOf, promised, sessionWith } from './support/sessions.js';
@@ -126,7 +126,7 @@ describe('a store that was closed', () => {
   test("does not close the app's pool, database or client", async () => {
     const pool = database.pool();
     const client = postgres(database.url, { max: 1 });
-    const pglite = await PGlite.create();
+    const pglite = await freshPglite();
     const db = drizzleNodePostgres({ client: database.pool() });
     for (const source of [pool, client, pglite, db]) {
       await using store = new DrizzleStore(source, { ...silent, sync: true });

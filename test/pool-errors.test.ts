@@ -103,7 +103,10 @@ describe('the snippet of the documentation', () => {
 
   async function start(page: string, containing: string, more: string, url: string) {
     const text = `${onFreePort}${await snippetIn(page, containing)}${more}`;
-    const app = startProgram(text, { DATABASE_URL: url, SESSION_SECRET: 'a long random text' });
+    const app = await startProgram(text, {
+      DATABASE_URL: url,
+      SESSION_SECRET: 'a long random text',
+    });
     return { ...app, browser: new Browser((await app.until(/http:\S+/)) ?? '') };
   }
   const views = async (browser: Browser) => JSON.parse((await browser.get('/')).text);

@@ -23,7 +23,7 @@ beforeAll(async () => {
   pool.on('error', () => {});
   const proxies = () => Promise.all([1, 2, 3, 4].map(() => startProxy(server.url)));
   [listeners, pools] = await Promise.all([proxies(), proxies()]);
-  workers = listeners.map(() => startWorker());
+  workers = await Promise.all(listeners.map(() => startWorker()));
   await Promise.all(
     workers.map((worker, at) => {
       const connectionString = listeners[at]?.url ?? '';

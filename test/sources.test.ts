@@ -17,6 +17,7 @@ import { lockFolder } from '../src/drivers/support/folder-lock.js';
 import { createInFolder } from '../src/drivers/support/pglite-folder.js';
 import { withDatabase } from './support/database.js';
 import { eventually } from './support/eventually.js';
+import { freshPglite } from './support/pglite.js';
 import { runProgram, startProgram } from './support/program.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
@@ -57,7 +58,7 @@ describe("an app's Drizzle database", () => {
   test('does not log the statements of a store with its logger', async () => {
     const lines: string[] = [];
     const logger = { logQuery: (query: string) => void lines.push(query) };
-    const pglite = await PGlite.create();
+    const pglite = await freshPglite();
     const client = postgres(database.url, { onnotice: () => {} });
     const databases = [
       drizzleNodePostgres({ client: database.pool(), logger }),
@@ -313,7 +314,7 @@ describe('a folder', () => {
 
   test('is created if it is missing, is open in one process at a time and keeps acknowledged sessions', async () => {
     const folder = join(home, 'made', 'anew');
-    const other = startProgram(
+    const other = await startProgram(
       `import { DrizzleStore } from 'connect-drizzle';
        const store = new DrizzleStore(process.env.FOLDER, { timeout: 300 });
        await store.set('sid', { cookie: { originalMaxAge: null }, name: 'kept' });
@@ -368,16 +369,16 @@ describe('a folder', () => {
   test('is open in one thread at a time', async () => {
     const folder = join(home, 'data');
     const { output } = await runProgram(
-      `import { Worker } from 'node:worker_threads';
+      `import { isMainThread, Worker } from 'node:worker_threads';
        import { DrizzleStore } from 'connect-drizzle';
-       const store = new DrizzleStore(process.env.FOLDER, { timeout: 300 });
-       await store.ready();
-       const text = "import('tsx/esm/api').then(({ register }) => register()).then(() => import('./src/index.ts'))" +
-         ".then(({ DrizzleStore }) => " +
-         "new DrizzleStore(process.env.FOLDER, { errorLog() {} }).ready()" +
-         ".then(() => console.log('open'), (error) => console.log(error.code)))";
-       await new Promise((resolve) => new Worker(text, { eval: true }).once('exit', resolve));
-       await store.close();`,
+       const store = new DrizzleStore(process.env.FOLDER, { timeout: 300, errorLog() {} });
+       if (isMainThread) {
+         await store.ready();
+         await new Promise((resolve) => new Worker(new URL(import.meta.url)).once('exit', resolve));
+         await store.close();
+       } else {
+         await store.ready().then(() => console.log('open'), (error) => console.log(error.code));
+       }`,
       { FOLDER: folder },
     );
     expect(output).toBe('ERR_FOLDER_IN_USE\n');

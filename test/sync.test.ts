@@ -9,6 +9,7 @@ import { channelOf } from '../src/sync/channel.js';
 import { backoffMs } from '../src/util/backoff.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { holdingTable, refuseByContent, until } from './support/obstacles.js';
+import { freshPglite } from './support/pglite.js';
 import { startProxy } from './support/proxy.js';
 import { about, caughtUp, type HeardEvent, hear, untilSync, up } from './support/realtime.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
@@ -54,7 +55,7 @@ const drivers: Record<string, (url: string) => Source> = {
 };
 const everyDriver = Object.entries(drivers);
 /** One for all tests: it takes a second to make. */
-const pglite = PGlite.create();
+const pglite = freshPglite();
 const everySource: [string, () => Promise<() => Source>][] = [
   ...everyDriver.map(([name, open]): [string, () => Promise<() => Source>] => [
     name,
@@ -629,7 +630,7 @@ describe.each(everyDriver)('A table that is found by the search_path, with %s', 
 describe('A process that does nothing else ends by itself', () => {
   describe.each(['node-postgres', 'postgres-js'] as const)('with %s', (driver) => {
     test('while it listens', async () => {
-      await using worker = startWorker();
+      await using worker = await startWorker();
       await worker.call('open', { driver, url: database.url, options: { sync: true } });
       await worker.call('untilSync', 'up');
       worker.leave();
@@ -639,7 +640,7 @@ describe('A process that does nothing else ends by itself', () => {
     test('while it waits for a server that does not answer', async () => {
       await using proxy = await startProxy(database.url);
       const held = proxy.hold('toServer');
-      await using worker = startWorker();
+      await using worker = await startWorker();
       const options = { sync: { connectionString: proxy.url } };
       await worker.call('open', { driver, url: database.url, options });
       await held;

@@ -1,5 +1,4 @@
 /** The store uses no table but its own: what it finds in the database under the name of its table. */
-import { PGlite } from '@electric-sql/pglite';
 import {
   DrizzleStore,
   type DrizzleStoreOptions,
@@ -20,6 +19,7 @@ import { drizzle as drizzlePostgresJs } from 'drizzle-orm/postgres-js';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { freshPglite } from './support/pglite.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { asSession, contentOf, endOf, sessionWith } from './support/sessions.js';
 import { isPortable } from './support/statement-set.js';
@@ -55,17 +55,17 @@ function storeOn(source: Source, options: DrizzleStoreOptions = {}): DrizzleStor
 }
 
 function open(options: DrizzleStoreOptions = {}): DrizzleStore {
-  return storeOn(database.pool(), options);
+  return storeOn(database.pool({ max: 2 }), options);
 }
 
 /** A pool whose connections have the permissions of a role. */
 function poolAs(name: string): pg.Pool {
-  return database.pool({ options: `-c role=${name}` });
+  return database.pool({ max: 2, options: `-c role=${name}` });
 }
 
 /** Creates the table of this package, and changes it. */
 async function createOwn(...changes: string[]): Promise<void> {
-  await using store = new DrizzleStore(database.pool(), silent);
+  await using store = new DrizzleStore(database.pool({ max: 1 }), silent);
   await store.migrate();
   for (const change of changes) await database.query(change);
 }
@@ -247,7 +247,7 @@ describe("another package's table", () => {
   test.each(['a PGlite', 'Drizzle on PGlite'])(
     'is recognised through every driver: %s',
     async (driver) => {
-      const client = await PGlite.create();
+      const client = await freshPglite();
       ends.push(() => client.close());
       const store = storeOn(driver === 'a PGlite' ? client : drizzlePglite({ client }));
       for (const { owner, sql } of Object.values(otherTables)) {

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { fileURLToPath } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import {
@@ -18,6 +17,7 @@ import express from 'express';
 import session, { type SessionData } from 'express-session';
 import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { bundleProgram } from './support/bundle.js';
 import { freshDatabase, type TestDatabase } from './support/database.js';
 import { eventually } from './support/eventually.js';
 import { launch } from './support/example.js';
@@ -899,9 +899,9 @@ describe('maxSessionsPerUser', () => {
       text: 'select pg_advisory_xact_lock($1)',
       values: [logInLock],
     });
-    const script = fileURLToPath(new URL('support/log-in.ts', import.meta.url));
+    const program = await bundleProgram({ file: 'log-in.ts' });
     const processes = [1, 2].map(() =>
-      launch(process.execPath, ['--import', 'tsx', script, database.url, 'ada', '10', '3']),
+      launch(process.execPath, [program, database.url, 'ada', '10', '3']),
     );
     await Promise.all(processes.map((one) => one.until(/ready/)));
     await gatekeeper.waiting(2);

@@ -1,8 +1,9 @@
-import { PGlite } from '@electric-sql/pglite';
+import type { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, StatementError } from 'connect-drizzle';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { freshPglite } from '../support/pglite.js';
 import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { contentOf, sessionWith } from '../support/sessions.js';
 import { causeCode } from '../support/statements.js';
@@ -95,7 +96,7 @@ describe('on PGlite,', () => {
   let pglite: PGlite;
 
   beforeAll(async () => {
-    pglite = await PGlite.create();
+    pglite = await freshPglite();
   });
 
   afterAll(() => pglite.close());

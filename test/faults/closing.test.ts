@@ -1,10 +1,11 @@
-import { PGlite } from '@electric-sql/pglite';
+import type { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, type Source, StoreClosedError } from 'connect-drizzle';
 import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually, untilSent } from '../support/eventually.js';
 import { database, networkSources, useDatabase } from '../support/fault-database.js';
 import { holding, until } from '../support/obstacles.js';
+import { freshPglite } from '../support/pglite.js';
 import { startProxy } from '../support/proxy.js';
 
 useDatabase();
@@ -96,7 +97,7 @@ describe('on PGlite,', () => {
   let client: PGlite;
 
   beforeAll(async () => {
-    client = await PGlite.create();
+    client = await freshPglite();
   });
 
   afterAll(() => client.close());

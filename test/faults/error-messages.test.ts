@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { inspect } from 'node:util';
-import { PGlite } from '@electric-sql/pglite';
+import type { PGlite } from '@electric-sql/pglite';
 import {
   ConnectionError,
   DrizzleStore,
@@ -13,6 +13,7 @@ import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { eventually, untilSent } from '../support/eventually.js';
 import { holdingTable, until } from '../support/obstacles.js';
+import { freshPglite } from '../support/pglite.js';
 import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
 import { sessionWith } from '../support/sessions.js';
 import { causeCode } from '../support/statements.js';
@@ -23,7 +24,7 @@ let pglite: PGlite;
 
 beforeAll(async () => {
   // This blocks the process for seconds, so no call may be in flight meanwhile.
-  pglite = await PGlite.create();
+  pglite = await freshPglite();
   database = await reusedDatabase();
 });
 

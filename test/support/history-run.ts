@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { idOf } from 'connect-drizzle';
 import fc from 'fast-check';
+import { bundleProgram } from './bundle.js';
 import type { TestDatabase } from './database.js';
 import type { Destroy, History, Look, Read, Write } from './history.js';
 import type { Order, Report, StoreKind, Told } from './history-process.js';
@@ -71,10 +72,10 @@ export class HistoryProcess {
   }
 
   static async start(kind: StoreKind, database: TestDatabase): Promise<HistoryProcess> {
-    const program = fileURLToPath(new URL('history-process.ts', import.meta.url));
+    const program = await bundleProgram({ file: 'history-process.ts' });
     const child = fork(program, [kind], {
       cwd: fileURLToPath(new URL('../..', import.meta.url)),
-      execArgv: ['--import', 'tsx'],
+      execArgv: [],
       env: { ...process.env, DATABASE_URL: database.url },
     });
     await once(child, 'message');

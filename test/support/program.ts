@@ -1,3 +1,4 @@
+import { bundleProgram } from './bundle.js';
 import { launch } from './example.js';
 
 export interface Run {
@@ -8,14 +9,16 @@ export interface Run {
 }
 
 /** Starts a module, given as text, in a process of its own, in which `connect-drizzle` is this repository. */
-export function startProgram(text: string, env: Record<string, string> = {}) {
-  const args = ['--import', 'tsx', '--input-type=module', '--eval', text];
-  return launch(process.execPath, args, { env });
+export async function startProgram(
+  text: string,
+  env: Record<string, string> = {},
+): Promise<ReturnType<typeof launch>> {
+  return launch(process.execPath, [await bundleProgram({ text })], { env });
 }
 
 /** Runs a module to its end. */
 export async function runProgram(text: string, env?: Record<string, string>): Promise<Run> {
-  const program = startProgram(text, env);
+  const program = await startProgram(text, env);
   const code = await program.ended;
   return { code, output: program.output };
 }

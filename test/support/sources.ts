@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PGlite } from '@electric-sql/pglite';
+import type { PGlite } from '@electric-sql/pglite';
 import { DrizzleStore, type Source } from 'connect-drizzle';
 import { drizzle as drizzleNeon } from 'drizzle-orm/neon-serverless';
 import { drizzle as drizzleNodePostgres } from 'drizzle-orm/node-postgres';
@@ -11,6 +11,7 @@ import postgres from 'postgres';
 import { freshDatabase } from './database.js';
 import { eventually } from './eventually.js';
 import { neonPool } from './neon.js';
+import { freshPglite } from './pglite.js';
 
 /** An open source with a store. */
 export interface OpenSource {
@@ -64,7 +65,7 @@ function postgresJs(url: string, ends: End[]): postgres.Sql {
 }
 
 async function onPglite(make: (client: PGlite) => Source): Promise<OpenSource> {
-  const client = await PGlite.create();
+  const client = await freshPglite();
   return on(make(client), () => client.close());
 }
 

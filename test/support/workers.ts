@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
+import { bundleProgram } from './bundle.js';
 import type { Commands } from './worker.js';
 
 type Name = keyof Commands;
@@ -34,9 +34,9 @@ interface Pending {
   reject(error: unknown): void;
 }
 
-export function startWorker(): Worker {
-  const program = fileURLToPath(new URL('./worker.ts', import.meta.url));
-  const child = fork(program, { execArgv: ['--import', 'tsx'], serialization: 'advanced' });
+export async function startWorker(): Promise<Worker> {
+  const program = await bundleProgram({ file: 'worker.ts' });
+  const child = fork(program, { execArgv: [], serialization: 'advanced' });
   const pending = new Map<number, Pending>();
   let calls = 0;
   child.on('message', (message) => {
