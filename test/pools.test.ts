@@ -21,6 +21,12 @@ interface OpenPool {
   close(): Promise<unknown>;
 }
 
+/** Ignores the errors of a pool: the server may end what it is just ending. */
+function ignoringErrors<Pool extends NodeJS.EventEmitter>(pool: Pool): Pool {
+  pool.on('error', () => {});
+  return pool;
+}
+
 const pools: Record<string, (url: string) => Promise<OpenPool>> = {
   'a Neon Pool': async (url) => {
     const { pool, close } = await neonPool(url);
@@ -32,15 +38,17 @@ const pools: Record<string, (url: string) => Promise<OpenPool>> = {
   },
   'a Vercel pool': async (url) => {
     const { vercel, connectionString, proxy } = await vercelPostgres(url);
-    const pool = vercel.createPool({ connectionString });
+    const pool = ignoringErrors(vercel.createPool({ connectionString }));
     return { source: pool, close: () => pool.end().then(proxy.close) };
   },
   'Vercel’s sql': async (url) => {
     const { vercel, proxy } = await vercelPostgres(url);
+    ignoringErrors(vercel.sql);
     return { source: vercel.sql, close: () => vercel.sql.end().then(proxy.close) };
   },
   'Drizzle on Vercel’s sql': async (url) => {
     const { vercel, proxy } = await vercelPostgres(url);
+    ignoringErrors(vercel.sql);
     const source = drizzleVercel({ client: vercel.sql });
     return { source, close: () => vercel.sql.end().then(proxy.close) };
   },
@@ -59,7 +67,7 @@ try {
 if (native !== null) {
   const { Pool } = native;
   const nativePool = async (url: string, sourceOf: (pool: pg.Pool) => Source) => {
-    const pool = new Pool({ connectionString: url });
+    const pool = ignoringErrors(new Pool({ connectionString: url }));
     return { source: sourceOf(pool), close: () => pool.end() };
   };
   pools['a pg.native.Pool'] = (url) => nativePool(url, (pool) => pool);

@@ -19,6 +19,8 @@ async function connectThrough({ neonConfig }: NeonModule, databaseUrl: string) {
 export async function neonPool(databaseUrl: string) {
   const proxy = await connectThrough(neon, databaseUrl);
   const pool = new neon.Pool({ connectionString: databaseUrl });
+  // The server may end what the pool is just ending.
+  pool.on('error', () => {});
   return {
     pool,
     proxy,
