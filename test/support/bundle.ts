@@ -24,7 +24,8 @@ async function createFolder(): Promise<string> {
 export async function bundleProgram(source: { file: string } | { text: string }): Promise<string> {
   folder ??= createFolder();
   programs += 1;
-  const outfile = join(await folder, `program-${programs}.mjs`);
+  const name = `program-${programs}.mjs`;
+  const outfile = join(await folder, name);
   await build({
     ...('file' in source
       ? { entryPoints: [join('test/support', source.file)] }

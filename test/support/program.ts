@@ -13,7 +13,8 @@ export async function startProgram(
   text: string,
   env: Record<string, string> = {},
 ): Promise<ReturnType<typeof launch>> {
-  return launch(process.execPath, [await bundleProgram({ text })], { env });
+  // For PGlite, as in vitest.config.ts.
+  return launch(process.execPath, ['--liftoff-only', await bundleProgram({ text })], { env });
 }
 
 /** Runs a module to its end. */
