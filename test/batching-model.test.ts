@@ -233,9 +233,9 @@ describe('random calls on three sids, answered in any order,', () => {
 
   test.each([2, 10])('have the results that a plain Map has, on a pool of %i', async (max) => {
     const open = new Set<QueryGate>();
-    const gate: QueryGate = (query) => {
+    const gate: QueryGate = (query, text) => {
       const [current] = open;
-      return current === undefined ? query() : current(query);
+      return current === undefined ? query() : current(query, text);
     };
     const pool = database.pool({ max });
     const store = await database.store({ touchAfter: 0 }, gatedPool(pool, gate));

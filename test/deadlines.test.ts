@@ -73,7 +73,7 @@ describe('a call that gives up before it was sent', () => {
 
   const waitsBriefly = onPortable('a write waits for a lock for 50 ms, and is sent again');
   test.skipIf(waitsBriefly)('is never sent if one that came before it still waits', async () => {
-    const store = await database.store({ timeout: 10 }, database.pool({ max: 2 }));
+    const store = await database.store({ timeout: 20 }, database.pool({ max: 2 }));
     for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
     await database.query(`
       create function hold() returns trigger language plpgsql as $$ begin
@@ -90,7 +90,7 @@ describe('a call that gives up before it was sent', () => {
     const first = store.touch('a', earlier);
     await row.waiting(1);
     const impatient = store.touch('a', later);
-    await new Promise((resolve) => setTimeout(resolve, 5000));
+    await new Promise((resolve) => setTimeout(resolve, 10_000));
     // They come after the second touch, but its turn comes only when the first has ended.
     const read = store.get('other');
     const patient = store.touch('b', later);
@@ -331,7 +331,7 @@ test.skipIf(inBatches)(
 test.skipIf(inBatches)(
   "the connection of a batch outlives an impatient caller's deadline",
   async () => {
-    const store = await database.store({ timeout: 10 }, database.pool({ max: 2 }));
+    const store = await database.store({ timeout: 20 }, database.pool({ max: 2 }));
     const locks = { before: 1, impatient: 2, patient: 2 };
     for (const [sid, lock] of Object.entries(locks)) await store.set(sid, sessionWith({ lock }));
     await database.query(`
@@ -353,7 +353,7 @@ test.skipIf(inBatches)(
     await first.waiting(1);
     const impatient = touch('impatient');
     // Half of its time passes before it is sent, together with one that has all of it.
-    await new Promise((resolve) => setTimeout(resolve, 5000));
+    await new Promise((resolve) => setTimeout(resolve, 10_000));
     const patient = touch('patient');
     await first.release();
     await before;

@@ -190,6 +190,85 @@ describe.each(runners)('%s', (_, run) => {
     expect(await run(['status', ...table], env)).toMatchObject({ code: 0 });
   });
 
+  test('`list` shows the newest first, page by page, and never session data', async () => {
+    const { store, table, cli, json } = await setUp(run);
+    const sids = ['a', 'b', 'c', 'd', 'e'];
+    for (const sid of sids)
+      await store.set(sid, sessionWith({ user: sid < 'c' ? 'ada' : 'bob', token: 't0ken' }));
+    // Two were created at one time.
+    await database.query(
+      `update ${table} set created_at = (select min(created_at) from ${table})
+      where id = any($1)`,
+      [ids('a', 'b')],
+    );
+    const all = await json('list');
+    expect(all.next).toBe(null);
+    const listed = all.sessions.map(({ id }: { id: string }) => id);
+    expect(listed.slice(0, 3)).toEqual(['e', 'd', 'c'].map(idOf));
+    expect(listed.slice(3).sort()).toEqual(ids('a', 'b'));
+    const paged: string[] = [];
+    for (let after: string | null = null; ; ) {
+      const page: { sessions: { id: string }[]; next: string | null } = await json(
+        'list',
+        '--limit=2',
+        ...(after === null ? [] : [`--after=${after}`]),
+      );
+      paged.push(...page.sessions.map(({ id }) => id));
+      after = page.next;
+      if (after === null) break;
+    }
+    expect(paged).toEqual(listed);
+    const text = await cli('list', '--user', 'ada', '--limit', '1');
+    expect(text.stdout.trimEnd().split('\n')).toHaveLength(2);
+    expect(text.stderr).toMatch(/^More: --after \d+\.\S{43}\n$/);
+    const lines = (await cli('list', '--jsonl')).stdout.trimEnd().split('\n');
+    expect(lines.map((line) => JSON.parse(line).id)).toEqual(listed);
+    expect(JSON.stringify(all) + text.stdout).not.toContain('t0ken');
+  });
+
+  test('`export` prints all that is stored of a user, and says what it cannot read', async () => {
+    const key = '6'.repeat(64);
+    const { store, json, cli, table } = await setUp(run, { encryptionKeys: [key] });
+    for (const sid of ['a', 'b']) await store.set(sid, sessionWith({ user: 'ada', sid }));
+    await store.set('c', sessionWith({ user: 'bob' }));
+    await database.query(
+      `update ${table} set expires_at = now() - interval '1 hour' where id = $1`,
+      ids('b'),
+    );
+    const config = join(folder, `config-${tables}.mjs`);
+    await writeFile(config, `export default { encryptionKeys: ['${key}'] };`);
+    const { user, sessions } = await json('export', '--user', 'ada', '--config', config);
+    expect(user).toBe('ada');
+    const found = sessions.map(({ state, data }: { state: string; data: { sid: string } }) => [
+      data.sid,
+      state,
+    ]);
+    expect(found.sort()).toEqual([
+      ['a', 'live'],
+      ['b', 'expired'],
+    ]);
+    const blind = await cli('export', '--user', 'ada', '--jsonl');
+    expect(blind.code).toBe(1);
+    expect(blind.stderr).toContain('cannot be read');
+    expect(blind.stdout.trimEnd().split('\n')).toHaveLength(2);
+    failed(await cli('show', ...ids('a'), '--data'), 1, /cannot be read: .*encrypted/);
+  });
+
+  test('a --config that cannot be used is refused', async () => {
+    const { cli } = await setUp(run);
+    const wrong = join(folder, `wrong-${tables}.mjs`);
+    await writeFile(wrong, 'export default 7;');
+    failed(await cli('list', '--config', wrong), 2, /must export the store's options/);
+    failed(await cli('list', '--config', './none.js'), 2, /cannot be loaded/);
+    await writeFile(`${wrong}.json`, '{ "tablName": "x" }');
+    failed(await cli('list', '--config', `${wrong}.json`), 2, /unknown option tablName/);
+  });
+});
+
+// What a process adds, the tests above show: these are about the commands alone.
+describe('the command line', () => {
+  const run = runHere;
+
   test('an older table: exit code 3, and `migrate` completes what can be completed', async () => {
     const { table, cli } = await setUp(run);
     await database.query(`alter table ${table} drop column expires_hour`);
@@ -285,42 +364,6 @@ describe.each(runners)('%s', (_, run) => {
     expect((await cli('status')).stdout).toMatch(/^live +~\d/m);
     await database.query(`drop index ${table}_user_id_index`);
     expect((await cli('status')).stdout).toContain('the index on user_id is missing');
-  });
-
-  test('`list` shows the newest first, page by page, and never session data', async () => {
-    const { store, table, cli, json } = await setUp(run);
-    const sids = ['a', 'b', 'c', 'd', 'e'];
-    for (const sid of sids)
-      await store.set(sid, sessionWith({ user: sid < 'c' ? 'ada' : 'bob', token: 't0ken' }));
-    // Two were created at one time.
-    await database.query(
-      `update ${table} set created_at = (select min(created_at) from ${table})
-      where id = any($1)`,
-      [ids('a', 'b')],
-    );
-    const all = await json('list');
-    expect(all.next).toBe(null);
-    const listed = all.sessions.map(({ id }: { id: string }) => id);
-    expect(listed.slice(0, 3)).toEqual(['e', 'd', 'c'].map(idOf));
-    expect(listed.slice(3).sort()).toEqual(ids('a', 'b'));
-    const paged: string[] = [];
-    for (let after: string | null = null; ; ) {
-      const page: { sessions: { id: string }[]; next: string | null } = await json(
-        'list',
-        '--limit=2',
-        ...(after === null ? [] : [`--after=${after}`]),
-      );
-      paged.push(...page.sessions.map(({ id }) => id));
-      after = page.next;
-      if (after === null) break;
-    }
-    expect(paged).toEqual(listed);
-    const text = await cli('list', '--user', 'ada', '--limit', '1');
-    expect(text.stdout.trimEnd().split('\n')).toHaveLength(2);
-    expect(text.stderr).toMatch(/^More: --after \d+\.\S{43}\n$/);
-    const lines = (await cli('list', '--jsonl')).stdout.trimEnd().split('\n');
-    expect(lines.map((line) => JSON.parse(line).id)).toEqual(listed);
-    expect(JSON.stringify(all) + text.stdout).not.toContain('t0ken');
   });
 
   test('`show` prints a session in any state, its data only with --data', async () => {
@@ -451,44 +494,6 @@ describe.each(runners)('%s', (_, run) => {
     expect(await json('prune')).toEqual({ dryRun: false, deleted: 6000 });
     expect(await live()).toEqual(ids('sid'));
     expect(await database.query(`select id from ${table}`)).toHaveLength(1);
-  });
-
-  test('`export` prints all that is stored of a user, and says what it cannot read', async () => {
-    const key = '6'.repeat(64);
-    const { store, json, cli, table } = await setUp(run, { encryptionKeys: [key] });
-    for (const sid of ['a', 'b']) await store.set(sid, sessionWith({ user: 'ada', sid }));
-    await store.set('c', sessionWith({ user: 'bob' }));
-    await database.query(
-      `update ${table} set expires_at = now() - interval '1 hour' where id = $1`,
-      ids('b'),
-    );
-    const config = join(folder, `config-${tables}.mjs`);
-    await writeFile(config, `export default { encryptionKeys: ['${key}'] };`);
-    const { user, sessions } = await json('export', '--user', 'ada', '--config', config);
-    expect(user).toBe('ada');
-    const found = sessions.map(({ state, data }: { state: string; data: { sid: string } }) => [
-      data.sid,
-      state,
-    ]);
-    expect(found.sort()).toEqual([
-      ['a', 'live'],
-      ['b', 'expired'],
-    ]);
-    const blind = await cli('export', '--user', 'ada', '--jsonl');
-    expect(blind.code).toBe(1);
-    expect(blind.stderr).toContain('cannot be read');
-    expect(blind.stdout.trimEnd().split('\n')).toHaveLength(2);
-    failed(await cli('show', ...ids('a'), '--data'), 1, /cannot be read: .*encrypted/);
-  });
-
-  test('a --config that cannot be used is refused', async () => {
-    const { cli } = await setUp(run);
-    const wrong = join(folder, `wrong-${tables}.mjs`);
-    await writeFile(wrong, 'export default 7;');
-    failed(await cli('list', '--config', wrong), 2, /must export the store's options/);
-    failed(await cli('list', '--config', './none.js'), 2, /cannot be loaded/);
-    await writeFile(`${wrong}.json`, '{ "tablName": "x" }');
-    failed(await cli('list', '--config', `${wrong}.json`), 2, /unknown option tablName/);
   });
 });
 

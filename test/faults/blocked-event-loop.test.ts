@@ -37,7 +37,8 @@ describe.each(clients)(
   (_, source) => {
     test('fails no call whose answer has arrived', async () => {
       await database.store();
-      const timeout = 3;
+      // Long enough for a busy machine to send a statement.
+      const timeout = 10;
       const store = new DrizzleStore(source(database.url), {
         pruneSessionInterval: false,
         timeout,

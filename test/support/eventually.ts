@@ -52,3 +52,15 @@ function wasNotSent(outcome: PromiseSettledResult<unknown>): boolean {
     !outcome.reason.sent
   );
 }
+
+/**
+ * Measures how long something takes, up to three times until it is below a limit: a busy machine may hold up one of
+ * them. Returns the shortest time in milliseconds.
+ */
+export async function shortestMs(limitMs: number, measure: () => Promise<number>): Promise<number> {
+  let shortest = Number.POSITIVE_INFINITY;
+  for (let tries = 0; tries < 3 && shortest >= limitMs; tries += 1) {
+    shortest = Math.min(shortest, await measure());
+  }
+  return shortest;
+}

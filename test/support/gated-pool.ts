@@ -1,7 +1,7 @@
 import type pg from 'pg';
 
-/** Decides when a query is sent and when its result is returned. */
-export type QueryGate = <Answer>(query: () => Promise<Answer>) => Promise<Answer>;
+/** Decides when a query is sent and when its result is returned. Gets its text, too. */
+export type QueryGate = <Answer>(query: () => Promise<Answer>, text: string) => Promise<Answer>;
 
 /** A real pool whose queries pass through a gate. */
 export function gatedPool(pool: pg.Pool, gate: QueryGate): pg.Pool {
@@ -43,17 +43,24 @@ function proxied<T extends object>(
 function gated(query: Method, gate: QueryGate): Method {
   return (...args) => {
     const done = args.at(-1);
-    if (typeof done !== 'function') return gate(() => Promise.resolve(query(...args)));
+    const text = textOf(args[0]);
+    if (typeof done !== 'function') return gate(() => Promise.resolve(query(...args)), text);
     const asPromise = () =>
       new Promise((resolve, reject) => {
         query(...args.slice(0, -1), (error: unknown, result: unknown) =>
           error ? reject(error) : resolve(result),
         );
       });
-    gate(asPromise).then(
+    gate(asPromise, text).then(
       (result) => done(null, result),
       (error) => done(error),
     );
     return undefined;
   };
+}
+
+function textOf(query: unknown): string {
+  return String(
+    typeof query === 'object' && query !== null && 'text' in query ? query.text : query,
+  );
 }
