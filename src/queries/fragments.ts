@@ -15,6 +15,7 @@ import type { Engine } from './engines.js';
 import {
   afterSetting,
   clockMs,
+  costly,
   isBefore,
   joinedText,
   literal,
@@ -123,16 +124,16 @@ export function inputOf<const Name extends InputColumn>(...names: readonly Name[
   const rows = db
     .$with('input', columns)
     .as(sql`select i.* from given, unnest(${arrays}) as i (${aliases})`);
-  const ids = all.includes('until')
-    ? sql`array(select u.id from given, unnest(given.id, given.until) as u (id, until)
-        where ${isBefore(sql`u.until`)})`
-    : sql`(select id from given)::text[]`;
-  /**
-   * Whether a row's id was given, and its call has not timed out. Not a join: one that was planned while the table was
-   * empty would later read all of a large table.
-   */
-  const includes = (column: AnyPgColumn) => eq(column, sql`any(${ids})`);
-  return { given, input: rows, includes };
+  // Not a join: the planner may read the whole table for one.
+  const isAny = (column: AnyPgColumn, ids: SQL) =>
+    and(eq(column, sql`any(${ids})`), costly(column));
+  const inTime = sql`array(select u.id from given, unnest(given.id, given.until) as u (id, until)
+    where ${isBefore(sql`u.until`)})`;
+  /** Whether the row's id was given. */
+  const isGiven = (column: AnyPgColumn) => isAny(column, sql`(select id from given)::text[]`);
+  /** The same, and its call has not timed out. */
+  const includes = all.includes('until') ? (column: AnyPgColumn) => isAny(column, inTime) : isGiven;
+  return { given, input: rows, includes, isGiven };
 }
 
 /** The parts that depend on the table and the store's settings. */
@@ -267,7 +268,7 @@ export function fragmentsOf(settings: FragmentSettings) {
    * instead would let the planner join by id, and read the whole table by a plan made while it was empty.)
    */
   const isLocked = (locked: Place) =>
-    and(eq(t.ctid, locked.ctid), nearlyAlways(eq(t.tableoid, locked.tableoid)));
+    and(eq(t.ctid, locked.ctid), nearlyAlways(eq(t.tableoid, locked.tableoid)), costly(t.id));
 
   /** Locks the rows that no other transaction has locked. */
   const lock = (condition: SQL | undefined) =>

@@ -165,7 +165,8 @@ export function manyRows(settings: FragmentSettings, f: Fragments): ManyRows {
   /** Overwrites the rows that exist, and inserts the others; `create` overwrites tombstones made before it began. */
   const insertMany = (kind: 'create' | 'put') =>
     statement(`${kind}_many`, prepared, ['id', 'expiry', 'data', 'owner', 'began', 'until'], () => {
-      const { given, input, includes } = inputOf('expiry', 'data', 'began', 'until', ...owner);
+      const columns = ['expiry', 'data', 'began', 'until', ...owner] as const;
+      const { given, input, includes, isGiven } = inputOf(...columns);
       const locked = db.$with('locked').as(
         db
           .select({ id: t.id, ...f.place, revokedAt: t.revokedAt })
@@ -200,11 +201,8 @@ export function manyRows(settings: FragmentSettings, f: Fragments): ManyRows {
               : { ...written, expiresAt: f.capped(expiry, t.createdAt) },
           )
           .from(existing)
-          // Found by id, too: a plan made while the table was empty would read the whole table to find the
-          // many locked rows by `ctid`.
           .where(
             and(
-              includes(t.id),
               f.isLocked(existing),
               kind === 'put'
                 ? isNull(existing.revokedAt)
@@ -214,9 +212,7 @@ export function manyRows(settings: FragmentSettings, f: Fragments): ManyRows {
           .returning({ id: t.id, ...f.writtenFields }),
       );
       const ownerOfRow = f.ownerOf(input.owner);
-      // Sorted, so that the planner counts on reading all of them and uses the index: for a plain NOT IN it counts on
-      // half, for which it reads a table that was empty from its start.
-      const present = db.select({ id: t.id }).from(t).where(includes(t.id)).orderBy(t.id);
+      const present = db.select({ id: t.id }).from(t).where(isGiven(t.id));
       const inserted = db.$with('inserted').as(
         db
           .insert(insertable)

@@ -55,6 +55,14 @@ export const anyOf = (query: SQLWrapper) => sql`any(array(${query}))`;
  */
 export const nearlyAlways = (condition: SQL) => sql`nullif(${condition}, false) is not null`;
 
+/**
+ * Always true for an id, and cheap: Postgres stops at the first condition. But the planner adds up the costs of all,
+ * and takes a text search (`@@`) to be expensive. So it does not read a whole table to find a few rows by id, even if
+ * the table is small, and the plan is still good when the table has grown. Each search adds to the estimate.
+ */
+export const costly = (id: AnyPgColumn) =>
+  sql`(${id} <> '' or ${id} @@ ${id} or ${id} @@ ${id} or ${id} @@ ${id})`;
+
 /** The only value of a subquery. */
 export const scalar = <T>(query: SQLWrapper) => sql<T>`(${query})`;
 

@@ -29,6 +29,7 @@ import { type ReadClock, untilOf } from './server-time.js';
 import {
   anyOf,
   clockMs,
+  costly,
   integer,
   isBefore,
   joinedText,
@@ -93,7 +94,7 @@ export function tableStatements(
       .where(isAnnounced);
   });
 
-  const ofUser = and(eq(t.userId, f.userParameter), f.isNotEnded);
+  const ofUser = and(eq(t.userId, f.userParameter), costly(t.id), f.isNotEnded);
 
   const endUser = statement('end_user', prepared, ['user', 'except', 'now', 'until'], (p) => {
     const others = and(ofUser, ne(t.id, p.except));
@@ -160,22 +161,23 @@ export function tableStatements(
     },
   );
 
+  const isAfter = and(gt(t.id, parameter('after')), costly(t.id));
   const page = (condition?: typeof ofUser) =>
     db
       .select(f.readFields(f.millisecondsOf(t.lastSeenAt)))
       .from(t)
-      .where(and(f.isLive, condition, gt(t.id, parameter('after'))))
+      .where(and(f.isLive, condition, isAfter))
       .orderBy(t.id)
       .limit(sql.placeholder('limit'));
   const listAll = statement('list', prepared, ['after', 'limit', 'now'], () => page());
   const listUser = statement('list_user', prepared, ['after', 'limit', 'now', 'user'], () =>
     page(ofUser),
   );
-  const listIds = statement('list_ids', prepared, ['after', 'limit', 'now'], (p) =>
+  const listIds = statement('list_ids', prepared, ['after', 'limit', 'now'], () =>
     db
       .select({ id: t.id })
       .from(t)
-      .where(and(f.isLive, gt(t.id, p.after)))
+      .where(and(f.isLive, isAfter))
       .orderBy(t.id)
       .limit(sql.placeholder('limit')),
   );

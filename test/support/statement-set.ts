@@ -8,6 +8,7 @@ export const postgresOnly: Readonly<Record<string, string>> = {
   'engine-detection': 'its stores choose their statements themselves',
   'portable/*': 'its stores choose their statements themselves',
   batching: 'a portable statement has one row: there are no batches',
+  plans: 'the plans are those of the statements for Postgres',
   compression: 'the portable statements are not measured',
 };
 
