@@ -323,7 +323,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
       return tries.size >= 4;
     });
     expect(states).toEqual([]);
-    expect(logged).toEqual([[expect.stringContaining('to another database?')]]);
+    expect(logged).toEqual([[expect.stringContaining('to another database.')]]);
   });
 });
 
