@@ -1,5 +1,5 @@
 /** The lock on the folder of an embedded database. */
-import { existsSync } from 'node:fs';
+import { existsSync, utimesSync } from 'node:fs';
 import {
   chmod,
   mkdir,
@@ -9,7 +9,6 @@ import {
   rm,
   stat,
   symlink,
-  utimes,
   writeFile,
 } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -60,7 +59,7 @@ async function startHolder(env: Record<string, string> = {}, by?: string[]) {
 }
 
 describe('a locked folder is refused to', () => {
-  test('another store of the same process, and is free when the first one unlocks it', async () => {
+  test('another store of the same process until the first one unlocks it', async () => {
     const [first, second] = await Promise.allSettled([lockFolder(folder), lockFolder(folder)]);
     const locked = [first, second].filter(({ status }) => status === 'fulfilled');
     const refused = [first, second].filter(({ status }) => status === 'rejected');
@@ -71,7 +70,7 @@ describe('a locked folder is refused to', () => {
     await (await lockFolder(folder))();
   });
 
-  test('another worker thread, until that ends or is terminated', async () => {
+  test('another worker thread until the first one ends or is terminated', async () => {
     const env = { ...process.env, FOLDER: folder };
     const startWorker = async () => {
       const worker = new Worker(lockers.program, { env, stdout: true, execArgv: [] });
@@ -108,7 +107,7 @@ describe('a locked folder is refused to', () => {
     }
   });
 
-  test('another process, until that is killed', async () => {
+  test('another process until the first one is killed', async () => {
     const other = await startHolder();
     expect(await holder()).toBe(other.pid);
     await other.stop('SIGKILL');
@@ -117,7 +116,7 @@ describe('a locked folder is refused to', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  test('another container whose process has the same pid, until that is killed', async () => {
+  test('another container whose process has the same pid, until the first one is killed', async () => {
     const reason = whyNoNamespaces();
     if (reason !== undefined) {
       console.warn(`Two containers were not tested: no namespaces here (${reason.trim()})`);
@@ -189,7 +188,7 @@ describe('a lock', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  test('adds one listener to the process, however many folders it is for', async () => {
+  test('adds one listener to the process for any number of folders', async () => {
     const before = process.listenerCount('exit');
     const unlocks = [];
     for (let at = 0; at < 12; at += 1) unlocks.push(await lockFolder(`${folder}/${at}`));
@@ -198,7 +197,7 @@ describe('a lock', () => {
     expect(process.listenerCount('exit')).toBe(before);
   });
 
-  test('is of the folder that symbolic links lead to', async () => {
+  test('applies to the folder that symbolic links lead to', async () => {
     await mkdir(folder);
     await symlink(folder, `${folder} link`);
     await symlink(dirname(folder), join(folder, 'up'));
@@ -209,7 +208,7 @@ describe('a lock', () => {
     expect(await realFolder(anew)).toBe(join(dirname(folder), 'not', 'yet'));
   });
 
-  test('says why it fails: a file is in the way, or the folder is read-only', async () => {
+  test('fails with a reason if a file is in the way or the folder is read-only', async () => {
     await writeFile(folder, 'a file, not a folder');
     const inTheWay = `The folder ${folder} cannot be used: a file is in the way`;
     await expect(lockFolder(folder)).rejects.toThrow(inTheWay);
@@ -244,7 +243,7 @@ describe('of several openers of a folder whose owner died,', () => {
     expect(await holder()).toBeUndefined();
   });
 
-  test('the one with the lower token waits for one that may have looked before, and may then lock it', async () => {
+  test('the one with the lower token waits for one that may have looked before it, and may then lock the folder', async () => {
     const other = await OwnClaim.create(claims, highest);
     const locking = lockFolder(folder);
     await untilClaims(2);
@@ -253,7 +252,7 @@ describe('of several openers of a folder whose owner died,', () => {
     await (await locking)();
   });
 
-  test('the one with the lower token is refused if the other had looked before', async () => {
+  test('the one with the lower token is refused if the other had looked before it', async () => {
     const other = await OwnClaim.create(claims, highest);
     const locking = holder();
     await untilClaims(2);
@@ -274,7 +273,7 @@ describe('of several openers of a folder whose owner died,', () => {
     }
   });
 
-  test('never two have it at once, whoever is killed', async () => {
+  test('no two hold the lock at once, whichever is killed', async () => {
     const env = { FOLDER: folder, THEN: 'churn', INSIDE: join(dirname(folder), 'inside') };
     const others = Array.from({ length: 6 }, () => lockers.start(env));
     // Each ends by killing itself while it holds the lock; one that found another inside says so.
@@ -299,7 +298,7 @@ describe('of several openers of a folder whose owner died,', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  test('a socket that somebody listens on is never deleted', async () => {
+  test('none deletes a socket that a process listens on', async () => {
     await mkdir(claims, { recursive: true });
     const server = createServer();
     const path = join(claims, `${lowest}.new`);
@@ -315,7 +314,7 @@ describe('of several openers of a folder whose owner died,', () => {
   }
 });
 
-describe('a claim whose socket cannot be asked', () => {
+describe('a claim whose socket is unreachable', () => {
   /** As another host leaves it on a network file system, or a file system without sockets. */
   const foreign = { token: 'a'.repeat(16), pid: 4711, kernel: '0123456789ab' };
   let file: string;
@@ -329,7 +328,8 @@ describe('a claim whose socket cannot be asked', () => {
   test('counts as alive while its time changes', async () => {
     const locking = holder();
     await sleep(600);
-    await utimes(file, 1, 1);
+    // At once, before the next look at it.
+    utimesSync(file, 1, 1);
     expect(await locking).toBe(foreign.pid);
   });
 
@@ -338,7 +338,7 @@ describe('a claim whose socket cannot be asked', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
-  test('is dead when it goes away', async () => {
+  test('is dead when it disappears', async () => {
     const asking = isAlive(claims, foreign);
     await sleep(600);
     await rm(file);
@@ -346,7 +346,7 @@ describe('a claim whose socket cannot be asked', () => {
     expect(await isAlive(claims, foreign)).toBe(false);
   });
 
-  test("has a time that keeps changing, even under the fake timers of an app's test", async () => {
+  test("changes its time even under the fake timers of an app's test", async () => {
     await rm(file);
     vi.useFakeTimers({ toFake: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] });
     try {
@@ -361,7 +361,7 @@ describe('a claim whose socket cannot be asked', () => {
     }
   });
 
-  test('is missed by its owner when somebody deletes it', async () => {
+  test('causes a warning when its owner finds that it was deleted', async () => {
     await rm(file);
     const warning = vi.spyOn(process, 'emitWarning').mockReturnValue();
     const unlock = await lockFolder(folder);
@@ -376,7 +376,7 @@ describe('a claim whose socket cannot be asked', () => {
     await claim.withdraw();
   });
 
-  test('counts as alive by its time where there is no socket', async () => {
+  test('counts as alive by its time if there is no socket', async () => {
     await rm(file);
     const claim = await OwnClaim.create(claims, foreign.token);
     await rm(join(claims, `${foreign.token}.socket`));
@@ -385,7 +385,7 @@ describe('a claim whose socket cannot be asked', () => {
   });
 });
 
-test('a Node error is known by its code, even under Jest, where it is no Error', () => {
+test('a Node error is recognised by its code, even under Jest, where it is not an instance of Error', () => {
   expect(codeOf(runInNewContext(`Object.assign(new Error(), { code: 'ENOENT' })`))).toBe('ENOENT');
   expect([codeOf(new Error('none')), codeOf(undefined)]).toEqual([undefined, undefined]);
 });
@@ -393,7 +393,7 @@ test('a Node error is known by its code, even under Jest, where it is no Error',
 describe('the lock file of version 1.0.0', () => {
   const lockFile = () => `${folder}.lock`;
 
-  test.each(['', '.clearing'])('is honoured while its process lives (%s)', async (suffix) => {
+  test.each(['', '.clearing'])('is respected while its process lives (%s)', async (suffix) => {
     await writeFile(`${lockFile()}${suffix}`, String(process.ppid));
     expect(await holder()).toBe(process.ppid);
     await writeFile(`${lockFile()}${suffix}`, '');
@@ -414,7 +414,7 @@ describe('the lock file of version 1.0.0', () => {
     }
   });
 
-  test('is not a directory of the same name', async () => {
+  test('is not confused with a directory of the same name', async () => {
     await mkdir(lockFile());
     expect(await holder()).toBeUndefined();
     expect(existsSync(lockFile())).toBe(true);

@@ -81,12 +81,12 @@ function failed(run: CliRun, code: number, message: RegExp | string): void {
 }
 
 const runners: [string, CliProgram['run']][] = [
-  ['as a process', (args, env) => program.run(args, env)],
-  ['in this process', runHere],
+  ['the program', (args, env) => program.run(args, env)],
+  ['main()', runHere],
 ];
 
 describe.each(runners)('%s', (_, run) => {
-  test('each command has help with examples, and needs no database for it', async () => {
+  test('prints help with examples for each command, without a database', async () => {
     const overview = await run(['--help']);
     expect(overview).toMatchObject({ code: 0, stderr: '' });
     const names = [...overview.stdout.matchAll(/^ {2}(\w+) {2,}/gm)].map(([, name = '']) => name);
@@ -113,7 +113,7 @@ describe.each(runners)('%s', (_, run) => {
     expect((await run(['help', 'revoke'])).stdout).toContain('--except-newest');
   });
 
-  test('wrong arguments are refused with exit code 2, before anything is connected', async () => {
+  test('refuses wrong arguments with exit code 2 before it connects', async () => {
     const env = { DATABASE_URL: 'postgres://nobody:secret@127.0.0.1:1/none' };
     const [id = ''] = ids('any');
     const wrong: [string[], RegExp][] = [
@@ -148,7 +148,7 @@ describe.each(runners)('%s', (_, run) => {
     failed(await run(['list', '--url', 'mysql://x']), 2, /must be a Drizzle database/);
   });
 
-  test('no server: one line with host and port, without password and stack', async () => {
+  test('prints one line with host and port, without password and stack, if there is no server', async () => {
     const url = 'postgres://ada:s3cret%21@127.0.0.1:1/shop';
     const result = await run(['status'], { DATABASE_URL: url });
     failed(
@@ -167,7 +167,7 @@ describe.each(runners)('%s', (_, run) => {
     failed(await run(['list', '--url', noDatabase.href]), 5, /the database does not exist/);
   });
 
-  test('no table: exit code 3, and `migrate` creates it once', async () => {
+  test('exits with code 3 if there is no table, which `migrate` creates once', async () => {
     const env = { DATABASE_URL: database.url };
     tables += 1;
     const table = ['--table', `new_${tables}`, '--schema', `schema_${tables}`];
@@ -226,7 +226,7 @@ describe.each(runners)('%s', (_, run) => {
     expect(JSON.stringify(all) + text.stdout).not.toContain('t0ken');
   });
 
-  test('`export` prints all that is stored of a user, and says what it cannot read', async () => {
+  test('`export` prints all that is stored of a user, and what it cannot read', async () => {
     const key = '6'.repeat(64);
     const { store, json, cli, table } = await setUp(run, { encryptionKeys: [key] });
     for (const sid of ['a', 'b']) await store.set(sid, sessionWith({ user: 'ada', sid }));
@@ -254,7 +254,7 @@ describe.each(runners)('%s', (_, run) => {
     failed(await cli('show', ...ids('a'), '--data'), 1, /cannot be read: .*encrypted/);
   });
 
-  test('a --config that cannot be used is refused', async () => {
+  test('refuses a --config that it cannot use', async () => {
     const { cli } = await setUp(run);
     const wrong = join(folder, `wrong-${tables}.mjs`);
     await writeFile(wrong, 'export default 7;');
@@ -266,10 +266,10 @@ describe.each(runners)('%s', (_, run) => {
 });
 
 // What a process adds, the tests above show: these are about the commands alone.
-describe('the command line', () => {
+describe('the command line:', () => {
   const run = runHere;
 
-  test('an older table: exit code 3, and `migrate` completes what can be completed', async () => {
+  test('exits with code 3 if the table is of an older version', async () => {
     const { table, cli } = await setUp(run);
     await database.query(`alter table ${table} drop column expires_hour`);
     failed(await cli('list'), 3, /older or incomplete version/);
@@ -277,7 +277,7 @@ describe('the command line', () => {
     expect((await cli('status')).stdout).toMatch(/state +outdated/);
   });
 
-  test('a migration that has not run shows in the status', async () => {
+  test('`status` shows a migration that has not run', async () => {
     const { cli, json } = await setUp(run);
     const { version } = await json('status');
     expect(version).toMatch(/^\d{4}_/);
@@ -291,7 +291,7 @@ describe('the command line', () => {
     expect(result.stdout).toContain(`the migration ${version} has not run`);
   });
 
-  test('a table of another package: exit code 4, and nothing is changed', async () => {
+  test('exits with code 4 and changes nothing if the table belongs to another package', async () => {
     tables += 1;
     const table = `foreign_${tables}`;
     const { owner, sql } = otherTables['connect-pg-simple'] ?? { owner: '', sql: '' };
@@ -311,7 +311,7 @@ describe('the command line', () => {
     await database.query(`drop table ${table}`);
   });
 
-  test('no permission: exit code 1 with the grant that is missing; a reader may list', async () => {
+  test('exits with code 1 and prints the missing grant if there is no permission; a reader may list', async () => {
     const { table, store } = await setUp(run);
     await store.set('sid', sessionWith({ user: 'ada' }));
     const role = `reader_${database.name}_${tables}`;
@@ -329,7 +329,7 @@ describe('the command line', () => {
     expect(await store.length()).toBe(1);
   });
 
-  test('`sql` prints what creates a usable table, without a database', async () => {
+  test('`sql` prints statements that create a usable table, without a database', async () => {
     tables += 1;
     const name = `Plain "SQL" ${tables}`;
     const { stdout, code } = await run(['sql', '--table', name]);
@@ -342,7 +342,7 @@ describe('the command line', () => {
     expect((await run(['migrate', '--table', name], { DATABASE_URL: database.url })).code).toBe(0);
   });
 
-  test('`status` counts, exactly or from a sample', async () => {
+  test('`status` counts sessions exactly or from a sample', async () => {
     const { store, table, json, cli } = await setUp(run);
     for (const sid of ['a', 'b', 'c']) await store.set(sid, sessionWith());
     await store.destroy('c');
@@ -366,7 +366,7 @@ describe('the command line', () => {
     expect((await cli('status')).stdout).toContain('the index on user_id is missing');
   });
 
-  test('`show` prints a session in any state, its data only with --data', async () => {
+  test('`show` prints a session in any state, and its data only with --data', async () => {
     const { store, cli, json } = await setUp(run);
     await store.set(dashedSid, sessionWith({ user: 'ada', token: 't0ken' }));
     const id = idOf(dashedSid);
@@ -380,7 +380,7 @@ describe('the command line', () => {
     failed(await cli('show', ...ids('nobody')), 1, /There is no session/);
   });
 
-  test('control characters of a session are printed as escapes', async () => {
+  test('prints the control characters of a session as escapes', async () => {
     const { store, cli, json } = await setUp(run);
     await store.set('sid', sessionWith({ user: evil, [evil]: evil }));
     const [id = ''] = ids('sid');
@@ -416,7 +416,7 @@ describe('the command line', () => {
     expect((await cli('users')).stdout).toMatch(/^ada +3 /m);
   });
 
-  test('`revoke` ends the sessions of ids, also of ids that begin with a dash', async () => {
+  test('`revoke` ends sessions by id, also ids that begin with a dash', async () => {
     const { store, cli, json, live } = await setUp(run);
     for (const sid of ['a', 'b', dashedSid]) await store.set(sid, sessionWith());
     const id = idOf(dashedSid);
@@ -433,7 +433,7 @@ describe('the command line', () => {
     expect(again.stdout).toContain(`There is no live session ${id}`);
   });
 
-  test('`revoke --user` can keep one session, or the newest', async () => {
+  test('`revoke --user` can keep one session or the newest', async () => {
     const { store, cli, json, live, table } = await setUp(run);
     for (const sid of ['a', 'b', dashedSid]) await store.set(sid, sessionWith({ user: 'ada' }));
     await store.set('other', sessionWith({ user: 'bob' }));
@@ -460,7 +460,7 @@ describe('the command line', () => {
     expect(row).toEqual({ data: null, user_id: null });
   });
 
-  test('`revoke --all` takes times', async () => {
+  test('`revoke --all` accepts times', async () => {
     const { store, json, live, table } = await setUp(run);
     const sids = ['old', 'middle', 'new'];
     for (const sid of sids) await store.set(sid, sessionWith());
@@ -497,7 +497,7 @@ describe('the command line', () => {
   });
 });
 
-test('a store with `sync` hears what the command line ends', async () => {
+test('a store with `sync` gets events of the sessions that the command line ends', async () => {
   const { store, json, isListening } = await setUp(runHere, { sync: true });
   await isListening;
   for (const sid of ['a', 'b', 'c']) await store.set(sid, sessionWith({ user: 'ada' }));
@@ -515,7 +515,7 @@ test('a store with `sync` hears what the command line ends', async () => {
   expect(heard.sort()).toEqual(ids('a', 'b', 'c'));
 });
 
-test('sessions that another transaction holds are ended when it lets them go', async () => {
+test('sessions that another transaction has locked are ended when it ends', async () => {
   const { store, table, json, live } = await setUp(runHere);
   for (const sid of ['a', 'b', 'c']) await store.set(sid, sessionWith({ user: 'ada' }));
   const holder = await database.pool({ max: 1 }).connect();
@@ -529,7 +529,7 @@ test('sessions that another transaction holds are ended when it lets them go', a
   expect(await live()).toEqual([]);
 });
 
-test('user ids of another SQL type, and columns of an app’s own table, work', async () => {
+test('user ids of another SQL type work', async () => {
   const table = `accounts_${tables}`;
   await database.query((await runHere(['sql', '--table', table])).stdout);
   await database.query(`alter table ${table} alter user_id type integer using null`);
@@ -544,7 +544,7 @@ test('user ids of another SQL type, and columns of an app’s own table, work', 
   expect(JSON.parse((await run('revoke', '--user', '42', '--yes')).stdout).revoked).toBe(1);
 });
 
-test('a folder is managed like a server', async () => {
+test('a folder can be managed like a server', async () => {
   const url = join(folder, 'embedded');
   const run = (...args: string[]) => runHere([...args, '--url', url]);
   const store = new DrizzleStore(url, { pruneSessionInterval: false, timeout: 300 });
