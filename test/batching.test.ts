@@ -64,7 +64,7 @@ async function contents(): Promise<Map<string, Record<string, unknown> | null>> 
   return new Map(rows.map(({ id, data }) => [id, data]));
 }
 
-describe('a call and its lane', () => {
+describe('lanes', () => {
   test('a call is sent at once and alone if a lane is free', async () => {
     const store = await openStore();
     for (const n of [1, 2, 3]) await store.set('sid', sessionWith({ n }));
@@ -87,7 +87,7 @@ describe('a call and its lane', () => {
     }
   });
 
-  test('a call that finds a lane idle has left within two turns of the event loop, after a failure too', async () => {
+  test('a call that finds a lane idle is sent within two turns of the event loop, also after a failure', async () => {
     const store = await openStore();
     const hasLeft = async () => {
       const before = log.sent.length;
@@ -268,7 +268,7 @@ describe('a call and its lane', () => {
   });
 });
 
-describe('the lanes and the pool', () => {
+describe('the lanes of a pool', () => {
   const shares: [max: number, lanes: number | undefined, most: number][] = [
     [1, undefined, 1],
     [2, undefined, 1],
@@ -352,7 +352,7 @@ describe('the lanes and the pool', () => {
     await Promise.all(calls);
   });
 
-  test('a lane that gets no connection leaves its calls to the other, and tries no more than now and then', async () => {
+  test('a lane that gets no connection leaves its calls to the other one, and retries rarely', async () => {
     const role = `${database.name}_few`;
     await database.query(`create role ${role} login password 'few' connection limit 1`);
     await database.query(`grant all on schema public to ${role}`);
@@ -415,7 +415,7 @@ describe('the lanes and the pool', () => {
 });
 
 describe('async contexts', () => {
-  test('each of 200 concurrent callers continues in its own AsyncLocalStorage', async () => {
+  test('each of 200 concurrent callers continues in its own context', async () => {
     const store = await openStore();
     const user = new AsyncLocalStorage<number>();
     const seen: string[] = [];
@@ -464,7 +464,7 @@ describe('async contexts', () => {
     expect(store.stats().largestBatch).toBeGreaterThan(50);
   });
 
-  test('a caller whose row was refused or held goes on in its own context, too', async () => {
+  test('a caller whose row was refused or locked continues in its own context, too', async () => {
     const store = await openStore();
     await refuseByContent(database);
     const user = new AsyncLocalStorage<number>();
@@ -530,7 +530,7 @@ describe('touchAfter', () => {
   });
 
   test.each(['auto', 600] as const)(
-    'holds for objects that the store did not load: %s',
+    'applies to objects that the store did not load: %s',
     async (touchAfter) => {
       const store = await openStore({ touchAfter });
       const endsIn = (minutes: number) => sessionUntil(new Date(Date.now() + minutes * MINUTE));
@@ -702,7 +702,7 @@ describe('the order of calls of one id', () => {
     expect(endOf(await store.get('sid'))).toBe(until.at(-1)?.getTime());
   });
 
-  test('of waiting touches of a session that was not read, the last holds', async () => {
+  test('the last of several waiting touches counts if the session was not read', async () => {
     const store = await openStore();
     await insertSessions(['sid']);
     const table = await holdingTable(database);
@@ -716,7 +716,7 @@ describe('the order of calls of one id', () => {
     expect(endOf(await store.get('sid'))).toBe(Date.parse('2100-01-01'));
   });
 
-  test('of waiting touches of one that was read, the latest expiry holds, and each knows its own', async () => {
+  test('the latest expiry of several waiting touches counts if the session was read, and each knows its own', async () => {
     const store = await openStore();
     await insertSessions(['sid']);
     const [one, two, three] = await Promise.all([1, 2, 3].map(() => store.get('sid')));
@@ -738,7 +738,7 @@ describe('the order of calls of one id', () => {
     expect(log.rows('save')).toEqual([1]);
   });
 
-  test('a touch that joins another holds though the session would have expired in between', async () => {
+  test('a touch that joins another one takes effect even if the session would have expired in between', async () => {
     const store = await openStore();
     await insertSessions(['sid']);
     const now = Date.now();
@@ -758,7 +758,7 @@ describe('the order of calls of one id', () => {
     }
   });
 
-  test('a touch does not move past a write that came before it', async () => {
+  test('a touch does not overtake a write that came before it', async () => {
     const store = await openStore();
     await insertSessions(['sid']);
     const table = await holdingTable(database);
@@ -778,7 +778,7 @@ describe('the order of calls of one id', () => {
     expect(await store.get('sid')).toBeUndefined();
   });
 
-  test('a touch that comes while another is under way is not taken for part of it', async () => {
+  test('a touch does not join another one that is in flight', async () => {
     const store = await openStore();
     await insertSessions(['sid']);
     const [one, two, three] = [1, 2, 3].map((hours) =>
@@ -794,7 +794,7 @@ describe('the order of calls of one id', () => {
     expect(log.rows('touch')).toEqual([1, 1, 1]);
   });
 
-  test('callers of one id in one read share its row, and each gets an object of its own', async () => {
+  test('callers that read one id at once share its row, and each gets its own object', async () => {
     const pool = database.pool();
     // Both lanes find a connection at once.
     await Promise.all(times(4, () => pool.query('select 1')));
@@ -816,7 +816,7 @@ describe('the order of calls of one id', () => {
   });
 });
 
-describe('rows that others hold', () => {
+describe('rows that others have locked', () => {
   /** What a store does to a session that is there. */
   const writes: Record<string, (store: DrizzleStore, sid: string) => Promise<unknown>> = {
     touch: (store, sid) => store.touch(sid, sessionWith()),
@@ -854,7 +854,7 @@ describe('rows that others hold', () => {
       }
 
       test.each(Object.keys(writes))(
-        'a row that the app has locked delays the callers of its %s, and nobody else',
+        'a row that the app has locked delays only the callers of its %s',
         async (kind) => {
           const write = writes[kind];
           if (write === undefined) throw new Error(kind);
@@ -930,7 +930,7 @@ describe('rows that others hold', () => {
   });
 
   test.each(['repeatable read', 'serializable'])(
-    'an app whose transactions are %s has every write done, and once',
+    'every write happens exactly once if transactions are %s',
     async (level) => {
       const strict = () =>
         database.pool({ options: `-c default_transaction_isolation=${level.replace(' ', '\\ ')}` });
@@ -956,7 +956,7 @@ describe('rows that others hold', () => {
   );
 
   test.each(['repeatable read', 'serializable'])(
-    'an upsert that another transaction got ahead of is sent again where transactions are %s',
+    'an upsert that another transaction overtook is sent again if transactions are %s',
     async (level) => {
       const store = await openStore({}, strict(level));
       await holdMarked(database);
@@ -981,7 +981,7 @@ describe('rows that others hold', () => {
     },
   );
 
-  test("a user's session that the app has locked delays who ends that user's sessions, and nobody else", async () => {
+  test("a user's session that the app has locked delays only the calls that end that user's sessions", async () => {
     const store = await openStore({ userId: (of) => Reflect.get(of, 'user') }, oneLane());
     await Promise.all(
       times(20, (n) => store.set(`sid ${n}`, sessionWith({ user: n < 10 ? 'ada' : 'bob' }))),
@@ -1005,7 +1005,7 @@ describe('rows that others hold', () => {
   });
 
   test.each(['40001', '40P01', '55P03'])(
-    'a refusal for the sake of another transaction (%s) is tried again, and nobody has an error',
+    'a statement that failed because of another transaction (%s) is retried, and no call fails',
     async (transient) => {
       const store = await openStore({ userId: (of) => Reflect.get(of, 'user') });
       await refuseByContent(database);
@@ -1034,7 +1034,7 @@ describe('refusals', () => {
   const concernsRows = ['54000', '42501', 'P0001', '21000', '23514', '22023', '0A000'];
 
   test.each(concernsRows)(
-    'of 256 sessions in one statement, only those that are refused with %s have the error',
+    'only the sessions that are refused with %s fail, out of 256 in one statement',
     async (refuse) => {
       const store = await openStore({}, oneLane());
       await refuseByContent(database);
@@ -1062,7 +1062,7 @@ describe('refusals', () => {
     },
   );
 
-  test('of 256 touches, saves or log-outs in one statement, only the refused ones have the error', async () => {
+  test('only the refused ones fail, out of 256 touches, saves or log-outs in one statement', async () => {
     const store = await openStore({}, oneLane());
     const sids = times(256, (n) => `sid ${n}`);
     await insertSessions(sids);
@@ -1103,7 +1103,7 @@ describe('refusals', () => {
   });
 
   test.each(['08006', '53100', '57014', '58030', 'XX000', '25006', '42703'])(
-    'a failure that is nobody’s fault (%s) goes to every caller in the statement, which is sent once',
+    'a failure that no session caused (%s) fails every call of the statement, which is sent once',
     async (refuse) => {
       const store = await openStore({}, oneLane());
       await refuseByContent(database);
@@ -1119,8 +1119,8 @@ describe('refusals', () => {
   );
 });
 
-describe('joined texts', () => {
-  test('no characters in a session affect its neighbours', async () => {
+describe('joined strings', () => {
+  test('no characters in a session affect others in the statement', async () => {
     const store = await openStore({ userId: (of) => Reflect.get(of, 'user') }, oneLane());
     const awkward = [
       '\u001f',
@@ -1163,7 +1163,7 @@ describe('joined texts', () => {
     expect(owners.map(({ user_id }) => user_id).sort()).toEqual(data.map((_, n) => user(n)).sort());
   });
 
-  test('a serializer’s text may hold the separator', async () => {
+  test('the string of a serializer may contain the separator', async () => {
     const serializer = {
       stringify: (of: object) => `\u001f${JSON.stringify(of)}\u001f`,
       parse: (text: string) => JSON.parse(text.slice(1, -1)),
@@ -1190,7 +1190,7 @@ describe('joined texts', () => {
 });
 
 describe('a connection that hangs', () => {
-  test('fails its callers within the timeout, and frees the lane', async () => {
+  test('fails its calls within the timeout and frees the lane', async () => {
     await using proxy = await startProxy(database.url);
     await openStore();
     const store = await openStore(
@@ -1224,7 +1224,7 @@ describe('a connection that hangs', () => {
     proxy.cut();
   });
 
-  test('gives them one after an app’s test has had a clock of its own in place, too', async () => {
+  test('fails its calls within the timeout after an app’s test used fake timers, too', async () => {
     await openStore();
     await using store = new DrizzleStore(database.pool(), {
       timeout: 0.5,
@@ -1241,7 +1241,7 @@ describe('a connection that hangs', () => {
     await table.release();
   });
 
-  test('what waits behind it for its turn does not hang as long again', async () => {
+  test('does not delay the calls that wait for their turn for another timeout', async () => {
     await using proxy = await startProxy(database.url);
     const pool = database.pool({ connectionString: proxy.url });
     const store = await openStore({ timeout: 0.3 }, pool);
@@ -1256,7 +1256,7 @@ describe('a connection that hangs', () => {
     expect(log.rows()).toEqual([1]);
   });
 
-  test('no later touch joins one whose turn never came', async () => {
+  test('lets no later touch join one whose turn never came', async () => {
     const store = await openStore({ timeout: 0.3 });
     await insertSessions(['sid']);
     await using table = await holdingTable(database);
@@ -1268,7 +1268,7 @@ describe('a connection that hangs', () => {
     expect(endOf(await eventually(() => store.get('sid')))).toBe(end.getTime());
   });
 
-  test('a call that only waits for its lane has the error, too', async () => {
+  test('fails the calls that only wait for its lane, too', async () => {
     const store = await openStore({ timeout: 0.3 }, oneLane());
     const table = await holdingTable(database);
     const outcomes = await Promise.allSettled([
@@ -1290,7 +1290,7 @@ describe('a connection that hangs', () => {
 });
 
 describe('plans', () => {
-  test('plans made while the table was empty do not scan it when it is large', async () => {
+  test('made while the table was empty do not scan it when it is large', async () => {
     const pool = database.pool({ max: 1, options: '-c plan_cache_mode=force_generic_plan' });
     const store = await openStore(
       { userId: (of) => Reflect.get(of, 'user'), maxSessionsPerUser: 5 },

@@ -66,7 +66,7 @@ function contract() {
     await calls.clear();
   });
 
-  describe('by its callbacks', () => {
+  describe('with callbacks', () => {
     test('returns what was set', async () => {
       await calls.set('sid', sessionWith({ visits: 1, cart: { apples: [1, 2] } }));
       expect(contentOf(await calls.get('sid'))).toEqual({ visits: 1, cart: { apples: [1, 2] } });
@@ -80,7 +80,7 @@ function contract() {
       expect(await calls.length()).toBe(0);
     });
 
-    test('keeps the cookie to the letter', async () => {
+    test('returns the cookie exactly as it was set', async () => {
       const cookie = new session.Cookie();
       Object.assign(cookie, {
         path: '/shop',
@@ -133,7 +133,7 @@ function contract() {
       expect(await after).toBeUndefined();
     });
 
-    test('counts and lists what was set and ended before, although nobody waited for it', async () => {
+    test('counts and lists sessions that were set and ended before, even if nobody awaited it', async () => {
       const sids = ['a', 'b', 'c', 'd', 'e', 'f'];
       for (const sid of sids) store.set(sid, sessionWith({ sid }), () => {});
       expect(await calls.length()).toBe(6);
@@ -194,7 +194,7 @@ function contract() {
       expect(await calls.get('one')).toBeUndefined();
     });
 
-    test('moves the expiry by a touch, and nothing else', async () => {
+    test('moves only the expiry in a touch', async () => {
       setClock(NOON);
       await calls.set('sid', sessionWith({ name: 'as set' }, 60));
       await calls.touch('sid', sessionWith({ name: 'as touched' }, 120));
@@ -207,7 +207,7 @@ function contract() {
       expect(await calls.get('sid')).toBeUndefined();
     });
 
-    test('brings back nothing by a touch', async () => {
+    test('brings back no session in a touch', async () => {
       setClock(NOON);
       await calls.set('destroyed', sessionWith());
       await calls.destroy('destroyed');
@@ -219,7 +219,7 @@ function contract() {
       }
     });
 
-    test('ends a session in the millisecond in which its cookie does', async () => {
+    test('ends a session in the same millisecond as its cookie', async () => {
       setClock(NOON);
       const ends = [1, 2, 499, 500, 999, 1000, 1001, 86_399_999].map((ms) => NOON + ms);
       for (const end of ends) await calls.set(`ends ${end}`, sessionUntil(new Date(end)));
@@ -232,7 +232,7 @@ function contract() {
       }
     });
 
-    test('takes the expiry of a cookie as a date or as its text', async () => {
+    test('accepts the expiry of a cookie as a date or a string', async () => {
       const end = NOON + 61_007;
       setClock(NOON);
       await calls.set('date', sessionUntil(new Date(end)));
@@ -245,12 +245,12 @@ function contract() {
       }
     });
 
-    test('has no session whose cookie had ended when it was set', async () => {
+    test('stores no session whose cookie had expired when it was set', async () => {
       await calls.set('sid', sessionUntil(new Date(Date.now() - 1)));
       expect(await calls.get('sid')).toBeUndefined();
     });
 
-    test('keeps a session whose cookie has no expiry, and gives it none', async () => {
+    test('keeps a session whose cookie has no expiry, and adds none', async () => {
       setClock(NOON);
       await calls.set('sid', sessionWith({ name: 'endless' }, null));
       setClock(NOON + 3_600_000);
@@ -261,7 +261,7 @@ function contract() {
       expect((await calls.get('sid'))?.cookie.expires).toBeNull();
     });
 
-    test('returns a session as JSON would', async () => {
+    test('returns a session as it is after JSON.stringify and JSON.parse', async () => {
       const data = {
         date: new Date(NOON),
         none: undefined,
@@ -325,7 +325,7 @@ function contract() {
       expect(outcomes).toEqual(names.map((name) => `${name} true`));
     });
 
-    test('takes calls without a callback', async () => {
+    test('accepts calls without a callback', async () => {
       store.set('sid', sessionWith({ name: 'kept' }));
       store.touch('sid', sessionWith());
       expect(contentOf(await calls.get('sid'))).toEqual({ name: 'kept' });
@@ -350,7 +350,7 @@ function contract() {
 
 function overHttp() {
   describe('over HTTP', () => {
-    test('keeps a session from request to request, each browser its own', async () => {
+    test('keeps a session of each browser from request to request', async () => {
       const { browser } = await openSite({ '/': (request) => count(request) });
       const [one, other] = [browser(), browser()];
       expect(await bodies(one, '/', '/', '/')).toEqual([1, 2, 3]);
@@ -374,7 +374,7 @@ function overHttp() {
       expect(await bodies(visitor, '/')).toEqual([{ list: [1, 2], user: { name: 'Ada' } }]);
     });
 
-    test('regenerate creates another session and ends the old one', async () => {
+    test('creates another session and ends the old one by regenerate', async () => {
       const { browser } = await openSite({
         '/': (request) => count(request),
         '/regenerate': async (request) => {
@@ -435,7 +435,7 @@ function overHttp() {
       expect(await calls.length()).toBe(1);
     });
 
-    test("ends a session that was unset where unset is 'destroy', and else keeps it", async () => {
+    test("ends a session that was unset if unset is 'destroy', and keeps it otherwise", async () => {
       for (const unset of ['destroy', 'keep'] as const) {
         const { browser } = await openSite(
           {
@@ -449,7 +449,7 @@ function overHttp() {
       }
     });
 
-    test('stores an empty session only where saveUninitialized asks for it', async () => {
+    test('stores an empty session only with saveUninitialized', async () => {
       for (const saveUninitialized of [false, true]) {
         await calls.clear();
         const { browser } = await openSite({ '/': () => null }, { saveUninitialized });
@@ -460,7 +460,7 @@ function overHttp() {
       }
     });
 
-    test('moves the expiry at every request, saved again by resave or touched', async () => {
+    test('moves the expiry at every request, by resave or by a touch', async () => {
       for (const resave of [true, false]) {
         setClock(NOON);
         const { browser } = await openSite(
@@ -478,7 +478,7 @@ function overHttp() {
       }
     });
 
-    test('gives the browser a later expiry at every request where rolling asks for it', async () => {
+    test('sends the browser a later expiry at every request with rolling', async () => {
       for (const rolling of [true, false]) {
         setClock(NOON);
         const { browser } = await openSite(
@@ -496,7 +496,7 @@ function overHttp() {
       }
     });
 
-    test('takes another lifetime that a request gives a session', async () => {
+    test('accepts another lifetime that a request sets', async () => {
       setClock(NOON);
       const { browser } = await openSite(
         {
@@ -541,7 +541,7 @@ function overHttp() {
       expect(await bodies(visitor, '/')).toEqual([2]);
     });
 
-    test('takes the sids that genid makes', async () => {
+    test('accepts the sids that genid creates', async () => {
       let made = 0;
       const { browser } = await openSite(
         { '/': (request) => [request.sessionID, count(request)] },
@@ -555,7 +555,7 @@ function overHttp() {
       expect(contentOf(await calls.get('the sid "1" 👻'))).toEqual({ visits: 2 });
     });
 
-    test('saves as often as a request asks for it', async () => {
+    test('saves as often as a request calls save', async () => {
       const { browser } = await openSite({
         '/': async (request) => {
           assign(request, { one: 1, both: 1 });
@@ -600,7 +600,7 @@ function overHttp() {
       expect(await bodies(visitor, '/look')).toEqual([{ list: [1, 2] }]);
     });
 
-    test('ends a session and makes another within one request', async () => {
+    test('ends a session and creates another one within one request', async () => {
       const { browser } = await openSite({
         '/': (request) => count(request),
         '/anew': async (request) => {
@@ -618,7 +618,7 @@ function overHttp() {
       expect(await bodies(copy, '/look')).toEqual([{}]);
     });
 
-    test('ends a session and makes another of the same sid within one request', async () => {
+    test('ends a session and creates another one with the same sid within one request', async () => {
       const { browser } = await openSite(
         {
           '/': (request) => count(request),
@@ -691,7 +691,7 @@ function beyondMemoryStore(drizzleStore: () => DrizzleStore) {
       expect(await promised((done) => store.pruneSessions(done))).toBe(1);
     });
 
-    test('lists, by ids() and sessions() too, what was set before without waiting', async () => {
+    test('lists sessions that were set before without await, in ids() and sessions() too', async () => {
       store.set('a', sessionWith({ name: 'a' }));
       expect(await store.ids()).toEqual([idOf('a')]);
       store.set('a', sessionWith({ name: 'changed' }));
@@ -710,7 +710,7 @@ function beyondMemoryStore(drizzleStore: () => DrizzleStore) {
       for (const sid of ['a', 'b', 'c', 'd']) expect(await store.get(sid)).toBeUndefined();
     });
 
-    test('makes, reads and touches no session by an id', async () => {
+    test('creates, reads and touches no session by an id', async () => {
       setClock(NOON);
       await store.set('sid', sessionWith({}, 60));
       const id = idOf('sid');
@@ -725,7 +725,7 @@ function beyondMemoryStore(drizzleStore: () => DrizzleStore) {
       expect(await store.get('sid')).toBeUndefined();
     });
 
-    test('ends after a day a session whose cookie does not', async () => {
+    test('ends a session after a day if its cookie has no expiry', async () => {
       setClock(NOON);
       await store.set('sid', sessionWith({}, null));
       setClock(NOON + 86_399_999);
@@ -773,7 +773,7 @@ describe('a session whose cookie has no expiry', () => {
     await run(store);
   }
 
-  test('ends after ttl seconds, from its last touch or save on', () =>
+  test('ends ttl seconds after its last touch or save', () =>
     withTtl(60.5, async (store) => {
       for (const sid of ['left', 'touched', 'saved']) await store.set(sid, sessionWith({}, null));
       setClock(NOON + 60_499);
@@ -788,7 +788,7 @@ describe('a session whose cookie has no expiry', () => {
       expect(await store.length()).toBe(0);
     }));
 
-  test('ends after the seconds that ttl gives for it', () =>
+  test('ends after the seconds that ttl returns for it', () =>
     withTtl(
       (data) => (Reflect.get(data, 'remember') === true ? 3600 : 60),
       async (store) => {

@@ -133,7 +133,7 @@ function counts(store: DrizzleStore): Pick<StoreStats, 'merges' | 'dropped'> {
 }
 
 describe('a set of a loaded session', () => {
-  test('writes what it made of it, and raises the version', async () => {
+  test('writes the changes and raises the version', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.b = 2;
@@ -143,7 +143,7 @@ describe('a set of a loaded session', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 0 });
   });
 
-  test('takes one statement where there is no conflict', async () => {
+  test('takes one statement if there is no conflict', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.b = 2;
@@ -152,7 +152,7 @@ describe('a set of a loaded session', () => {
     expect(here.stats().statements - before).toBe(1);
   });
 
-  test('is merged with what another process has stored meanwhile, and counted once', async () => {
+  test('is merged with what another process stored meanwhile, and counted once', async () => {
     await begun({ a: 1, b: 1, c: 1, list: [1], deep: { x: 1, y: 1 } });
     const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
     Object.assign(mine, { a: 2, mine: true, deep: { x: 2, y: 1 } });
@@ -173,7 +173,7 @@ describe('a set of a loaded session', () => {
     expect(counts(there)).toEqual({ merges: 0, dropped: 0 });
   });
 
-  test('is not written, and no error, where the session was ended meanwhile', async () => {
+  test('writes nothing and reports no error if the session was ended meanwhile', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     await there.destroy(sid);
@@ -185,7 +185,7 @@ describe('a set of a loaded session', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 2 });
   });
 
-  test('is not written where its tombstone has been pruned', async () => {
+  test('writes nothing if the tombstone was pruned meanwhile', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     await there.destroy(sid);
@@ -217,7 +217,7 @@ describe('a set of a loaded session', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
   });
 
-  test('is saved though the session expired while its request ran', async () => {
+  test('saves a session that expired while its request ran', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     await expire();
@@ -227,7 +227,7 @@ describe('a set of a loaded session', () => {
     expect(await content()).toEqual({ a: 1, b: 2 });
   });
 
-  test('takes the session as it is at the call', async () => {
+  test('saves the session as it is at the call', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.a = 2;
@@ -239,7 +239,7 @@ describe('a set of a loaded session', () => {
     expect(await content()).toEqual({ a: 3 });
   });
 
-  test('takes what it compares with when its turn comes: a key set and deleted is deleted', async () => {
+  test('compares with what is stored when its turn comes: a key that was set and deleted is deleted', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.b = 2;
@@ -251,7 +251,7 @@ describe('a set of a loaded session', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 0 });
   });
 
-  test('does not take the other’s keys, which a merge added, for deletions at its next save', async () => {
+  test('does not delete the keys of another request, which a merge added, at its next save', async () => {
     await begun({ a: 1, b: 1 });
     const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
     theirs.theirs = 1;
@@ -268,7 +268,7 @@ describe('a set of a loaded session', () => {
     expect(counts(here)).toEqual({ merges: 1, dropped: 0 });
   });
 
-  test('keeps every change of a request that saves again and again between another’s saves', async () => {
+  test('keeps every change of a request that saves repeatedly between the saves of another one', async () => {
     await begun({});
     const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
     for (const round of [1, 2, 3]) {
@@ -282,7 +282,7 @@ describe('a set of a loaded session', () => {
     expect(await content()).toEqual({ mine1: 1, mine2: 2, mine3: 3, last: 'mine3', theirs3: 3 });
   });
 
-  test('after a reload writes only what was changed since', async () => {
+  test('writes only the changes since the last reload', async () => {
     await begun({ a: 1, b: 1 });
     await loaded(here, sid);
     const theirs = await loaded(there, sid);
@@ -296,7 +296,7 @@ describe('a set of a loaded session', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 0 });
   });
 
-  test('of a role that another took away does not bring it back', async () => {
+  test('does not bring back a role that another request removed', async () => {
     await begun({ roles: ['admin'], user: { name: 'ada', admin: true } });
     const slow = await loaded(here, sid);
     const theirs = await loaded(there, sid);
@@ -307,7 +307,7 @@ describe('a set of a loaded session', () => {
     expect(await content()).toEqual({ roles: [], user: { name: 'ada', lastSeen: 1 }, page: 7 });
   });
 
-  test('under another sid is a copy: neither the one’s history nor its tombstone is the other’s', async () => {
+  test('under another sid creates a copy, which shares neither history nor tombstone', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     const other = randomUUID();
@@ -340,37 +340,37 @@ describe('a set of a session whose user changed meanwhile', () => {
     return content();
   }
 
-  test('is not written where another user logged in: two users are never mixed', async () => {
+  test('writes nothing if another user logged in: two users are never mixed', async () => {
     const after = await race({ user: 'ada' }, { user: 'bob', cart: 'his' }, { address: 'hers' });
     expect(after).toEqual({ user: 'bob', cart: 'his' });
     expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
   });
 
-  test('is not written where the user logged out', async () => {
+  test('writes nothing if the user logged out', async () => {
     expect(await race({ user: 'ada' }, { user: null }, { address: 'hers' })).toEqual({
       user: null,
     });
     expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
   });
 
-  test('is not written where two users log in at once', async () => {
+  test('writes nothing if two users log in at once', async () => {
     const after = await race({}, { user: 'bob', cart: 'his' }, { user: 'ada', cart: 'hers' });
     expect(after).toEqual({ user: 'bob', cart: 'his' });
     expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
   });
 
-  test('is merged where nobody’s session became somebody’s', async () => {
+  test('is merged if an anonymous session gained a user', async () => {
     const after = await race({}, { user: 'ada' }, { page: 7 });
     expect(after).toEqual({ user: 'ada', page: 7 });
     expect(await here.revokeUser('ada')).toBe(1);
   });
 
-  test('is merged where its own request logged in', async () => {
+  test('is merged if its own request logged in', async () => {
     expect(await race({}, { page: 7 }, { user: 'ada' })).toEqual({ user: 'ada', page: 7 });
     expect(await here.revokeUser('ada')).toBe(1);
   });
 
-  test('is merged where the user stayed, and goes by the user of the merged session from then on', async () => {
+  test('is merged if the user is the same, and compares with the user of the merged session from then on', async () => {
     await begun({ user: null });
     const [slow, quick] = [await loaded(here, sid), await loaded(there, sid)];
     await there.set(sid, ending(Object.assign(quick, { user: 'ada' })));
@@ -388,7 +388,7 @@ describe('a set of a session whose user changed meanwhile', () => {
 describe('a set or touch in which nothing changed but the expiry', () => {
   const calls = ['set', 'touch'] as const;
 
-  test.each(calls)('moves the expiry of the row, and writes no data (%s)', async (call) => {
+  test.each(calls)('moves the expiry of the row and writes no data (%s)', async (call) => {
     await begun({ a: 1 });
     const before = await row();
     const session = await loaded(here, sid);
@@ -402,7 +402,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(changes).toEqual([]);
   });
 
-  test.each(calls)('lets the cookie that is read back follow the row (%s)', async (call) => {
+  test.each(calls)('moves the expiry of the cookie that is read back, too (%s)', async (call) => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.cookie.expires = new Date(Date.now() + 2 * hour);
@@ -414,27 +414,30 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     });
   });
 
-  test('costs a touch at the end of each request, as express-session ends them', async () => {
+  test('is sent as a touch at the end of each request of express-session', async () => {
     await begun({ a: 1 });
     for (const call of [...calls, ...calls]) await here[call](sid, ending(await loaded(here, sid)));
     expect(await row()).toMatchObject({ versions: 1 });
   });
 
-  test.each(calls)('moves the expiry that `ttl` gives a cookie without one (%s)', async (call) => {
-    await begun({ a: 1 }, { maxAge: null, store: open({ ttl: 60 }) });
-    const before = await row();
-    const session = await loaded(open({ ttl: 120 }), sid);
-    const store = open({ ttl: 120 });
-    await store[call](sid, ending(await loaded(store, sid)));
-    const after = await row();
-    expect(after?.versions).toBe(1);
-    expect((after?.expires ?? 0) - (before?.expires ?? 0)).toBeGreaterThanOrEqual(60_000);
-    expect(session.cookie.expires).toBeNull();
-    expect((await cookieOf()).expires).toBeNull();
-  });
+  test.each(calls)(
+    'moves the expiry that `ttl` gives to a cookie without one (%s)',
+    async (call) => {
+      await begun({ a: 1 }, { maxAge: null, store: open({ ttl: 60 }) });
+      const before = await row();
+      const session = await loaded(open({ ttl: 120 }), sid);
+      const store = open({ ttl: 120 });
+      await store[call](sid, ending(await loaded(store, sid)));
+      const after = await row();
+      expect(after?.versions).toBe(1);
+      expect((after?.expires ?? 0) - (before?.expires ?? 0)).toBeGreaterThanOrEqual(60_000);
+      expect(session.cookie.expires).toBeNull();
+      expect((await cookieOf()).expires).toBeNull();
+    },
+  );
 
   test.each(calls)(
-    'writes data where the lifetime is another: “remember me” (%s)',
+    'writes data if the lifetime changed, as for “remember me” (%s)',
     async (call) => {
       await begun({ a: 1 });
       const session = await loaded(here, sid);
@@ -447,24 +450,21 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     },
   );
 
-  test.each(calls)(
-    'writes data where there is an expiry no longer, or only now (%s)',
-    async (call) => {
-      await begun({ a: 1 });
-      const session = await loaded(here, sid);
-      session.cookie.expires = null;
-      await here[call](sid, session);
-      expect(await row()).toMatchObject({ versions: 2 });
-      expect(await cookieOf()).toMatchObject({ expires: null });
-      const again = await loaded(there, sid);
-      again.cookie.expires = new Date(Date.now() + hour);
-      await there[call](sid, again);
-      expect(await row()).toMatchObject({ versions: 3, expires: again.cookie.expires.getTime() });
-      expect(await cookieOf()).toMatchObject({ expires: again.cookie.expires.toISOString() });
-    },
-  );
+  test.each(calls)('writes data if the expiry was removed or added (%s)', async (call) => {
+    await begun({ a: 1 });
+    const session = await loaded(here, sid);
+    session.cookie.expires = null;
+    await here[call](sid, session);
+    expect(await row()).toMatchObject({ versions: 2 });
+    expect(await cookieOf()).toMatchObject({ expires: null });
+    const again = await loaded(there, sid);
+    again.cookie.expires = new Date(Date.now() + hour);
+    await there[call](sid, again);
+    expect(await row()).toMatchObject({ versions: 3, expires: again.cookie.expires.getTime() });
+    expect(await cookieOf()).toMatchObject({ expires: again.cookie.expires.toISOString() });
+  });
 
-  test.each(calls)('writes data where the expiry is shortened (%s)', async (call) => {
+  test.each(calls)('writes data if the expiry was shortened (%s)', async (call) => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.cookie.expires = new Date(Date.now() + hour / 2);
@@ -474,7 +474,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
   });
 
   test.each(calls)(
-    'writes data where the expiry is shortened that this request has extended (%s)',
+    'writes data if this request shortened the expiry after it had extended it (%s)',
     async (call) => {
       await begun({ a: 1 });
       const session = await loaded(here, sid);
@@ -496,7 +496,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
   );
 
   test.each([false, true])(
-    'is shortened by a save that follows a touch which nobody awaited (cache: %s)',
+    'shortens the expiry if it follows a touch that nobody awaited (cache: %s)',
     async (cache) => {
       await begun({ a: 1 });
       const store = open({ cache });
@@ -521,7 +521,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
   );
 
   test.each(calls)(
-    'writes data where the cookie is changed before the request has it (%s)',
+    'writes data if the cookie was changed before the request got it (%s)',
     async (call) => {
       await begun({ a: 1 });
       const read = await here.get(sid);
@@ -536,7 +536,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     },
   );
 
-  test.each(calls)('writes data where an empty expiry becomes one (%s)', async (call) => {
+  test.each(calls)('writes data if an empty expiry becomes a date (%s)', async (call) => {
     const stored = foreign({ a: 1 }, 48 * hour);
     Object.assign(stored.cookie, { expires: '' });
     await here.set(sid, stored);
@@ -548,7 +548,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await row()).toMatchObject({ versions: 2, data: { cookie: { expires } } });
   });
 
-  test.each(calls)('writes data where another field of the cookie changed (%s)', async (call) => {
+  test.each(calls)('writes data if another field of the cookie changed (%s)', async (call) => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.cookie.path = '/app';
@@ -556,7 +556,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await row()).toMatchObject({ versions: 2, data: { cookie: { path: '/app' } } });
   });
 
-  test.each(calls)('writes data where a changed cookie is changed back (%s)', async (call) => {
+  test.each(calls)('writes data if a changed cookie is changed back (%s)', async (call) => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.cookie.path = '/app';
@@ -566,7 +566,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await row()).toMatchObject({ versions: 3, data: { cookie: { path: '/' } } });
   });
 
-  test.each(calls)('writes data where a field of the cookie was taken away (%s)', async (call) => {
+  test.each(calls)('writes data if a field of the cookie was removed (%s)', async (call) => {
     const fresh = generated(here, sid, { maxAge: hour, sameSite: 'lax' });
     await here.set(sid, fresh);
     const session = await loaded(here, sid);
@@ -576,7 +576,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await cookieOf()).not.toHaveProperty('sameSite');
   });
 
-  test.each(calls)('takes a cookie for what its own toJSON says (%s)', async (call) => {
+  test.each(calls)('compares what toJSON of the cookie returns (%s)', async (call) => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     const { data } = session.cookie as unknown as { data: object };
@@ -599,7 +599,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await row()).toMatchObject({ versions: 2, data: { cookie, a: 1 } });
   });
 
-  test('is a touch too of a session that lacks the keys which Session drops', async () => {
+  test('is sent as a touch if the session lacks keys that Session drops', async () => {
     await here.set(sid, foreign({ id: 'of the app', a: 1 }));
     const session = await loaded(there, sid);
     await there.set(sid, ending(session));
@@ -607,7 +607,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
   });
 
   test.each(calls)(
-    'is a touch too where the lifetime drifted by what a clock ticks between two readings (%s)',
+    'is sent as a touch if the lifetime differs only by the time between two readings of the clock (%s)',
     async (call) => {
       await begun({ a: 1 });
       const session = await loaded(here, sid);
@@ -618,7 +618,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     },
   );
 
-  test('with disableTouch a touch does nothing, and a set still moves the expiry', async () => {
+  test('moves the expiry in a set, but not in a touch, with disableTouch', async () => {
     await begun({ a: 1 }, { maxAge: hour });
     const store = open({ disableTouch: true });
     const before = await row();
@@ -631,7 +631,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await row()).toEqual({ ...before, expires: session.cookie.expires.getTime() });
   });
 
-  test('a touch writes a new cookie only: what a handler changed and did not save stays unsaved', async () => {
+  test('writes only a new cookie in a touch, not what a handler changed and did not save', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.a = 2;
@@ -642,7 +642,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await content()).toEqual({ a: 2 });
   });
 
-  test('a touch with a new cookie keeps what a save wrote that the request did not wait for', async () => {
+  test('keeps what a save wrote that nobody awaited, in a touch with a new cookie', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     session.b = 2;
@@ -654,7 +654,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(await cookieOf()).toMatchObject({ originalMaxAge: 2 * hour });
   });
 
-  test('does not bring an ended session back, and is counted as dropped', async () => {
+  test('does not bring back an ended session, and is counted as dropped', async () => {
     await begun({ a: 1 });
     const [saving, touching] = [await loaded(here, sid), await loaded(here, sid)];
     await there.destroy(sid);
@@ -665,7 +665,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 2 });
   });
 
-  test('a set saves a session that expired while its request ran; a touch does not', async () => {
+  test('saves a session that expired while its request ran in a set, but not in a touch', async () => {
     await begun({ a: 1 });
     const [saving, touching] = [await loaded(here, sid), await loaded(here, sid)];
     await expire();
@@ -685,7 +685,7 @@ describe('an expiry that two requests move', () => {
     return session;
   }
 
-  test('is the later, though the earlier touch comes last: a stream moved it when it began', async () => {
+  test('is the later one, even if the earlier touch comes last: a stream moved it when it began', async () => {
     await begun();
     const [stream, click] = [await moving(here, hour), await moving(there, 3 * hour)];
     await there.touch(sid, click);
@@ -693,7 +693,7 @@ describe('an expiry that two requests move', () => {
     expect((await row())?.expires).toBe(click.cookie.expires?.getTime());
   });
 
-  test('is the later, though the earlier touch comes last in one process, waiting for its turn', async () => {
+  test('is the later one, even if the earlier touch comes last in one process, waiting for its turn', async () => {
     await begun();
     const sessions = [
       await moving(here, hour),
@@ -704,7 +704,7 @@ describe('an expiry that two requests move', () => {
     expect((await row())?.expires).toBe(sessions[1]?.cookie.expires?.getTime());
   });
 
-  test('is the later, where a save comes after a touch', async () => {
+  test('is the later one if a save comes after a touch', async () => {
     await begun();
     const [slow, click] = [await moving(here, 2 * hour), await moving(there, 3 * hour)];
     await there.touch(sid, click);
@@ -713,7 +713,7 @@ describe('an expiry that two requests move', () => {
     expect(await row()).toMatchObject({ versions: 2, expires: click.cookie.expires?.getTime() });
   });
 
-  test('is the later, where both save', async () => {
+  test('is the later one if both save', async () => {
     await begun();
     for (const [first, second] of [
       [3 * hour, 2 * hour],
@@ -728,7 +728,7 @@ describe('an expiry that two requests move', () => {
     }
   });
 
-  test('stays as another shortened it, where a save in the middle of a request did not move it', async () => {
+  test('stays as another request shortened it if a save in the middle of a request did not move it', async () => {
     await begun();
     const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
     theirs.cookie.maxAge = hour / 2;
@@ -738,7 +738,7 @@ describe('an expiry that two requests move', () => {
     expect((await row())?.expires).toBe(theirs.cookie.expires?.getTime());
   });
 
-  test('stays as a touch left it, where a save in the middle of a request did not move it', async () => {
+  test('stays as a touch left it if a save in the middle of a request did not move it', async () => {
     await begun();
     const [mine, theirs] = [await loaded(here, sid), await moving(there, 3 * hour)];
     await there.touch(sid, theirs);
@@ -747,7 +747,7 @@ describe('an expiry that two requests move', () => {
     expect((await row())?.expires).toBe(theirs.cookie.expires?.getTime());
   });
 
-  test('stays as a touch left it, where update() changes the session meanwhile', async () => {
+  test('stays as a touch left it if update() changes the session meanwhile', async () => {
     await begun({ count: 1 });
     const theirs = await moving(there, 3 * hour);
     await here.update(sid, async (session) => {
@@ -770,7 +770,7 @@ describe('an expiry that two requests move', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 2 });
   });
 
-  test('is what a foreign object says, to earlier too', async () => {
+  test('is the one of a foreign object, even if it is earlier', async () => {
     await begun();
     const other = foreign({}, hour / 2);
     await here.touch(sid, other);
@@ -778,7 +778,7 @@ describe('an expiry that two requests move', () => {
     expect(await row()).toMatchObject({ versions: 1 });
   });
 
-  test('does not come back where the other ended it: “remember me” taken back against a touch', async () => {
+  test('is not restored by a touch after another request removed it: “remember me” was switched off', async () => {
     await begun();
     const [slow, theirs] = [await loaded(here, sid), await loaded(there, sid)];
     theirs.cookie.expires = null;
@@ -796,7 +796,7 @@ describe('a session that a request generated', () => {
     expect(await row()).toMatchObject({ versions: 1, revoked: false });
   });
 
-  test('overwrites whatever has its sid, as a session of its own', async () => {
+  test('overwrites a session with the same sid and starts a new history', async () => {
     await begun({ a: 1 });
     const before = await row();
     const old = await loaded(here, sid);
@@ -817,7 +817,7 @@ describe('a session that a request generated', () => {
     expect(await row()).toMatchObject({ versions: 3, revoked: false });
   });
 
-  test('is a loaded one once it has been saved: merged, and never brought back', async () => {
+  test('is merged and never brought back after its first save, like a loaded one', async () => {
     const session = generated(here, sid);
     session.a = 1;
     await here.set(sid, session);
@@ -830,7 +830,7 @@ describe('a session that a request generated', () => {
     expect(await content()).toBeUndefined();
   });
 
-  test('and destroyed before its first save has ended stays destroyed', async () => {
+  test('stays destroyed if it was destroyed before its first save ended', async () => {
     const session = generated(here, sid);
     const saved = here.set(sid, session);
     const destroyed = here.destroy(sid);
@@ -841,14 +841,14 @@ describe('a session that a request generated', () => {
 });
 
 describe('a foreign object', () => {
-  test('is inserted, or overwrites: the last one wins', async () => {
+  test('is inserted or overwrites: the last one wins', async () => {
     await here.set(sid, foreign({ a: 1 }));
     await there.set(sid, foreign({ b: 1 }));
     expect(await content()).toEqual({ b: 1 });
     expect(await row()).toMatchObject({ versions: 2 });
   });
 
-  test('is never written over a tombstone, and is counted as dropped', async () => {
+  test('never overwrites a tombstone, and is counted as dropped', async () => {
     await here.set(sid, foreign({ a: 1 }));
     await there.destroy(sid);
     await here.set(sid, foreign({ a: 2 }));
@@ -856,7 +856,7 @@ describe('a foreign object', () => {
     expect(counts(here)).toEqual({ merges: 0, dropped: 1 });
   });
 
-  test('makes the session anew once the tombstone has been pruned: nothing tells of the log-out', async () => {
+  test('creates the session again after the tombstone was pruned: nothing records the log-out', async () => {
     await here.set(sid, foreign({ a: 1 }));
     await there.destroy(sid);
     await pruned();
@@ -864,7 +864,7 @@ describe('a foreign object', () => {
     expect(await content()).toEqual({ a: 2 });
   });
 
-  test('is a loaded one once it has been saved', async () => {
+  test('is merged after its first save, like a loaded one', async () => {
     const mine = foreign({ a: 1 });
     await here.set(sid, mine);
     const theirs = await loaded(there, sid);
@@ -874,8 +874,8 @@ describe('a foreign object', () => {
   });
 });
 
-describe('a session from get(), with no request', () => {
-  test('is merged key by key, whatever the keys are called', async () => {
+describe('a session from get() without a request', () => {
+  test('is merged key by key, whatever the names of the keys', async () => {
     await begun({});
     await here.set(sid, foreign({ id: 1, save: 1, constructor: 1, a: 1 }));
     const [mine, theirs] = [await here.get(sid), await there.get(sid)];
@@ -885,7 +885,7 @@ describe('a session from get(), with no request', () => {
     expect(await content()).toEqual({ id: 2, save: 2, constructor: 2, a: 2 });
   });
 
-  test('is written where only a key changed that a Session would drop', async () => {
+  test('is written if only a key changed that a Session would drop', async () => {
     await here.set(sid, foreign({ id: 1 }));
     const session = await there.get(sid);
     if (session === undefined) throw new Error('no session');
@@ -896,7 +896,7 @@ describe('a session from get(), with no request', () => {
 
 describe('keys that a Session drops when it is loaded', () => {
   test.each(['id', 'req', 'save', 'constructor', 'toString'])(
-    '%s counts as unchanged: a touch stays a touch, a merge keeps it',
+    'include %s, which counts as unchanged: a touch stays a touch, a merge keeps it',
     async (key) => {
       await here.set(sid, foreign({ [key]: 'kept', a: 1 }));
       const before = await row();
@@ -913,7 +913,7 @@ describe('keys that a Session drops when it is loaded', () => {
 });
 
 describe('destroy', () => {
-  test('leaves a tombstone without content for an hour', async () => {
+  test('leaves a tombstone without data for an hour', async () => {
     await begun({ a: 1 });
     await here.destroy(sid);
     const left = (await row())?.expires ?? 0;
@@ -923,12 +923,12 @@ describe('destroy', () => {
     expect(await row()).toBeDefined();
   });
 
-  test('writes nothing where there is no session', async () => {
+  test('writes nothing if there is no session', async () => {
     await here.destroy(sid);
     expect(await row()).toBeUndefined();
   });
 
-  test('of an expired session leaves a tombstone, so that no request under way saves it', async () => {
+  test('leaves a tombstone of an expired session, so that no request in flight saves it', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     await expire();
@@ -938,7 +938,7 @@ describe('destroy', () => {
     expect(await row()).toMatchObject({ revoked: true });
   });
 
-  test('is not undone by a touch of an object of whatever origin', async () => {
+  test('is not undone by a touch of any object', async () => {
     await begun({ a: 1 });
     const session = await loaded(here, sid);
     await there.destroy(sid);
@@ -951,7 +951,7 @@ describe('destroy', () => {
 });
 
 describe('clear', () => {
-  test('ends sessions for the requests that are under way too', async () => {
+  test('ends sessions for requests in flight, too', async () => {
     const own = open({ tableName: 'cleared', createTableIfMissing: true });
     await own.set(sid, generated(own, sid));
     const session = await loaded(own, sid);
@@ -963,7 +963,7 @@ describe('clear', () => {
 });
 
 describe('calls about many sessions', () => {
-  test('include what this process has set before, revokeUser() too', async () => {
+  test('include the sessions that this process has just set, revokeUser() too', async () => {
     const store = open({ userId: (session) => Reflect.get(session, 'user') });
     const other = randomUUID();
     void store.set(sid, foreign({ user: sid }));
@@ -973,7 +973,7 @@ describe('calls about many sessions', () => {
     expect(await store.get(other)).toBeDefined();
   });
 
-  test('are not held up by a write that a lock holds up', async () => {
+  test('do not wait for a write that waits for a lock', async () => {
     await begun();
     const store = open({ timeout: 10, errorLog: () => {} });
     const session = await loaded(store, sid);
@@ -996,7 +996,7 @@ describe('update', () => {
     Reflect.set(session, 'count', Number(Reflect.get(session, 'count')) + 1);
   };
 
-  test('loses no increment of forty from two processes, which set would', async () => {
+  test('loses none of forty increments from two processes, unlike set', async () => {
     await begun({ count: 0 });
     const calls = Array.from({ length: 20 }, () => [here, there]).flat();
     await Promise.all(calls.map((store) => store.update(sid, increment)));
@@ -1009,7 +1009,7 @@ describe('update', () => {
     expect(await content()).toEqual({ count: 41 });
   });
 
-  test('runs again on what another has stored while it ran', async () => {
+  test('runs its function again on what another process stored meanwhile', async () => {
     await begun({ count: 1 });
     const seen: unknown[] = [];
     await here.update(sid, async (session) => {
@@ -1021,7 +1021,7 @@ describe('update', () => {
     expect(await content()).toEqual({ count: 3 });
   });
 
-  test('saves what the function changed, or what it gave instead, and gives that', async () => {
+  test('saves and returns what the function changed or returned', async () => {
     await begun({ a: 1 });
     expect(await here.update(sid, (session) => void Reflect.set(session, 'a', 2))).toMatchObject({
       a: 2,
@@ -1032,7 +1032,7 @@ describe('update', () => {
     expect(await content()).toEqual({ b: '/' });
   });
 
-  test('gives undefined where there is no live session, and does not run the function', async () => {
+  test('returns undefined and does not run the function if there is no live session', async () => {
     const run = () => {
       throw new Error('it ran');
     };
@@ -1044,7 +1044,7 @@ describe('update', () => {
     expect(await here.update(sid, run)).toBeUndefined();
   });
 
-  test('gives undefined, and revives nothing, where the session was ended while it ran', async () => {
+  test('returns undefined and revives nothing if the session was ended while the function ran', async () => {
     await begun({ count: 1 });
     const result = await here.update(sid, async (session) => {
       await there.destroy(sid);
@@ -1054,7 +1054,7 @@ describe('update', () => {
     expect(await here.get(sid)).toBeUndefined();
   });
 
-  test('writes nothing where the function fails', async () => {
+  test('writes nothing if the function fails', async () => {
     await begun({ count: 1 });
     const failing = open({ errorLog: () => {} }).update(sid, (session) => {
       increment(session);
@@ -1064,7 +1064,7 @@ describe('update', () => {
     expect(await content()).toEqual({ count: 1 });
   });
 
-  test('gives up where others are first at every try, as a set does, and says so', async () => {
+  test('fails with ConflictError, as a set does, if others are first at every try', async () => {
     await begun({ count: 1 });
     let isLate = false;
     const gated = gatedPool(database.pool(), async (query, text) => {
@@ -1086,7 +1086,7 @@ describe('update', () => {
     expect(await content()).toEqual({ count: 1 });
   }, 600_000);
 
-  test('holds nobody up while its function runs', async () => {
+  test('blocks no other call while its function runs', async () => {
     await begun({ count: 1 });
     const [inside, leave] = [gate(), gate()];
     const slow = here.update(sid, async (session) => {
@@ -1102,7 +1102,7 @@ describe('update', () => {
     expect(await content()).toEqual({ count: 2, a: 1 });
   });
 
-  test('is seen by a request under way as any other write: its save is merged', async () => {
+  test('is merged with the save of a request in flight, like any other write', async () => {
     await begun({ count: 1 });
     const mine = await loaded(here, sid);
     await there.update(sid, increment);
@@ -1110,7 +1110,7 @@ describe('update', () => {
     expect(await content()).toEqual({ count: 2, a: 1 });
   });
 
-  test('gives an object that can be saved again', async () => {
+  test('returns an object that can be saved again', async () => {
     await begun({ count: 1 });
     const session = await here.update(sid, increment);
     if (session === undefined) throw new Error('no session');
@@ -1142,7 +1142,7 @@ describe('with a cache', () => {
     }
   });
 
-  test('what it serves is as good to save from: changes are merged, log-outs hold', async () => {
+  test('a session that it served is saved like any other: changes are merged, log-outs hold', async () => {
     await begun({ a: 1 });
     await loaded(here, sid);
     const mine = await loaded(here, sid);
@@ -1157,7 +1157,7 @@ describe('with a cache', () => {
     expect(await row()).toMatchObject({ revoked: true });
   });
 
-  test('it does not move an expiry back either', async () => {
+  test('an expiry does not move back', async () => {
     await begun();
     const sessions = [await loaded(here, sid), await loaded(here, sid)];
     const ends = [3 * hour, 2 * hour].map((by) => new Date(Date.now() + by));
@@ -1173,7 +1173,7 @@ describe('with a cache', () => {
 });
 
 describe('with encryption', () => {
-  test('sessions are merged, and touches are touches', async () => {
+  test('sessions are merged, and touches write no data', async () => {
     const encryptionKeys = ['00'.repeat(32)];
     [here, there] = [open({ encryptionKeys }), open({ encryptionKeys })];
     await begun({ a: 1 });
@@ -1212,7 +1212,7 @@ describe('with a serializer', () => {
     [here, there] = [open({ serializer }), open({ serializer })];
   });
 
-  test('values that are no plain objects are merged whole, and equal when their text is', async () => {
+  test('values that are not plain objects are merged as a whole, and are equal if their text is', async () => {
     const at = new Date(1);
     await begun({ at, tags: new Set(['x']), deep: { at, n: 1 } });
     const [mine, theirs] = [await loaded(here, sid), await loaded(there, sid)];
@@ -1227,7 +1227,7 @@ describe('with a serializer', () => {
     });
   });
 
-  test('one that fails in a touch fails that touch, and no later call of the session', async () => {
+  test('an error that it throws in a touch fails that touch, and no later call of the session', async () => {
     await begun({ a: 1 });
     let left = Number.POSITIVE_INFINITY;
     const failing = open({
@@ -1249,7 +1249,7 @@ describe('with a serializer', () => {
     expect(await content(failing)).toEqual({ a: 1 });
   });
 
-  test('a touch is a touch, and the cookie follows the row', async () => {
+  test('a touch writes no data, and the cookie has the expiry of the row', async () => {
     await begun({ at: new Date(1) });
     const session = await loaded(here, sid);
     session.cookie.expires = new Date(Date.now() + 2 * hour);

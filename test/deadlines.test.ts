@@ -44,7 +44,7 @@ describe('a call that gives up before it was sent', () => {
     return { pool, store, app };
   }
 
-  test('is never sent if it has waited for a connection', async () => {
+  test('is never sent if it waited for a connection', async () => {
     const { pool, store, app } = await heldPool(0.3);
     const calls = [store.set('a', sessionWith()), store.set('b', sessionWith())];
     for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
@@ -55,7 +55,7 @@ describe('a call that gives up before it was sent', () => {
     expect(await database.query('select id from sessions')).toEqual([{ id: idOf('c') }]);
   });
 
-  test('is never sent if it has waited for its turn', async () => {
+  test('is never sent if it waited for its turn', async () => {
     const store = await database.store({ timeout: 0.5 });
     await eventually(() => store.set('a', sessionWith({ n: 0 })));
     const table = await holding(database, 'lock table sessions in access exclusive mode');
@@ -72,7 +72,7 @@ describe('a call that gives up before it was sent', () => {
   });
 
   const waitsBriefly = onPortable('a write waits for a lock for 50 ms, and is sent again');
-  test.skipIf(waitsBriefly)('is never sent if one that came before it still waits', async () => {
+  test.skipIf(waitsBriefly)('is never sent if an earlier one still waits', async () => {
     const store = await database.store({ timeout: 20 }, database.pool({ max: 2 }));
     for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
     await database.query(`
@@ -106,7 +106,7 @@ describe('a call that gives up before it was sent', () => {
     expect(endOf(await store.get('b'))).toBe(dates[1]?.getTime());
   });
 
-  test('says so, although it has joined others, and its turn has come', async () => {
+  test('fails with `sent: false`, even if it has joined others and its turn has come', async () => {
     const { pool, store, app } = await heldPool(3);
     // A touch that waits for the connection, and two that wait for their turn together.
     const calls = times(3, () => store.touch('a', sessionWith()));
@@ -225,7 +225,7 @@ describe('calls on a network that swallows everything', () => {
   });
 });
 
-test('a statement that cannot be cancelled, because pg can create no client, still loses its connection', async () => {
+test('a statement that cannot be cancelled, because pg cannot create a client, still loses its connection', async () => {
   const pool = database.pool({ max: 1 });
   const store = await database.store({ timeout: 1 }, pool);
   await eventually(() => store.ready());
@@ -244,11 +244,11 @@ test.each([
   [29_999.8, 'within 30 s'],
   [299.9, 'within 0.3 s'],
   [12_500, 'within 12.5 s'],
-])('a wait of %d ms for a connection is said in round seconds', (waitedMs, text) => {
+])('a wait of %d ms for a connection is reported in round seconds', (waitedMs, text) => {
   expect(noConnectionWithin(waitedMs).message).toContain(text);
 });
 
-test('an update whose function never settles gives up, writes nothing later, and lets the store close', async () => {
+test('an update whose function never settles gives up, writes nothing later, and does not keep the store from closing', async () => {
   const store = await database.store({ timeout: 0.3 });
   await eventually(() => store.set('a', sessionWith({ n: 1 })));
   let settle = (_: ReturnType<typeof sessionWith>) => {};
@@ -267,7 +267,7 @@ test('an update whose function never settles gives up, writes nothing later, and
   await store.close();
 });
 
-test("an app's own query waits for its pool longer than a store's call does", async () => {
+test("an app's own query may wait for the pool longer than a call of the store", async () => {
   const pool = database.pool({ max: 1 });
   const store = await database.store({ timeout: 1 }, pool);
   const held = await pool.connect();

@@ -159,7 +159,7 @@ const writes: Record<string, Write> = {
 const withoutBatches = onPortable('calls made at once are not sent at once');
 
 describe.each(Object.entries(drivers))('on %s', (_, connect) => {
-  test('a write that the network delivers after its caller gave up changes nothing, and a log-out elsewhere holds', async () => {
+  test('a write that arrives after its caller gave up changes nothing, and a log-out in another process holds', async () => {
     const there = await database.store();
     await Promise.all(
       Object.entries(writes).map(async ([sid, { exists, call }]) => {
@@ -186,7 +186,7 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     );
   });
 
-  test('clear() that the network delivers late deletes nothing', async () => {
+  test('clear() that arrives late deletes nothing', async () => {
     const there = await database.store();
     const proxy = await startProxy(database.url);
     ends.push(() => proxy.close());
@@ -201,7 +201,7 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     expect(await rowsOf('')).toEqual(before);
   });
 
-  test('after a set whose answer was lost, a log-out holds in every process', async () => {
+  test('a log-out after a set whose answer was lost holds in every process', async () => {
     const there = await database.store();
     const proxy = await startProxy(database.url);
     ends.push(() => proxy.close());
@@ -224,7 +224,7 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     }
   });
 
-  test('a set that waits for a lock is cancelled once it was given up', async () => {
+  test('a set that waits for a lock is cancelled when its caller gives up', async () => {
     const there = await database.store();
     await holdMarked(database);
     await using lock = await holding(database, 'select pg_advisory_xact_lock(1)');
@@ -271,7 +271,7 @@ async function count(condition: string): Promise<number> {
   return row?.count ?? 0;
 }
 
-test('a log-out in this process holds although the insert before it could not be cancelled and ends later', async () => {
+test('a log-out holds even if the insert before it could not be cancelled and ends later', async () => {
   const there = await database.store();
   // No lock: `lock_timeout` would end the wait for one.
   await database.query(`
@@ -323,7 +323,7 @@ test('log-outs of sessions that do not exist leave no tombstones after an insert
 });
 
 test.each(withoutBatches ? [1] : [1, 2])(
-  'a set of %s new sessions does not overwrite a tombstone that was made after its call began',
+  'a set of %s new sessions does not overwrite a tombstone that was created after its call began',
   async (count) => {
     const there = await database.store();
     const leave = gate();
@@ -360,7 +360,7 @@ test.each(withoutBatches ? [1] : [1, 2])(
   },
 );
 
-test('a session that is ended and set again at once, by one process, exists', async () => {
+test('a session exists after one process ended it and set it again at once', async () => {
   const store = await database.store();
   for (let n = 0; n < 50; n += 1) {
     await store.destroy('sid');
@@ -370,7 +370,7 @@ test('a session that is ended and set again at once, by one process, exists', as
 });
 
 describe('on PGlite', () => {
-  test('a write that was given up while the app held the database changes nothing, and a log-out holds', async () => {
+  test('a write whose caller gave up while the app held the database changes nothing, and a log-out holds', async () => {
     const client = await freshPglite();
     ends.push(() => client.close());
     const store = openStore(client);

@@ -99,7 +99,7 @@ describe('a store that was closed', () => {
     }
   });
 
-  test('may be closed again, with a promise or a callback', async () => {
+  test('can be closed again, with a promise or a callback', async () => {
     const store = new DrizzleStore(urlNamed('closed-again'), silent);
     await store.ready();
     const closing = [store.close(), store.close(), promised((done) => store.close(done))];
@@ -107,7 +107,7 @@ describe('a store that was closed', () => {
     await store.close();
   });
 
-  test('was never opened if it was never used', async () => {
+  test('opened no connection if it was never used', async () => {
     const pool = database.pool();
     const store = new DrizzleStore(pool, silent);
     await store.close();
@@ -141,7 +141,7 @@ describe('a store that was closed', () => {
   });
 });
 
-test('calls that waited for the store to open run before later ones', async () => {
+test('calls that wait for the store to open run before later ones', async () => {
   await using first = new DrizzleStore(database.pool(), silent);
   await first.ready();
   const pool = database.pool();
@@ -155,7 +155,7 @@ test('calls that waited for the store to open run before later ones', async () =
 });
 
 describe('close', () => {
-  test('waits for the calls in flight, and for no others', async () => {
+  test('waits only for the calls in flight', async () => {
     await using proxy = await startProxy(database.url);
     const store = new DrizzleStore(proxy.url, silent);
     await store.ready();
@@ -190,7 +190,7 @@ describe('close', () => {
     await Promise.all(calls);
   });
 
-  test('waits for a store that is just opening', async () => {
+  test('waits for a store that is opening', async () => {
     await using proxy = await startProxy(urlNamed('just-opening'));
     const store = new DrizzleStore(proxy.url, silent);
     const held = proxy.hold('toClient');
@@ -267,7 +267,7 @@ describe('close', () => {
     expect(pool.totalCount).toBe(0);
   });
 
-  test('one signal closes many stores, with one listener and without a warning', async () => {
+  test('one signal closes many stores with one listener and without a warning', async () => {
     const warnings: string[] = [];
     const warn = ({ name, message }: Error) => warnings.push(`${name}: ${message}`);
     process.on('warning', warn);
@@ -298,9 +298,9 @@ describe('close', () => {
   });
 });
 
-describe('a database that is away for a while', () => {
+describe('a database that is unavailable for a while', () => {
   test.each([false, true])(
-    'may come up after the store did (createTableIfMissing: %s)',
+    'may start after the store did (createTableIfMissing: %s)',
     async (create) => {
       await using proxy = await startProxy(database.url);
       proxy.refuse();
@@ -317,7 +317,7 @@ describe('a database that is away for a while', () => {
     },
   );
 
-  test('calls work again when it returns', async () => {
+  test('serves calls again when it returns', async () => {
     await using proxy = await startProxy(database.url);
     await using store = new DrizzleStore(proxy.url, silent);
     await store.set('for a while', sessionWith({ name: 'kept' }));
@@ -331,7 +331,7 @@ describe('a database that is away for a while', () => {
       .toEqual({ name: 'kept' });
   });
 
-  test('a call whose answer is lost fails; no call succeeds falsely', async () => {
+  test('fails the calls whose answers are lost, and no others', async () => {
     await using proxy = await startProxy(database.url);
     await using store = new DrizzleStore(proxy.url, silent);
     await store.ready();
@@ -346,7 +346,7 @@ describe('a database that is away for a while', () => {
     for (const sid of sids) expect(await store.get(sid)).toBeUndefined();
   });
 
-  test("losing idle connections of the store's own pool is only logged", async () => {
+  test("only costs log lines if the store's own pool loses idle connections", async () => {
     const logged: unknown[][] = [];
     const errorLog = (...args: unknown[]) => logged.push(args);
     const name = 'terminated';
@@ -390,7 +390,7 @@ describe('a database that is away for a while', () => {
     },
   );
 
-  test('a call waits no longer than `timeout` while another process creates the table', async () => {
+  test('keeps no call waiting for longer than `timeout` while another process creates the table', async () => {
     const migrating = await database.pool().connect();
     await migrating.query(
       `select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`,
@@ -432,7 +432,7 @@ test('a connection that breaks while the table is created fails the call, not th
   expect(await store.get('sid')).toBeUndefined();
 });
 
-test('migrate leaves nothing on a connection of the app', async () => {
+test('migrate leaves no trace on a connection of the app', async () => {
   const pool = database.pool({ max: 1 });
   const listeners = async () => {
     const client = await pool.connect();
@@ -448,7 +448,7 @@ test('migrate leaves nothing on a connection of the app', async () => {
 
 describe('migrate', () => {
   test.each([undefined, 'app', 'public'])(
-    'raises no notice (schemaName: %s)',
+    'causes no notice (schemaName: %s)',
     async (schemaName) => {
       const notices: unknown[] = [];
       await using fresh = await freshDatabase();
@@ -464,7 +464,7 @@ describe('migrate', () => {
     },
   );
 
-  test('keeps its record beside the table that the search_path finds', async () => {
+  test('records its migrations beside the table that the search_path finds', async () => {
     await using fresh = await freshDatabase();
     await using owner = new DrizzleStore(fresh.pool(), silent);
     await owner.ready();
@@ -477,7 +477,7 @@ describe('migrate', () => {
   });
 });
 
-test('a store that cannot make its table while another process does closes, listening or not', async () => {
+test('a store that waits for another process to create the table can be closed, with sync or without', async () => {
   await using fresh = await freshDatabase();
   await using migrating = await holding(
     fresh,
@@ -532,7 +532,7 @@ describe('errorLog', () => {
   });
 
   test.each(['ready', 'migrate'] as const)(
-    'gets a message without a stack from %s(), which an app awaits at its start',
+    'gets a message without a stack from %s(), which apps await at startup',
     async (method) => {
       const errorLog = vi.fn();
       await using store = new DrizzleStore(nowhere, { errorLog });
@@ -556,7 +556,7 @@ describe('errorLog', () => {
     expect(errorLog).toHaveBeenCalled();
   });
 
-  test('an invalid argument is not reported as a database error', async () => {
+  test('gets no invalid argument as a database error', async () => {
     const errorLog = vi.fn();
     await using store = new DrizzleStore(nowhere, { errorLog });
     const error = await store.revokeUser('ada').catch((reason: unknown) => reason);
@@ -567,7 +567,7 @@ describe('errorLog', () => {
     );
   });
 
-  test('contains neither the password nor the address of the database', async () => {
+  test('gets neither the password nor the address of the database', async () => {
     const errorLog = vi.fn();
     await using store = new DrizzleStore('postgres://me:secret@localhost:1/nowhere', { errorLog });
     const error = await store.get('sid').catch((reason: unknown) => reason);
@@ -578,7 +578,7 @@ describe('errorLog', () => {
 });
 
 describe('a callback', () => {
-  test("runs in its caller's own async context", async () => {
+  test('runs in the async context of its caller', async () => {
     await using store = new DrizzleStore(database.pool(), silent);
     const caller = new AsyncLocalStorage<string>();
     const names = Array.from({ length: 50 }, (_none, at) => `caller ${at}`);
@@ -616,7 +616,7 @@ describe.concurrent('a process', () => {
     runProgram(imports + text, { TEST_URL: database.url, ...env });
   const memoryWarning = 'this store is in memory; its sessions end with the process';
 
-  test('exits by itself, soon, with any kind of store', async () => {
+  test('exits by itself soon, with any kind of store', async () => {
     // The idle connections would be closed after ten seconds.
     const limitMs = 9000;
     const measure = async () => {
@@ -672,7 +672,7 @@ describe.concurrent('a process', () => {
     expect(code).toBe(0);
   });
 
-  test('gets what a callback throws', async () => {
+  test('gets the errors that callbacks throw', async () => {
     const { code, output } = await run(
       `const store = new DrizzleStore(url);
        process.on('uncaughtException', (error, origin) => console.log(origin, error.message));

@@ -137,8 +137,8 @@ function urlTo(host: string): string {
   return `${url.protocol}//${url.username}:${url.password}@${host}${url.pathname}`;
 }
 
-describe.each(everySource)('On %s', (_, open) => {
-  test('every store hears of a change and of a log-out, and whether it was its own', async () => {
+describe.each(everySource)('on %s', (_, open) => {
+  test('every store gets the events of changes and log-outs, and whether they were its own', async () => {
     const [one, other] = await twoOn(await open());
     const [byOne, byOther] = [hear(one), hear(other)];
     await one.set('sid', sessionWith({ visits: 1 }));
@@ -173,7 +173,7 @@ describe.each(everySource)('On %s', (_, open) => {
     expect(about(heard, 'sid', 'another sid')).toEqual([]);
   });
 
-  test('a message that no store has sent is ignored', async () => {
+  test('a message that no store sent is ignored', async () => {
     const source = await open();
     const [one, other] = await twoOn(source);
     const heard = hear(other);
@@ -189,7 +189,7 @@ describe.each(everySource)('On %s', (_, open) => {
     expect(logged).toEqual([]);
   });
 
-  test('after close() it is down and receives no events', async () => {
+  test('a closed store is down and gets no events', async () => {
     const source = await open();
     const [one, other] = await twoOn(source);
     const heard = hear(other);
@@ -206,8 +206,8 @@ describe.each(everySource)('On %s', (_, open) => {
   });
 });
 
-describe.each(everyDriver)('With %s', (_, source) => {
-  test('it listens on a separate connection, which close() ends', async () => {
+describe.each(everyDriver)('with %s', (_, source) => {
+  test('a store listens on a separate connection, which close() ends', async () => {
     const store = storeOn(source(database.url));
     await up(store);
     expect(await listeners()).toHaveLength(1);
@@ -242,7 +242,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     await up(store);
   });
 
-  test('where it is refused, it tries again after pauses that grow', async () => {
+  test('a refused listener retries after growing pauses', async () => {
     const server = await refusingServer();
     const store = storeOn(source(database.url), {
       sync: { connectionString: urlTo(`127.0.0.1:${server.port}`) },
@@ -258,7 +258,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     expect(logged.flat().map(String).join()).not.toContain(`:${password}@`);
   });
 
-  test('where it is refused for long, it tries again at least once in a heartbeat', async () => {
+  test('a listener that is refused for long retries at least once per heartbeat', async () => {
     const server = await refusingServer();
     storeOn(source(database.url), {
       sync: { connectionString: urlTo(`127.0.0.1:${server.port}`), heartbeat: 0.5 },
@@ -267,7 +267,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     await server.refusals(15);
   });
 
-  test('close does not wait for a server that does not answer', async () => {
+  test('close() does not wait for a server that does not answer', async () => {
     await using proxy = await startProxy(database.url);
     // The connection would be given up after ten seconds.
     const limitMs = 9000;
@@ -283,7 +283,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     expect(logged).toEqual([]);
   });
 
-  test('over TLS it says which host it means, whose certificate is then checked', async () => {
+  test('a listener over TLS names the host whose certificate is checked', async () => {
     const server = createServer((socket) => {
       socket.on('error', () => {});
       // The client asks whether TLS is spoken here, and then begins.
@@ -301,7 +301,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     expect(String(await hello)).toContain('localhost');
   });
 
-  test('it may listen on another server than its pool', async () => {
+  test('a store may listen on another server than that of its pool', async () => {
     const url = new URL(database.url);
     url.searchParams.set('application_name', 'elsewhere');
     const store = storeOn(source(database.url), { sync: { connectionString: url.href } });
@@ -310,7 +310,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
     expect(names).toEqual(['elsewhere']);
   });
 
-  test('a listener in another database than its pool is found out, and said once', async () => {
+  test('a listener in another database than that of its pool is detected, and reported once', async () => {
     await using elsewhere = await freshDatabase();
     const store = storeOn(source(database.url), {
       sync: { connectionString: elsewhere.url, heartbeat: 0.05 },
@@ -327,7 +327,7 @@ describe.each(everyDriver)('With %s', (_, source) => {
   });
 });
 
-test('a listener that is held up by a transaction of the app on PGlite is given up, and listens again', async () => {
+test('a listener that waits for a transaction of the app on PGlite is given up, and listens again', async () => {
   const client = await pglite;
   const store = storeOn(client, { sync: { heartbeat: 0.3 } });
   await up(store);
@@ -346,7 +346,7 @@ test('a transaction of the app on PGlite does not keep a listening store from cl
   await client.transaction(() => store.close());
 });
 
-test('pauses between tries double up to a limit, with a jitter of half', () => {
+test('pauses between retries double up to a limit, with a jitter of half', () => {
   const backoff = { firstMs: 100, longestMs: 15_000 };
   const random = vi.spyOn(Math, 'random').mockReturnValue(0.5);
   expect([0, 1, 2, 3].map((tries) => backoffMs(tries, backoff))).toEqual([100, 200, 400, 800]);
@@ -357,7 +357,7 @@ test('pauses between tries double up to a limit, with a jitter of half', () => {
   expect(backoffMs(0, backoff)).toBe(150);
 });
 
-test('a store that was made while its database was away begins to listen when it is there', async () => {
+test('a store that was created while its database was unavailable listens when it is available', async () => {
   await using proxy = await startProxy(database.url);
   proxy.refuse();
   const store = storeOn(database.pool({ connectionString: proxy.url }));
@@ -366,7 +366,7 @@ test('a store that was made while its database was away begins to listen when it
   await up(store);
 });
 
-test('a pool that was given its password as a field is listened beside with it', async () => {
+test('a listener uses the password that the pool got as a field', async () => {
   const { hostname, port, username, password } = new URL(database.url);
   const pool = new pg.Pool({
     host: hostname,
@@ -381,7 +381,7 @@ test('a pool that was given its password as a field is listened beside with it',
   await up(storeOn(pool));
 });
 
-test('a store whose pool cannot announce says so, and is up once it can', async () => {
+test('a store whose pool cannot announce reports it, and is up when it can', async () => {
   await storeOn(database.pool()).ready();
   await using proxy = await startProxy(database.url);
   const announced = proxy.hold('toServer', (piece) => piece.includes('pg_notify'));
@@ -402,7 +402,7 @@ test('a store whose pool cannot announce says so, and is up once it can', async 
   await up(store);
 });
 
-test('close gives up a store that is just opening on a database that does not answer', async () => {
+test('close() gives up a store that is opening on a database that does not answer', async () => {
   await using proxy = await startProxy(database.url);
   const held = proxy.hold('toServer', (piece) => piece.includes('to_regclass'));
   const store = storeOn(database.pool({ connectionString: proxy.url }), { timeout: 3600 });
@@ -411,24 +411,24 @@ test('close gives up a store that is just opening on a database that does not an
   expect(logged).toEqual([]);
 });
 
-describe('With several hosts on postgres-js', () => {
+describe('with several hosts on postgres-js', () => {
   const storeListeningAt = (hosts: string) => {
     const sql = postgres(database.url, { onnotice: () => {} });
     ends.push(() => sql.end());
     return storeOn(sql, { sync: { connectionString: urlTo(hosts) } });
   };
 
-  test('it listens on the one that answers', async () => {
+  test('a store listens on the one that answers', async () => {
     await up(storeListeningAt(`127.0.0.1:1,${new URL(database.url).host}`));
   });
 
-  test('it tries again where none answers', async () => {
+  test('a store retries if none answers', async () => {
     storeListeningAt('127.0.0.1:1,127.0.0.1:2');
     while (logged.length < 3) await once(logs, 'line');
   });
 });
 
-describe('Every other way to end sessions is announced', () => {
+describe('every other way to end sessions is announced:', () => {
   const byUser: DrizzleStoreOptions = {
     userId: (session) => Reflect.get(session, 'user'),
     maxSessionsPerUser: 2,
@@ -493,27 +493,24 @@ test('a write that the server refuses is not announced', async () => {
 });
 
 const alone = onPortable('a portable statement has one row: there are no batches');
-test.skipIf(alone)(
-  'a full batch is announced to the last session, in messages that fit',
-  async () => {
-    const [one, other] = await twoOn(() => database.pool());
-    const heard = hear(other);
-    const sids = Array.from({ length: 600 }, (_, at) => `sid ${at}`);
-    using log = logStatements();
-    const obstacle = await holdingTable(database);
-    const sets = sids.map((sid) => one.set(sid, sessionWith()));
-    await obstacle.waiting(2);
-    await obstacle.release();
-    await Promise.all(sets);
-    expect(Math.max(...log.rows())).toBe(256);
-    // A message that is too long is refused, and its batch split.
-    expect(one.stats().retries).toBe(0);
-    await caughtUp(other, one);
-    expect(new Set(about(heard, ...sids).map(({ id }) => id)).size).toBe(600);
-  },
-);
+test.skipIf(alone)('every session of a full batch is announced, in messages that fit', async () => {
+  const [one, other] = await twoOn(() => database.pool());
+  const heard = hear(other);
+  const sids = Array.from({ length: 600 }, (_, at) => `sid ${at}`);
+  using log = logStatements();
+  const obstacle = await holdingTable(database);
+  const sets = sids.map((sid) => one.set(sid, sessionWith()));
+  await obstacle.waiting(2);
+  await obstacle.release();
+  await Promise.all(sets);
+  expect(Math.max(...log.rows())).toBe(256);
+  // A message that is too long is refused, and its batch split.
+  expect(one.stats().retries).toBe(0);
+  await caughtUp(other, one);
+  expect(new Set(about(heard, ...sids).map(({ id }) => id)).size).toBe(600);
+});
 
-test("a thousand of a user's sessions that end at once are all announced", async () => {
+test("all of a user's thousand sessions are announced when they end at once", async () => {
   const userId = () => 'ann';
   const [one, other] = await twoOn(() => database.pool(), { userId });
   await database.query(`
@@ -526,7 +523,7 @@ test("a thousand of a user's sessions that end at once are all announced", async
   expect(heard.filter(({ name }) => name === 'destroy')).toHaveLength(1000);
 });
 
-test('clear ends rows whose ids were made by hand, of any length, and announces the sessions among them', async () => {
+test('clear() ends rows with ids of any form and length, and announces the sessions among them', async () => {
   const [one, other] = await twoOn(() => database.pool());
   await one.set('sid', sessionWith());
   await database.query(`
@@ -544,7 +541,7 @@ test('clear ends rows whose ids were made by hand, of any length, and announces 
   expect(logged).toEqual([]);
 });
 
-describe.each(everyDriver)('A table that is found by the search_path, with %s', (_, source) => {
+describe.each(everyDriver)('a table that is found by the search_path, with %s', (_, source) => {
   /** A URL whose connections look for tables in these schemas. */
   function searching(...schemas: string[]): string {
     const url = new URL(database.url);
@@ -566,14 +563,14 @@ describe.each(everyDriver)('A table that is found by the search_path, with %s', 
     await until(heard(byOne, 'by other'));
   }
 
-  test('is the one that schemaName names: its stores hear each other', async () => {
+  test('is the same as the one that schemaName names: the stores get each other’s events', async () => {
     const named = storeOn(source(database.url), { schemaName: 'app' });
     await named.ready();
     const found = storeOn(source(searching('missing', 'app', 'public')));
     await expectToHearEachOther(named, found);
   });
 
-  test('is the one that schemaName names where the search_path is that of the role', async () => {
+  test('is the same as the one that schemaName names if the search_path is that of the role', async () => {
     const named = storeOn(source(database.url), { schemaName: 'app' });
     await named.ready();
     const setting = `alter role current_user in database ${database.name}`;
@@ -608,7 +605,7 @@ describe.each(everyDriver)('A table that is found by the search_path, with %s', 
     await expectToHearEachOther(early, creating);
   });
 
-  test('is announced and heard as before when it was swapped for another by renaming', async () => {
+  test('is announced and listened to as before after it was replaced by renaming', async () => {
     const before = storeOn(source(database.url));
     await up(before);
     await database.query(`begin; create table copied (like sessions including all);
@@ -632,7 +629,7 @@ describe.each(everyDriver)('A table that is found by the search_path, with %s', 
   });
 });
 
-describe('A process that does nothing else ends by itself', () => {
+describe('a process that does nothing else ends by itself', () => {
   describe.each(['node-postgres', 'postgres-js'] as const)('with %s', (driver) => {
     test('while it listens', async () => {
       await using worker = await startWorker();

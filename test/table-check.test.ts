@@ -150,9 +150,9 @@ async function wholeCycle(store: DrizzleStore, user: string | number = 'ada'): P
 }
 
 describe("another package's table", () => {
-  describe.each(Object.entries(otherTables))('that of %s', (_name, { owner, sql }) => {
+  describe.each(Object.entries(otherTables))('(%s)', (_name, { owner, sql }) => {
     test.each([false, true])(
-      'is recognised and not touched (createTableIfMissing: %s)',
+      'is recognised and not changed (createTableIfMissing: %s)',
       async (createTableIfMissing) => {
         await database.query(sql);
         const rows = await rowsOf();
@@ -191,7 +191,7 @@ describe("another package's table", () => {
     expect(await rowsOf()).toHaveLength(1);
   });
 
-  test('can be imported only from a store of express-session', async () => {
+  test('can be imported only if it belongs to a store for express-session', async () => {
     for (const { owner, sql } of Object.values(otherTables)) {
       await database.query(`drop table if exists sessions; ${sql}`);
       const error = String(await failure(() => open().ready()));
@@ -267,7 +267,7 @@ describe("another package's table", () => {
 });
 
 describe('a table that is replaced while the store is open', () => {
-  test.each(callNames)("by another package's: %s fails and leaves it as it is", async (name) => {
+  test.each(callNames)("by another package's: %s fails and does not change it", async (name) => {
     await createOwn();
     const store = open({ userId: () => 'ada' });
     await wholeCycle(store);
@@ -325,7 +325,7 @@ describe('a table that is replaced while the store is open', () => {
     expect(await database.query('select from sessions')).toHaveLength(2);
   });
 
-  test('and lost its unique key: the failed ON CONFLICT is explained', async () => {
+  test('and has no unique key any more: the error explains the failed ON CONFLICT', async () => {
     await createOwn();
     const store = open();
     await store.ready();
@@ -341,7 +341,7 @@ describe('a table that is replaced while the store is open', () => {
   });
 
   test.each(['42703', '42P01', '42P10'])(
-    'is not blamed for what a trigger of the app lacks: %s',
+    'is not reported if a trigger of the app fails with %s',
     async (state) => {
       await createOwn(
         `create function fail() returns trigger language plpgsql as
@@ -359,7 +359,7 @@ describe('a table that is replaced while the store is open', () => {
 });
 
 describe('a missing table', () => {
-  test('may be created while the store is open, and is checked then', async () => {
+  test('may be created while the store is open, and is then checked', async () => {
     const store = open();
     for (const _ of [1, 2]) await expect(store.get('sid')).rejects.toThrow(TableMissingError);
     await database.query(otherTables.Django?.sql ?? '');
@@ -372,7 +372,7 @@ describe('a missing table', () => {
     await wholeCycle(store);
   });
 
-  test('is not created again by a store that has had it', async () => {
+  test('is not created again by a store that has used it', async () => {
     const store = open({ createTableIfMissing: true });
     await wholeCycle(store);
     await database.query('drop table sessions');
@@ -483,7 +483,7 @@ describe('a table of this package is accepted with', () => {
     await wholeCycle(open());
   });
 
-  test('a user_id that is NOT NULL, as the table of the app says', async () => {
+  test('a user_id that is NOT NULL, as in the table of the app', async () => {
     await createOwn('alter table sessions alter column user_id set not null');
     const table = pgTable('sessions', {
       ...sessionColumns(),
@@ -721,7 +721,7 @@ describe('a table is refused for', () => {
     expect(String(error)).toContain(column);
   });
 
-  test('another type of version: it is of another release', async () => {
+  test('another type of version, which is that of another release', async () => {
     await createOwn(
       'alter table sessions alter column version drop default',
       'alter table sessions alter column version type boolean using true',
@@ -856,7 +856,7 @@ describe('the statements of a store', () => {
   }
 
   test.each(['expires_hour', 'Ends In Hour'])(
-    'all name the column that no other package has: %s',
+    'all contain the column that no other package has: %s',
     async (name) => {
       await createOwn(`alter table sessions rename column expires_hour to "temporary"`);
       await database.query(`alter table sessions rename column "temporary" to "${name}"`);
@@ -909,7 +909,7 @@ describe('the statements of a store', () => {
     },
   );
 
-  test('come without a check while nothing is wrong', async () => {
+  test('are sent without another check while nothing is wrong', async () => {
     await createOwn();
     const store = open({ userId: () => 'ada' });
     await store.ready();
@@ -920,7 +920,7 @@ describe('the statements of a store', () => {
     expect(texts().filter((each) => each.includes('to_regclass'))).toEqual([]);
   });
 
-  test('come after one check, however many calls are first', async () => {
+  test('are sent after one check, however many calls come first', async () => {
     await createOwn();
     const texts = sentTexts();
     const store = open();
@@ -928,7 +928,7 @@ describe('the statements of a store', () => {
     expect(texts().filter((each) => each.includes('to_regclass'))).toHaveLength(1);
   });
 
-  test('reach the rows of one partition, not those at the same place of another', async () => {
+  test('affect the rows of one partition, not those at the same place in another', async () => {
     await createOwn(...(accepted.partitions ?? []));
     const store = open();
     await store.ready();
@@ -962,7 +962,7 @@ describe('the statements of a store', () => {
 });
 
 describe('migrate', () => {
-  test('leaves a table as it is that it cannot make usable', async () => {
+  test('does not change a table that it cannot make usable', async () => {
     await createOwn('alter table sessions drop column last_seen_at');
     await database.query('delete from __connect_drizzle_store');
     const store = open();
@@ -977,7 +977,7 @@ describe('migrate', () => {
     await wholeCycle(store);
   });
 
-  test('runs on a store whose calls fail for the table, and mends them', async () => {
+  test('repairs a store whose calls fail because of the table', async () => {
     const store = open();
     await expect(store.ready()).rejects.toThrow(TableMissingError);
     await store.migrate();

@@ -132,7 +132,7 @@ describe.each([
   });
 });
 
-test('without the option, every request fails while the database is away, and no event is emitted', async () => {
+test('without the option, every request fails and no event is emitted while the database is unavailable', async () => {
   const { store, proxy, events } = await connected(10, 'error');
   const site = await serveApp(store);
   const browser = site.browser();
@@ -159,7 +159,7 @@ describe('sessions are not skipped because of', () => {
     expect(events).toEqual([]);
   });
 
-  test('connections that an administrator ended', async () => {
+  test('connections that an administrator terminated', async () => {
     const { store, events } = await connected(10);
     const lock = await holdingTable(database);
     const call = store.get('sid');
@@ -190,7 +190,7 @@ describe('sessions are not skipped because of', () => {
     expect(events).toEqual([]);
   });
 
-  test('a table that was dropped while the database was away', async () => {
+  test('a table that was dropped while the database was unavailable', async () => {
     const { store, proxy } = await connected(10);
     await lose({ store, proxy });
     await database.query('drop table sessions');
@@ -201,7 +201,7 @@ describe('sessions are not skipped because of', () => {
   });
 });
 
-test('an app that starts while the database is away skips sessions until it is there', async () => {
+test('an app that starts while the database is unavailable skips sessions until it is available', async () => {
   const { store: migrated } = await connected(10);
   await migrated.set('any', sessionWith());
   const proxy = await startProxy(database.url);
@@ -228,7 +228,7 @@ test('an app that starts while the database is away skips sessions until it is t
   expect((await browser.get('/greeting')).text).toBe('hello ann');
 });
 
-test('each call that fails while the database is away emits disconnect again', async () => {
+test('each call that fails while the database is unavailable emits disconnect again', async () => {
   const { store, proxy } = await connected(10);
   await lose({ store, proxy });
   let emitted = 0;
@@ -242,7 +242,7 @@ test('each call that fails while the database is away emits disconnect again', a
   expect(emitted).toBeGreaterThanOrEqual(20);
 });
 
-test('close() ends probing', async () => {
+test('close() stops the probes', async () => {
   const { store, proxy, events } = await connected(10);
   await lose({ store, proxy });
   await store.close();
@@ -255,7 +255,7 @@ test('close() ends probing', async () => {
   expect(proxy.connections).toBe(0);
 });
 
-test('probing does not keep the process alive', async () => {
+test('the probes do not keep the process alive', async () => {
   const { code, output } = await runProgram(`
     import { DrizzleStore } from 'connect-drizzle';
     import { Pool } from 'pg';
@@ -270,7 +270,7 @@ test('probing does not keep the process alive', async () => {
 });
 
 describe('while sessions are skipped', () => {
-  test("Passport's session strategy answers 500, unless it runs only with a session", async () => {
+  test("Passport's session strategy responds with 500, unless it runs only with a session", async () => {
     const { store, proxy } = await connected(10);
     const app = express5();
     const authenticator = new passport.Passport();
@@ -315,7 +315,7 @@ describe('while sessions are skipped', () => {
     expect([...browser.cookies.keys()]).toEqual(['connect.sid', 'second']);
   });
 
-  test('a request that had loaded its session is answered, and its change is lost with an error', async () => {
+  test('a request that had loaded its session is served, and its change is lost with an error', async () => {
     const { store, proxy } = await connected(10);
     const loaded = gate();
     const mayEnd = gate();
