@@ -56,7 +56,7 @@ export class Load {
 
   /**
    * @param {import('./contenders/index.js').Opened} opened
-   * @param {{ sessions: number, bytes: number }} rows sessions number 1 and up, of so many bytes
+   * @param {{ sessions: number, bytes: number }} rows the number of sessions, and their size
    */
   constructor(opened, rows) {
     this.opened = opened;
@@ -319,7 +319,7 @@ export class Load {
  *
  * @param {Call} call
  * @param {number} callers
- * @param {number} end as `performance.now()` tells it
+ * @param {number} end a time of `performance.now()`
  * @param {number} limit of operations
  * @param {Latencies} latencies
  * @returns {Promise<number>} operations done

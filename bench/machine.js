@@ -41,7 +41,7 @@ export function assignCores(wanted) {
   return { app, load, server: rest.join(',') };
 }
 
-/** @returns {number[]} those this process may run on; none where that cannot be told */
+/** @returns {number[]} the cores that this process may use; none if that is unknown */
 function availableCores() {
   try {
     const answer = execFileSync('taskset', ['-cp', String(process.pid)], { encoding: 'utf8' });
@@ -103,7 +103,7 @@ function killChildren() {
  * CPU time that a server and its child processes have used so far. Linux only.
  *
  * @param {number | undefined} pid
- * @returns {number} milliseconds; NaN where it cannot be told
+ * @returns {number} milliseconds; NaN if that is unknown
  */
 export function serverCpuMilliseconds(pid) {
   if (pid === undefined || process.platform !== 'linux') return Number.NaN;
@@ -127,7 +127,7 @@ export function serverCpuMilliseconds(pid) {
 /**
  * Whether a process of this machine belongs to Postgres. Linux only.
  *
- * @param {number} pid as the server tells it
+ * @param {number} pid as reported by the server
  */
 export function isPostgres(pid) {
   const file = `/proc/${pid}/cmdline`;

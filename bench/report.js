@@ -396,7 +396,7 @@ function rowOf(rows, row, different) {
  *
  * @param {readonly Record<string, any>[]} rows
  * @param {Record<string, any>} row
- * @param {Record<string, unknown>} peer what is different about its row
+ * @param {Record<string, unknown>} peer the keys in which its row differs
  * @param {string} [key] of the figure
  * @returns {number} NaN if there is no such row
  */

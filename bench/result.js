@@ -38,7 +38,7 @@ export async function readResult(path) {
  * Stores a result. Keeps the sections that were not part of this run.
  *
  * @param {Result} result
- * @returns {Promise<Result>} what is kept now
+ * @returns {Promise<Result>} the stored result
  */
 export async function writeResult(result) {
   const earlier = existsSync(KEPT) ? await readResult(KEPT) : { meta: {} };

@@ -16,11 +16,11 @@ const MIXED_PARTS = 48;
 
 /** @type {import('./contenders/index.js').Opened} */
 let opened;
-/** @type {Record<string, string>} what the contender says it cannot do */
+/** @type {Record<string, string>} the unsupported operations of the contender */
 let known;
 /** @type {Load} */
 let load;
-/** @type {Map<string, number>} when a change of a session was heard of */
+/** @type {Map<string, number>} when the change of a session arrived, by id */
 const heard = new Map();
 /** @type {{ close: () => Promise<void> } | undefined} */
 let app;

@@ -1,4 +1,4 @@
-// Removes the folders named on the command line, so that a build contains no file of a deleted source.
+// Removes the folders named on the command line, so that a build contains no files of deleted sources.
 import { rmSync } from 'node:fs';
 
 for (const folder of process.argv.slice(2)) {

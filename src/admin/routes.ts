@@ -110,7 +110,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     return detailsOf(context, session, content ?? null);
   }
 
-  /** The page of a session, with its content once it is revealed. */
+  /** Returns the page of a session, with its content if it was revealed. */
   function detailsOf(
     { request, root, query }: Context,
     session: ShownSession,
@@ -126,7 +126,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
         content,
         notice: noticeIn(query),
       }),
-      // Without a content, JSON leaves it out.
+      // JSON omits `content` if it is undefined.
       json: { session: sessionJson(session, currentId), content },
     };
   }

@@ -32,7 +32,7 @@ interface ReservedSql {
 }
 
 interface BunQuery extends Promise<unknown> {
-  /** Returns rows as arrays of the bytes that the server sent. They are text, because the statements select all columns as text. */
+  /** Returns rows as arrays of bytes from the server: text, because the statements select all columns as text. */
   raw(): Promise<RawRows>;
   cancel(): unknown;
 }

@@ -107,7 +107,7 @@ export function operationStatements(settings: FragmentSettings) {
     .orderBy(t.expiresHour)
     .limit(1);
 
-  // A partitioned table has no pages of its own.
+  // A partitioned table itself has no pages.
   const sizes = statement('sizes', false, ['table'], () =>
     db
       .select({

@@ -201,7 +201,7 @@ function deniedSchema({ label }: ExpectedTable, role: string, schema: string): M
 /** A reason why the store cannot use a table. */
 interface Fault {
   readonly text: string;
-  /** Whether the fault is that of a table of an earlier release. */
+  /** Whether the table of an earlier release has this fault. */
   readonly isOlder?: boolean;
   readonly isPermission?: boolean;
 }

@@ -52,7 +52,7 @@ function isUsableLifetime(ms: unknown): boolean {
 
 /** Returns the fields of an express-session `Cookie` without serializing it; `undefined` for any other object. */
 export function cookieData(cookie: unknown): CookieData | undefined {
-  // An app may replace `toJSON`; then only its JSON shows what is stored.
+  // An app may replace `toJSON`. Then only its JSON shows the stored fields.
   if (!isObject(cookie) || property(cookie, 'toJSON') !== TO_JSON) return undefined;
   const data = property(cookie, 'data');
   return isPlainObject(data) ? data : undefined;
