@@ -31,7 +31,7 @@ afterEach(async () => {
 
 afterAll(() => database.drop());
 
-/** A store with its table and no statement sent in a batch yet. */
+/** A store with its table that has sent no batch yet. */
 /** By default, every touch is written: most tests are about what is sent. */
 function openStore(
   ...[options, source]: Parameters<ReusedDatabase['store']>
@@ -39,7 +39,7 @@ function openStore(
   return database.store({ touchAfter: 0, ...options }, source);
 }
 
-/** So small a pool that reads and writes have one lane between them. */
+/** A pool so small that reads and writes share one lane. */
 function oneLane(): pg.Pool {
   return database.pool({ max: 2 });
 }
@@ -48,7 +48,7 @@ function times<T>(count: number, make: (at: number) => T): T[] {
   return Array.from({ length: count }, (_, at) => make(at));
 }
 
-/** Makes sessions by one statement, which the log does not show. */
+/** Creates sessions with one statement that is not in the log. */
 async function insertSessions(sids: readonly string[], data: object = {}): Promise<void> {
   await database.query(
     `insert into sessions (id, data, expires_at)
@@ -127,7 +127,7 @@ describe('lanes', () => {
     const store = await openStore();
     await insertSessions(['first', 'second', 'third']);
     const found: Promise<unknown>[] = [];
-    // As of three sockets that are read one after the other, each with its own microtasks and ticks.
+    // Like three sockets that are read one after the other, each with its own microtasks and ticks.
     await new Promise<void>((resolve) => {
       setImmediate(() => {
         found.push(store.get('first'));
@@ -344,7 +344,7 @@ describe('the lanes of a pool', () => {
     ]).flat();
     expect(calls).toHaveLength(500);
     await table.waiting(2);
-    // None of the 500 is answered before the table is let go, and the app's queries are.
+    // The app's queries are answered before the table is released, and none of the 500 calls.
     const answers = await Promise.all(times(3, (n) => pool.query('select $1::int as n', [n])));
     expect(answers.map(({ rows }) => rows[0])).toEqual([{ n: 0 }, { n: 1 }, { n: 2 }]);
     expect(pool.waitingCount).toBe(0);
@@ -387,7 +387,7 @@ describe('the lanes of a pool', () => {
       const pool = database.pool({ max });
       const userId = (of: object): string => Reflect.get(of, 'user');
       const store = await openStore({ tableName, userId, maxSessionsPerUser: 3 }, pool);
-      // Nobody shall wait for a connection that is being opened.
+      // No call may wait for a connection that is being opened.
       await Promise.all(times(max, () => pool.query('select 1')));
       const table = await holdingTable(database, tableName);
       const calls = times(100, (n) => [
@@ -407,7 +407,7 @@ describe('the lanes of a pool', () => {
         return served;
       });
       await table.release();
-      // Its own is among those that were served.
+      // Its own answer is among those that were sent.
       expect((await own) - 1).toBeLessThanOrEqual(2);
       await Promise.all(calls);
     }
@@ -485,7 +485,7 @@ describe('async contexts', () => {
 describe('touchAfter', () => {
   const MINUTE = 60_000;
 
-  /** What is sent for a session that was to expire, and now is to, in so many minutes. */
+  /** Returns what is sent if the expiry of a session moves, from and to so many minutes from now. */
   async function sentFor(
     store: DrizzleStore,
     stored: number,
@@ -733,7 +733,7 @@ describe('the order of calls of one id', () => {
     await Promise.all([first, ...others]);
     expect(log.rows('touch')).toEqual([1, 1]);
     expect(endOf(await store.get('sid'))).toBe(Date.parse('2100-01-05'));
-    // Of what it knows of its own touch, that this is shorter.
+    // It knows from its own touch that this one is shorter.
     await touch(three, '2100-01-02');
     expect(log.rows('save')).toEqual([1]);
   });
@@ -786,7 +786,7 @@ describe('the order of calls of one id', () => {
     );
     const first = store.touch('sid', one as SessionData);
     const second = store.touch('sid', two as SessionData);
-    // By then the second is under way.
+    // By then the second one is in flight.
     await first;
     await Promise.all([second, store.touch('sid', three as SessionData)]);
     const [row] = await database.query<{ end: Date }>('select expires_at as "end" from sessions');
@@ -817,7 +817,7 @@ describe('the order of calls of one id', () => {
 });
 
 describe('rows that others have locked', () => {
-  /** What a store does to a session that is there. */
+  /** What a store does to a session that exists. */
   const writes: Record<string, (store: DrizzleStore, sid: string) => Promise<unknown>> = {
     touch: (store, sid) => store.touch(sid, sessionWith()),
     'set of a session of its own': (store, sid) => store.set(sid, sessionWith({ written: true })),
@@ -837,11 +837,11 @@ describe('rows that others have locked', () => {
     destroy: (store, sid) => store.destroy(sid),
   };
 
-  /** A pool of an app whose transactions are so isolated unless they say otherwise. */
+  /** A pool of an app with this default isolation level. */
   const strict = (level: string) =>
     database.pool({ options: `-c default_transaction_isolation=${level.replace(' ', '\\ ')}` });
 
-  /** A pool on whose connections a deadlock is found, and refused, at once. */
+  /** A pool on whose connections a deadlock is detected at once. */
   const hasty = () => database.pool({ options: '-c deadlock_timeout=10ms' });
 
   for (const icu of [false, true]) {
@@ -869,7 +869,7 @@ describe('rows that others have locked', () => {
           const calls = sids.map((sid) => write(store, sid).then(() => done.add(sid)));
           await Promise.all(calls.filter((_, n) => n !== 17));
           expect(done.has('sid 17')).toBe(false);
-          // Its caller holds no lane while it waits.
+          // Its caller occupies no lane while it waits.
           await Promise.all(times(10, (n) => store.touch(`sid ${n}`, sessionWith())));
           expect(done.has('sid 17')).toBe(false);
           await row.release();
@@ -1057,7 +1057,7 @@ describe('refusals', () => {
           .map((n) => idOf(`sid ${n}`))
           .sort(),
       );
-      // The store is as good as before.
+      // The store works as before.
       expect(contentOf(await store.get('sid 1'))).toEqual({ n: 1 });
     },
   );
@@ -1077,7 +1077,7 @@ describe('refusals', () => {
       save: (sid) => store.set(sid, Object.assign(loaded.get(sid) ?? {}, sessionWith({ n: 1 }))),
       end: (sid) => store.destroy(sid),
     };
-    // A save replaces what makes the trigger refuse, so it has its own.
+    // A save replaces the value that the trigger refuses, so it has its own.
     Object.assign(loaded.get('guilty') ?? {}, { refuse: '42501' });
     for (const [name, call] of Object.entries(kinds)) {
       const outcomes = await Promise.allSettled(all.map(call));

@@ -1,6 +1,6 @@
 /**
- * One suite of behaviours, against express-session's own MemoryStore, which is the reference, and
- * against this store over every source: by its callbacks, and over HTTP through express-session.
+ * Runs the same tests on express-session's own MemoryStore, which is the reference, and on this store with every
+ * source: with callbacks, and over HTTP through express-session.
  */
 import { DrizzleStore, idOf } from 'connect-drizzle';
 import express, { type Request, type Response } from 'express';
@@ -29,7 +29,7 @@ function setClock(time: number): void {
   vi.useFakeTimers({ toFake: ['Date'], now: time });
 }
 
-/** The store under test, by its callbacks too, and how its `all()` calls a session. */
+/** The store under test, its callbacks as promises, and the key of a session in `all()`. */
 let store: FullStore;
 let calls: ReturnType<typeof callbacksOf>;
 let keyOf: (sid: string) => string;
@@ -662,7 +662,7 @@ function overHttp() {
   });
 }
 
-/** What MemoryStore has not. */
+/** What MemoryStore does not have. */
 function beyondMemoryStore(drizzleStore: () => DrizzleStore) {
   describe('beyond MemoryStore', () => {
     let store: DrizzleStore;
@@ -812,7 +812,7 @@ type Routes = Record<string, (request: Request, response: Response) => unknown>;
 
 const sites: Site[] = [];
 
-/** An app on the store under test, with a page for each route. */
+/** Serves an app on the store under test, with a page for each route. */
 async function openSite(routes: Routes, options: Partial<SessionOptions> = {}): Promise<Site> {
   const app = express();
   const defaults = { secret: 'a secret', resave: false, saveUninitialized: false };
@@ -828,11 +828,11 @@ async function openSite(routes: Routes, options: Partial<SessionOptions> = {}): 
 
 async function closeSites(): Promise<void> {
   for (const site of sites.splice(0)) await site.close();
-  // express-session listens for them as long as the store lives.
+  // express-session listens for them as long as the store exists.
   for (const event of ['connect', 'disconnect']) store.removeAllListeners(event);
 }
 
-/** Visits these pages in turn and gives what they answered. */
+/** Visits pages in turn and returns their answers. */
 async function bodies(browser: Browser, ...paths: string[]): Promise<unknown[]> {
   const answers: unknown[] = [];
   for (const path of paths) {

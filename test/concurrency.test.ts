@@ -22,7 +22,7 @@ const hour = 3_600_000;
 
 let database: TestDatabase;
 let stores: DrizzleStore[];
-/** Two processes, as far as sessions are concerned: nothing is shared but the database. */
+/** Two stores that share only the database, like those of two processes. */
 let here: DrizzleStore;
 let there: DrizzleStore;
 let sid: string;
@@ -56,7 +56,7 @@ function open(options: Options = {}): DrizzleStore {
   return store;
 }
 
-/** A new session is made and saved in a first request. */
+/** Creates and saves a session, in a first request. */
 async function begun(content: object = {}, { store = here, maxAge = hour as number | null } = {}) {
   const session = generated(store, sid, maxAge === null ? {} : { maxAge });
   Object.assign(session, content);
@@ -69,7 +69,7 @@ function foreign(content: object = {}, maxAge = hour): SessionData {
   return { cookie, ...content } as object as SessionData;
 }
 
-/** What is stored, beside the cookie. */
+/** Returns what is stored, without the cookie. */
 async function content(store = there): Promise<Record<string, unknown> | undefined> {
   const session = await store.get(sid);
   if (session === undefined) return undefined;
@@ -113,14 +113,14 @@ async function row(): Promise<Row | undefined> {
   return found;
 }
 
-/** Passes a session's time without waiting for it. */
+/** Lets a session expire without waiting. */
 function expire(): Promise<unknown[]> {
   return database.query(`update sessions set expires_at = now() - interval '1 s' where id = $1`, [
     idOf(sid),
   ]);
 }
 
-/** Lets a tombstone's hour pass. */
+/** Lets the hour of a tombstone pass without waiting. */
 async function pruned(): Promise<void> {
   await expire();
   await here.pruneSessions();
@@ -262,7 +262,7 @@ describe('a set of a loaded session', () => {
     expect(mine.theirs).toBeUndefined();
     mine.a = 3;
     await here.set(sid, ending(mine));
-    // Neither does it bring back what it still has of the other's deletions.
+    // Nor does it bring back what the other request deleted.
     expect(mine.b).toBe(1);
     expect(await content()).toEqual({ a: 3, theirs: 1 });
     expect(counts(here)).toEqual({ merges: 1, dropped: 0 });
@@ -508,7 +508,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
         session.cookie.originalMaxAge = hour;
         return session;
       };
-      // The read makes the touches wait, and become one.
+      // The touches wait for the read, and become one.
       const reading = store.get(sid);
       const touching = [store.touch(sid, end(4)), store.touch(sid, end(3))];
       const saving = store.set(sid, Object.assign(end(0.1), { a: 2 }));
@@ -677,7 +677,7 @@ describe('a set or touch in which nothing changed but the expiry', () => {
 });
 
 describe('an expiry that two requests move', () => {
-  /** A request that loaded its session, and will have moved its expiry by so much. */
+  /** A request that loaded its session and will move its expiry by so much. */
   async function moving(store: DrizzleStore, by: number): Promise<RequestSession> {
     const session = await loaded(store, sid);
     session.cookie.expires = new Date(Date.now() + by);
@@ -1130,7 +1130,7 @@ test('thirty thousand requests leave nothing in memory', async () => {
   expect(JSON.parse(stats).merges).toBeGreaterThan(1000);
   const [last = 0, , , , , , , , second = 0] = heaps.map(Number);
   expect(heaps).toHaveLength(10);
-  // A few bytes a request; an origin has hundreds.
+  // A few bytes per request; an origin has hundreds.
   expect(last - second).toBeLessThan(1_000_000);
 }, 600_000);
 
@@ -1243,7 +1243,7 @@ describe('with a serializer', () => {
     });
     const session = await loaded(failing, sid);
     session.cookie.maxAge = 2 * hour;
-    // The text is made at the call, and once more when the turn has come.
+    // It is serialized at the call, and again when its turn comes.
     left = 1;
     await expect(failing.touch(sid, session)).rejects.toThrow(NotSerializableError);
     expect(await content(failing)).toEqual({ a: 1 });

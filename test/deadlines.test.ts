@@ -29,7 +29,7 @@ function times<T>(count: number, make: (at: number) => T): T[] {
   return Array.from({ length: count }, (_, at) => make(at));
 }
 
-/** Resolves when something holds in this process. */
+/** Resolves when a condition of this process is true. */
 async function soon(isSo: () => boolean): Promise<void> {
   while (!isSo()) await new Promise(setImmediate);
 }
@@ -111,7 +111,7 @@ describe('a call that gives up before it was sent', () => {
     // A touch that waits for the connection, and two that wait for their turn together.
     const calls = times(3, () => store.touch('a', sessionWith()));
     await soon(() => pool.waitingCount === 1);
-    // Once the first has been answered, there is no connection for the others.
+    // After the first one was answered, there is no connection for the others.
     const next = pool.connect();
     app.release();
     await Promise.allSettled(calls.slice(0, 1));
@@ -174,7 +174,7 @@ describe('calls on a network that swallows everything', () => {
     return clock?.now;
   }
 
-  /** The server itself does not learn that a connection from before is gone. */
+  /** Only the newer connections: the server does not notice that the older ones are gone. */
   const connectionsSince = async (time: string | undefined) => {
     const [row] = await database.query<{ count: number }>(
       `select count(*)::int as count from pg_stat_activity
@@ -231,7 +231,7 @@ test('a statement that cannot be cancelled, because pg cannot create a client, s
   await eventually(() => store.ready());
   const table = await holding(database, 'lock table sessions in access exclusive mode');
   const [late] = await untilSent(table.waiting(1), () => [store.get('a')]);
-  // As if a certificate file had gone.
+  // As if a certificate file were missing.
   Reflect.set(pool, 'Client', function refuse() {
     throw new Error('ENOENT: no such file or directory');
   });
@@ -352,7 +352,7 @@ test.skipIf(inBatches)(
     const before = touch('before');
     await first.waiting(1);
     const impatient = touch('impatient');
-    // Half of its time passes before it is sent, together with one that has all of it.
+    // Half of its time passes before it is sent together with one that has all of its time left.
     await new Promise((resolve) => setTimeout(resolve, 10_000));
     const patient = touch('patient');
     await first.release();

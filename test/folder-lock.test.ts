@@ -39,7 +39,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(dirname(folder), { recursive: true, force: true }));
 
-/** Says who has the folder, by trying to lock it. */
+/** Returns the pid of the process that holds the lock, by trying to lock the folder. */
 async function holder(path = folder): Promise<number | undefined> {
   try {
     const unlock = await lockFolder(path);
@@ -122,7 +122,7 @@ describe('a locked folder is refused to', () => {
       console.warn(`Two containers were not tested: no namespaces here (${reason.trim()})`);
       return;
     }
-    // As containers have it: pids, network and mounts of their own, with the folder in another place in each.
+    // Like containers: each has its own pids, network and mounts, and the folder in another place.
     await mkdir(folder);
     const container = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--net'];
     const mounted = async (name: string) => {
@@ -151,7 +151,7 @@ describe('a locked folder is refused to', () => {
     await blocked.stop('SIGKILL');
     const stopped = await startHolder();
     process.kill(stopped.pid, 'SIGSTOP');
-    // The kernel says so at once: nobody waits for the stopped process.
+    // The kernel answers at once, so nothing waits for the stopped process.
     expect(await holder()).toBe(stopped.pid);
     process.kill(stopped.pid, 'SIGCONT');
     expect(await holder()).toBe(stopped.pid);
@@ -268,7 +268,7 @@ describe('of several openers of a folder whose owner died,', () => {
       await writeFile(go, '');
       const said = await Promise.all(others.map(({ until }) => until(/locked|refused \w+/)));
       expect(said.sort()).toEqual(['locked', ...Array(7).fill('refused ERR_FOLDER_IN_USE')]);
-      // The next round finds the lock of one that died again.
+      // The next round again finds the lock of a dead process.
       await Promise.all(others.map(({ stop }) => stop('SIGKILL')));
     }
   });
@@ -276,7 +276,7 @@ describe('of several openers of a folder whose owner died,', () => {
   test('no two hold the lock at once, whichever is killed', async () => {
     const env = { FOLDER: folder, THEN: 'churn', INSIDE: join(dirname(folder), 'inside') };
     const others = Array.from({ length: 6 }, () => lockers.start(env));
-    // Each ends by killing itself while it holds the lock; one that found another inside says so.
+    // Each kills itself while it holds the lock; one that finds another inside reports it.
     expect(await Promise.all(others.map(({ ended }) => ended))).toEqual(Array(6).fill(null));
     expect(others.map(({ output }) => output).join('')).toBe('');
     expect(await holder()).toBeUndefined();
@@ -328,7 +328,7 @@ describe('a claim whose socket is unreachable', () => {
   test('counts as alive while its time changes', async () => {
     const locking = holder();
     await sleep(600);
-    // At once, before the next look at it.
+    // Synchronous, so that it happens before the next look at the file.
     utimesSync(file, 1, 1);
     expect(await locking).toBe(foreign.pid);
   });

@@ -1,4 +1,4 @@
-// A write whose caller has given up must not happen later, whoever held it up: the network, a lock, or a queue.
+// A write must not happen after its caller gave up, whether the network, a lock or a queue delayed it.
 import { DrizzleStore, idOf, type Source, StoreTimeoutError } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import pg from 'pg';
@@ -53,7 +53,7 @@ function openStore(source: Source, options = {}): DrizzleStore {
   return store;
 }
 
-/** Prepares a test, in which a time-out only means that the machine is busy. */
+/** Prepares a test. There, a timeout only means that the machine is busy. */
 async function eventually<T>(call: () => Promise<T>): Promise<T> {
   for (;;) {
     try {
@@ -64,7 +64,7 @@ async function eventually<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Makes calls whose statement is kept back, again if the machine was too busy to send it in time. */
+/** Makes calls whose statement is held back; repeats them if the machine was too busy to send it in time. */
 async function kept(
   isKept: Promise<void>,
   make: () => Promise<unknown>[],
@@ -79,7 +79,7 @@ async function kept(
   }
 }
 
-/** Lets the server have what was kept back, and waits for its answer. The store has closed that connection by then. */
+/** Delivers what was held back to the server and waits for its answer, after the store closed that connection. */
 async function delivered(proxy: TcpProxy): Promise<void> {
   // One of its two sockets is left.
   while (Number.isInteger(proxy.connections)) await new Promise(setImmediate);
@@ -219,7 +219,7 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
       proxy.lose('toClient');
       await eventually(() => store.destroy(sid));
       expect(await there.get(sid), sid).toBeUndefined();
-      // Nothing if the server had no time to run it.
+      // There is no row if the server had no time to run it.
       for (const row of await rowsOf(sid)) expect(row).toMatchObject({ data: null });
     }
   });
@@ -234,7 +234,7 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     const [late] = await kept(lock.waiting(1), () => [
       here.set('sid', Object.assign(read ?? sessionWith(), { held: true })),
     ]);
-    // A portable statement gives up soon, and is sent again: it may be waiting for that.
+    // A portable statement gives up soon and is sent again: it may be waiting for that.
     await expect(late).rejects.toMatchObject(isPortable ? {} : { sent: true });
     // The lock is still held, and a log-out need not wait for it.
     await until(async () => (await count(`wait_event_type = 'Lock'`)) === 0);
@@ -273,7 +273,7 @@ async function count(condition: string): Promise<number> {
 
 test('a log-out holds even if the insert before it could not be cancelled and ends later', async () => {
   const there = await database.store();
-  // No lock: `lock_timeout` would end the wait for one.
+  // Not with a lock, because `lock_timeout` would end the wait.
   await database.query(`
     create table held ();
     insert into held default values;
@@ -374,7 +374,7 @@ describe('on PGlite', () => {
     const client = await freshPglite();
     ends.push(() => client.close());
     const store = openStore(client);
-    /** Makes calls while a transaction of the app has the database. */
+    /** Makes calls while a transaction of the app holds the database. */
     const whileHeld = async (calls: () => Promise<unknown>) => {
       const [inside, leave] = [gate(), gate()];
       const transaction = client.transaction(async (tx) => {

@@ -1,4 +1,4 @@
-/** The life of a store: opening, a database that comes and goes, closing, and what it leaves to its process. */
+/** The life of a store: opening, a database that is unavailable for a while, closing, and the end of its process. */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { getEventListeners } from 'node:events';
 import { inspect } from 'node:util';
@@ -64,7 +64,7 @@ function callsOf(store: DrizzleStore): Record<string, () => Promise<unknown>> {
   };
 }
 
-/** Resolves once all that can happen without the outside world has happened. */
+/** Resolves when everything has happened that needs no I/O. */
 async function settled(): Promise<void> {
   for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
@@ -382,7 +382,7 @@ describe('a database that is unavailable for a while', () => {
       );
       expect(errors).toEqual(errors.map(() => expect.any(StoreTimeoutError)));
       expect(await malformed?.()).toBeUndefined();
-      // Its own pool has given up what hangs, and makes new connections; the app's has some left.
+      // Its own pool gave up the connections that hang and opens new ones; the app's pool has some left.
       proxy.release();
       await expect.poll(() => store.length().catch(String)).toBeTypeOf('number');
       await store.close();
@@ -501,7 +501,7 @@ test('a store that waits for another process to create the table can be closed, 
 });
 
 describe('errorLog', () => {
-  /** The only database it knows is not there. */
+  /** A store whose database does not exist. */
   const nowhere = 'postgres://localhost:1/nowhere';
 
   test('is console.error by default', async () => {
@@ -606,7 +606,7 @@ describe('a callback', () => {
   });
 });
 
-// Processes of their own: they spend their time waiting, so they run side by side.
+// Each test starts a process and mostly waits for it, so they run side by side.
 describe.concurrent('a process', () => {
   const imports = `import { DrizzleStore } from 'connect-drizzle';
     import pg from 'pg';
@@ -700,7 +700,7 @@ describe.concurrent('a process', () => {
        await other.connect();
        await other.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'to be ended'");
        await other.end();
-       // The connection that is lost is idle, and keeps no process alive to hear of it.
+       // The lost connection is idle, so it does not keep the process alive.
        const waiting = setInterval(() => {}, 1000);
        await lost.promise;
        clearInterval(waiting);

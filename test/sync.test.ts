@@ -22,11 +22,11 @@ import { startWorker } from './support/workers.js';
 let database: ReusedDatabase;
 let ends: (() => Promise<unknown>)[];
 let logged: unknown[][];
-/** Tells of each line of the log. */
+/** Emits each line of the log. */
 const logs = new EventEmitter();
 
 beforeAll(async () => {
-  // It takes seconds of this process's time: no call may be under way meanwhile.
+  // It blocks this process for seconds, so no call may be in flight meanwhile.
   await pglite;
   database = await reusedDatabase();
 });
@@ -55,7 +55,7 @@ const drivers: Record<string, (url: string) => Source> = {
   },
 };
 const everyDriver = Object.entries(drivers);
-/** One for all tests: it takes a second to make. */
+/** One for all tests: it takes a second to create. */
 const pglite = freshPglite();
 const everySource: [string, () => Promise<() => Source>][] = [
   ...everyDriver.map(([name, open]): [string, () => Promise<() => Source>] => [
@@ -142,7 +142,7 @@ describe.each(everySource)('on %s', (_, open) => {
     const [one, other] = await twoOn(await open());
     const [byOne, byOther] = [hear(one), hear(other)];
     await one.set('sid', sessionWith({ visits: 1 }));
-    // Its own log-out is told at once, and could come before what it hears of.
+    // The event of its own log-out is immediate, and could overtake those of other stores.
     await caughtUp(other, one);
     await other.destroy('sid');
     await caughtUp(one, other);
@@ -286,7 +286,7 @@ describe.each(everyDriver)('with %s', (_, source) => {
   test('a listener over TLS names the host whose certificate is checked', async () => {
     const server = createServer((socket) => {
       socket.on('error', () => {});
-      // The client asks whether TLS is spoken here, and then begins.
+      // The client asks for TLS, and then starts it.
       socket.once('data', () => {
         socket.write('S');
         socket.once('data', (hello) => server.emit('hello', hello, socket.destroy()));
@@ -332,7 +332,7 @@ test('a listener that waits for a transaction of the app on PGlite is given up, 
   const store = storeOn(client, { sync: { heartbeat: 0.3 } });
   await up(store);
   const down = untilSync(store, 'down');
-  // Meanwhile nothing else can be done; then come the heartbeat, the end of listening, and a new one.
+  // Until then, everything else waits; then come the heartbeat, the end of the listener, and a new one.
   await client.transaction(() => down);
   await up(store);
   const { rows } = await client.query('select count(*)::int from pg_listening_channels()');

@@ -1,4 +1,4 @@
-/** The store uses no table but its own: what it finds in the database under the name of its table. */
+/** The store refuses every table but its own. */
 import {
   DrizzleStore,
   type DrizzleStoreOptions,
@@ -63,7 +63,7 @@ function poolAs(name: string): pg.Pool {
   return database.pool({ max: 2, options: `-c role=${name}` });
 }
 
-/** Creates the table of this package, and changes it. */
+/** Creates the table of this package and changes it. */
 async function createOwn(...changes: string[]): Promise<void> {
   await using store = new DrizzleStore(database.pool({ max: 1 }), silent);
   await store.migrate();
@@ -107,7 +107,7 @@ const failure = (call: () => Promise<unknown>): Promise<unknown> =>
     (error: unknown) => error,
   );
 
-/** Puts a session that express-session has just generated into a store. */
+/** Saves a session that express-session has just generated. */
 async function generate(store: DrizzleStore, sid: string, data: object): Promise<void> {
   const session = sessionWith(data);
   const request = { session, sessionID: sid };
@@ -116,7 +116,7 @@ async function generate(store: DrizzleStore, sid: string, data: object): Promise
   await store.set(sid, session);
 }
 
-/** Uses a store for all it is there for, and leaves its table empty. */
+/** Makes calls of every kind, and leaves the table empty. */
 async function wholeCycle(store: DrizzleStore, user: string | number = 'ada'): Promise<void> {
   await store.ready();
   const sids = Array.from({ length: 12 }, (_, n) => `sid ${n}`);
@@ -385,7 +385,7 @@ describe('a missing table', () => {
   });
 });
 
-/** Changes of the table that sessions do not mind. */
+/** Changes of the table that do not affect sessions. */
 const accepted: Record<string, string[]> = {
   'a column that may be null': ['alter table sessions add column note text'],
   'a column with a default': [`alter table sessions add column note text not null default 'none'`],
@@ -554,7 +554,7 @@ describe('a table of this package is accepted with', () => {
   });
 });
 
-/** Changes after which sessions cannot be stored, and what the error says of them. */
+/** Changes after which sessions cannot be stored, with the text of the error. */
 const refused: Record<string, [expected: string, ...changes: string[]]> = {
   'jsonb data': [
     'the column data is jsonb instead of json',

@@ -52,7 +52,7 @@ async function connected(timeout: number, whenUnavailable: 'skip' | 'error' = 's
   return { store, proxy, events: eventsOf(store) } satisfies Connected;
 }
 
-/** Takes the database away; resolves when express-session knows. */
+/** Makes the database unavailable; resolves when express-session knows. */
 async function lose({ store, proxy }: Pick<Connected, 'store' | 'proxy'>): Promise<void> {
   const away = once(store, 'disconnect');
   proxy.refuse();
@@ -72,7 +72,7 @@ function sessionsOf(store: DrizzleStore, name?: string) {
   return session({ store, name, secret: 'secret', resave: false, saveUninitialized: false });
 }
 
-/** An app with pages that need a session, that can do without, and that need none. */
+/** Serves an app with pages that need a session, that can use one, and that use none. */
 async function serveApp(store: DrizzleStore, express: typeof express5 = express5) {
   const app = express();
   app.use(sessionsOf(store));

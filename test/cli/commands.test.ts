@@ -32,7 +32,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** A store on a table of its own, and a function that runs commands on that table. */
+/** Creates a store on its own table, and functions that run commands on that table. */
 async function setUp(run: CliProgram['run'], options: DrizzleStoreOptions = {}) {
   tables += 1;
   const table = `sessions_${tables}`;
@@ -265,7 +265,7 @@ describe.each(runners)('%s', (_, run) => {
   });
 });
 
-// What a process adds, the tests above show: these are about the commands alone.
+// The tests above cover what a process adds: exit codes, both outputs, a configuration file.
 describe('the command line:', () => {
   const run = runHere;
 
