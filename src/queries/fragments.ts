@@ -32,7 +32,7 @@ import {
 } from './sql.js';
 import type { RowTable, SessionView } from './view.js';
 
-/** What makes one store's statements differ from another's. */
+/** The settings that change the statements of a store. */
 export interface FragmentSettings extends SessionView {
   /** Whether the store fills `user_id`. */
   readonly withUser: boolean;
@@ -48,25 +48,25 @@ export interface StatementSettings extends FragmentSettings {
   readonly engine: Pick<Engine, 'isPortable' | 'limitsLockWaits'>;
 }
 
-/** How long a tombstone is kept. */
+/** The lifetime of a tombstone. */
 const TOMBSTONE = sql.raw(`interval '1 hour'`);
 
 /** A {@link versionStep} that the server chooses, for statements that return the version or whose version nobody needs. */
 const ANY_STEP = sql.raw('(1 + random() * 1073741822)::integer');
 
 /**
- * How long a write waits for another transaction where SKIP LOCKED does not help: an id that is being
- * inserted, or the row that an app's foreign key refers to.
+ * How long a write waits for another transaction in cases that SKIP LOCKED does not cover: an id that is being inserted, or
+ * the row that an app's foreign key refers to.
  */
 export const LOCK_TIMEOUT = '100ms';
 
-/** An id is base64url of 32 bytes. A row made by hand can have a longer one, which no store listens for. */
+/** An id is base64url of 32 bytes. A row inserted by hand can have a longer one, which stores ignore. */
 const ID_BYTES = 43;
 
-/** With a comma each, within the 8,000 bytes of a notification's payload. */
+/** Number of ids, each with a comma, that fit into the 8,000 bytes of a notification. */
 const IDS_PER_NOTIFICATION = 150;
 
-/** Without it, the compiler accepts an unknown column in an object that is spread into `set()`. */
+/** Needed because otherwise the compiler accepts an unknown column in an object that is spread into `set()`. */
 type Changes = PgUpdateSetSource<RowTable>;
 
 export interface Place {
@@ -96,9 +96,9 @@ type InputTable = typeof inputTable;
 export type InputColumn = Exclude<keyof InputTable['_']['columns'], 'id'>;
 
 /**
- * The parameters of a batch, one string a column, split into rows. They are split in CTEs, out of the
- * planner's sight: if it saw how long a list is, it would find each call's own plan a little cheaper than
- * the generic one, and plan every call again.
+ * Splits the parameters of a batch, one string per column, into rows. CTEs hide them from the planner. If the planner knew
+ * the length of a list, it would estimate the custom plan of each call a little cheaper than the generic plan, and plan
+ * every call again.
  */
 export function inputOf<const Name extends InputColumn>(...names: readonly Name[]) {
   const all: readonly (Name | 'id' | 'until')[] = ['id', ...names];
@@ -145,18 +145,18 @@ export function fragmentsOf(settings: FragmentSettings) {
       : sql.raw(`interval '${maxLifetime * 1000} milliseconds'`);
 
   /**
-   * Always true, and removed by the planner. It names a column that no other package's table has, so that
-   * a statement fails on such a table instead of changing it. Every statement has it.
+   * Always true, and removed by the planner. Every statement has this condition. It names a column that no other package's
+   * table has, so that a statement fails on such a table instead of changing it.
    */
   const isOurs = sql`(${t.expiresHour} is not null or true)`;
   /** The stored form of a session, cast to the column's type. */
   const stored = (data: SQL | AnyPgColumn) => sql`${data}::${sql.raw(settings.dataType)}`;
-  /** The stored form as text. `data::text` would copy a `json` twice more, and takes half as much time again (at 20 KB). */
+  /** The stored form as text. `data::text` would copy a `json` twice more and take 50 % more time (at 20 KB). */
   const storedText =
     settings.dataType === 'json'
       ? sql<string | null>`convert_from(json_send(${t.data}), pg_client_encoding())`
       : sql<string | null>`${t.data}`;
-  /** Where a row is. */
+  /** The position of a row. */
   const place = { ctid: t.ctid, tableoid: t.tableoid };
   const isNotEnded = and(isNull(t.revokedAt), isOurs);
   const clientNow = timestamp(parameter('now'));
@@ -170,7 +170,7 @@ export function fragmentsOf(settings: FragmentSettings) {
   const capped = (expiry: SQL, createdAt: SQL | AnyPgColumn): SQL =>
     lifetime === undefined ? expiry : sql`least(${expiry}, ${createdAt} + ${lifetime})`;
 
-  /** An owner, cast to the column's type; `undefined` leaves the column out. */
+  /** An owner, cast to the column's type; `undefined` omits the column. */
   const ownerOf = (owner: SQL | AnyPgColumn | undefined) =>
     withUser && owner !== undefined
       ? sql<string>`${owner}::${sql.raw(settings.userIdType)}`
@@ -179,7 +179,7 @@ export function fragmentsOf(settings: FragmentSettings) {
   /** The owner of the sessions that a statement lists or ends. */
   const userParameter = sql<string>`${parameter('user')}::${sql.raw(settings.userIdType)}`;
 
-  /** What a write of data changes, whatever it does to the expiry. */
+  /** The columns that every write of data changes, except the expiry. */
   const written = (
     data: SQL | AnyPgColumn,
     owner: SQL | AnyPgColumn | undefined,
@@ -192,7 +192,7 @@ export function fragmentsOf(settings: FragmentSettings) {
       lastSeenAt: now,
     }) satisfies Changes;
 
-  /** What makes a row a tombstone. */
+  /** The columns of a tombstone. */
   const tombstone = {
     data: none,
     userId: settings.userIdNullable ? none : undefined,
@@ -201,18 +201,18 @@ export function fragmentsOf(settings: FragmentSettings) {
     expiresAt: sql`now() + ${TOMBSTONE}`,
   } satisfies Changes;
 
-  /** Whether a call that began at `began` may overwrite the row: always, except a tombstone made later. */
+  /** Whether a call that began at `began` may overwrite the row: always, except a tombstone that was created later. */
   const isNotEndedSince = (revokedAt: AnyPgColumn, began: SQL | AnyPgColumn) =>
     or(isNull(revokedAt), lt(revokedAt, timestamp(began)));
 
-  /** The expiry of a touch: never moved back for a session that was read. `created` is '0' if none was. */
+  /** The expiry of a touch: never earlier for a session that was read. `created` is '0' if none was read. */
   const touchedExpiry = (created: SQL | AnyPgColumn, expiry: SQL | AnyPgColumn) =>
     capped(
       sql`case ${created} when '0' then ${timestamp(expiry)} else greatest(${t.expiresAt}, ${timestamp(expiry)}) end`,
       t.createdAt,
     );
 
-  /** The expiry of a save: if this request and another one moved it, the later. */
+  /** The expiry of a save: the later one if this request and another one have changed it. */
   const savedExpiry = (seen: SQL | AnyPgColumn, expiry: SQL | AnyPgColumn) =>
     capped(
       sql`case when ${expiry} = ${seen} then ${t.expiresAt}
@@ -231,7 +231,7 @@ export function fragmentsOf(settings: FragmentSettings) {
     ),
   });
 
-  /** What an insert or an overwrite returns: what a later compare-and-set needs. */
+  /** The result of an insert or an overwrite: the values that a later compare-and-set needs. */
   const writtenFields = {
     version: text(t.version).as('written_version'),
     createdAt: text(microseconds(t.createdAt)).as('created_us'),
@@ -264,8 +264,8 @@ export function fragmentsOf(settings: FragmentSettings) {
   }
 
   /**
-   * The rows that were locked. In a partitioned table, each partition has a row at the same `ctid`. (Comparing ids
-   * instead would let the planner join by id, and read the whole table by a plan made while it was empty.)
+   * The rows that were locked. Compares `tableoid`, because each partition of a table has a row at the same `ctid`. (With a
+   * comparison of ids, the planner could join by id, and read the whole table with a plan for an empty one.)
    */
   const isLocked = (locked: Place) =>
     and(eq(t.ctid, locked.ctid), nearlyAlways(eq(t.tableoid, locked.tableoid)), costly(t.id));
@@ -280,7 +280,7 @@ export function fragmentsOf(settings: FragmentSettings) {
         .for('update', skipLocked),
     );
 
-  /** The same for rows to be ended; `live` is what they were before. */
+  /** The same for rows to end. `live`: whether they were live before. */
   const lockEnding = (condition: SQL | undefined, limit?: number) => {
     const query = db
       .select({
@@ -297,7 +297,7 @@ export function fragmentsOf(settings: FragmentSettings) {
       .as((limit === undefined ? query : query.limit(limit)).for('update', skipLocked));
   };
 
-  /** Ends the locked rows, expired ones too: a request that is still running could save them. */
+  /** Ends the locked rows, also expired ones, because a request that is still running could save them. */
   function ending(locked: ReturnType<typeof lockEnding>, condition?: SQL) {
     const ended = db.$with('ended').as(
       db
@@ -305,7 +305,7 @@ export function fragmentsOf(settings: FragmentSettings) {
         .set(tombstone)
         .from(locked)
         .where(and(isLocked(locked), condition))
-        // Qualified by hand: 0.45 does not, and an app's column could be called `live`.
+        // Qualified by hand, because Drizzle 0.45 does not do it, and an app's column could be called `live`.
         .returning({ id: t.id, live: sql<boolean>`${locked}.live`.as('live') }),
     );
     const done = sql<string | null>`string_agg(${ended.id}, ',') filter (where ${ended.live})`;

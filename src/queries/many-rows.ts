@@ -1,14 +1,14 @@
 /**
  * Statements for a batch of rows. Each is one implicit transaction, so it has committed when its result arrives.
  *
- * Rows to update are locked by a CTE with FOR UPDATE SKIP LOCKED and updated through their `ctid`. No
- * statement waits for a row, so no two can deadlock. A row that another transaction holds, or changed after
- * this statement's snapshot (its `ctid` is not visible then), is busy and is sent again.
+ * A CTE with FOR UPDATE SKIP LOCKED locks the rows, and the update finds them by their `ctid`. No statement waits for a
+ * row, so no two can deadlock. A row is busy and is sent again if another transaction has locked it, or has changed it
+ * after this statement's snapshot (its `ctid` is then not visible).
  * Postgres never inlines a CTE with a row lock, so MATERIALIZED is not needed.
  * (https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE)
  *
- * A write returns only the rows it changed; the rest are read afterwards. Reporting them in the statement
- * itself doubled the server's time for everybody.
+ * A write returns only the rows it changed; the rest are read afterwards. Returning them in the same statement would double
+ * the server's time for every call.
  *
  * @module
  */
@@ -51,7 +51,7 @@ import {
   type WriteRow,
 } from './wire.js';
 
-/** The rows that an insert wrote, by id, and the ids that are tombstones. Others are busy. */
+/** The rows that an insert wrote, by id, and the ids of tombstones. The others are busy. */
 export interface Inserted {
   readonly written: ReadonlyMap<string, { readonly version: number; readonly createdAt: number }>;
   readonly gone: ReadonlySet<string>;
@@ -61,9 +61,9 @@ type Times = readonly CallTimes[];
 
 export interface ManyRows {
   read(on: Connection, ids: readonly string[]): Promise<ReadonlyMap<string, StoredRow>>;
-  /** These three return the ids of the rows they changed; `end` those that it ended. */
+  /** These three return the ids of the rows that they changed. `end` returns the ids of the sessions that it ended. */
   touch(on: Connection, rows: readonly TouchRow[], times: Times): Promise<ReadonlySet<string>>;
-  /** `step`: see `versionStep`. One serves all rows: a version needs to differ from others of its row only. */
+  /** `step`: see `versionStep`. One step is enough for all rows, because a version must only differ from those of its row. */
   save(
     on: Connection,
     rows: readonly SaveRow[],

@@ -56,9 +56,9 @@ export const anyOf = (query: SQLWrapper) => sql`any(array(${query}))`;
 export const nearlyAlways = (condition: SQL) => sql`nullif(${condition}, false) is not null`;
 
 /**
- * Always true for an id, and cheap: Postgres stops at the first condition. But the planner adds up the costs of all,
- * and takes a text search (`@@`) to be expensive. So it does not read a whole table to find a few rows by id, even if
- * the table is small, and the plan is still good when the table has grown. Each search adds to the estimate.
+ * A condition that is always true for an id. It is cheap, because Postgres stops after the first part. But the planner adds
+ * the costs of all parts, and estimates a text search (`@@`) as expensive. So it does not read a whole table to find a few
+ * rows by id, even if the table is small, and the plan is still good when the table has grown.
  */
 export const costly = (id: AnyPgColumn) =>
   sql`(${id} <> '' or ${id} @@ ${id} or ${id} @@ ${id} or ${id} @@ ${id})`;
