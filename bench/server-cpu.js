@@ -371,6 +371,9 @@ function objectOf(number, bytes) {
 async function fill(client, bytes) {
   const { idOf } = await import(new URL('../dist/index.js', import.meta.url).href);
   await client.query('alter table sessions set (fillfactor = 50, autovacuum_enabled = false)');
+  if (options.compression !== undefined) {
+    await client.query(`alter table sessions alter data set compression ${options.compression}`);
+  }
   await client.query('truncate sessions');
   const numbers = Array.from({ length: MOST_VARIANTS }, (_, at) => numbersOf('get', at)).flat();
   const rows = numbers.map((number) => {
@@ -466,6 +469,7 @@ function parseOptions(args) {
       payload: { type: 'string', default: '200,2048' },
       rows: { type: 'string', default: '512' },
       rounds: { type: 'string', default: '7' },
+      compression: { type: 'string' },
       url: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
@@ -473,6 +477,9 @@ function parseOptions(args) {
   const operations = values.only.split(',');
   for (const operation of operations) {
     if (!OPERATIONS.includes(operation)) throw new Error(`--only: there is no ${operation}`);
+  }
+  if (values.compression !== undefined && !['lz4', 'pglz'].includes(values.compression)) {
+    throw new Error(`--compression takes lz4 or pglz, not ${values.compression}`);
   }
   const rows = whole('rows', values.rows);
   if (rows % ROWS_IN_TURN !== 0) throw new Error(`--rows takes a multiple of ${ROWS_IN_TURN}`);
@@ -482,6 +489,7 @@ function parseOptions(args) {
     payload: values.payload.split(',').map((bytes) => whole('payload', bytes)),
     rows,
     rounds: whole('rounds', values.rounds),
+    compression: values.compression,
     url: values.url,
     help: values.help,
   };
