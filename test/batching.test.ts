@@ -31,8 +31,7 @@ afterEach(async () => {
 
 afterAll(() => database.drop());
 
-/** A store with its table that has sent no batch yet. */
-/** By default, every touch is written: most tests are about what is sent. */
+/** Opens a store with its table that has sent no batch yet. It writes every touch: most tests are about what is sent. */
 function openStore(
   ...[options, source]: Parameters<ReusedDatabase['store']>
 ): Promise<DrizzleStore> {

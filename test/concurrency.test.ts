@@ -15,6 +15,7 @@ import { launch } from './support/example.js';
 import { gate } from './support/gate.js';
 import { gatedPool } from './support/gated-pool.js';
 import { ending, generated, loaded, type RequestSession } from './support/requests.js';
+import { BUSY_TIMEOUT_S } from './support/sessions.js';
 
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
 
@@ -48,6 +49,7 @@ afterEach(() => Promise.all(stores.map((store) => store.close())));
 function open(options: Options = {}): DrizzleStore {
   const store = new DrizzleStore(database.pool(), {
     pruneSessionInterval: false,
+    timeout: BUSY_TIMEOUT_S,
     // Every touch is written: most tests are about what it does.
     touchAfter: 0,
     ...options,

@@ -5,7 +5,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { until } from './support/obstacles.js';
 import { type PostgresServer, startPostgres } from './support/postgres.js';
-import { promised, sessionUntil, sessionWith } from './support/sessions.js';
+import { BUSY_TIMEOUT_S, promised, sessionUntil, sessionWith } from './support/sessions.js';
 
 /** connect-pg-simple has no types of its own. */
 const connectPgSimple: (sessions: typeof session) => new (options: {
@@ -57,6 +57,7 @@ function openStore(pool: pg.Pool): DrizzleStore {
   return new DrizzleStore(pool, {
     createTableIfMissing: true,
     pruneSessionInterval: false,
+    timeout: BUSY_TIMEOUT_S,
     touchAfter: 0,
   });
 }

@@ -9,6 +9,7 @@ import { DrizzleStore } from 'connect-drizzle';
 import session, { type SessionData, Store } from 'express-session';
 import pg from 'pg';
 import { loaded, type RequestSession } from './requests.js';
+import { BUSY_TIMEOUT_S } from './sessions.js';
 
 /** The stores whose histories are checked. */
 export type StoreKind =
@@ -95,9 +96,9 @@ function open(kind: string): Store {
   pool.on('error', () => {});
   switch (kind) {
     case 'connect-drizzle':
-      return new DrizzleStore(pool, { pruneSessionInterval: false });
+      return new DrizzleStore(pool, { pruneSessionInterval: false, timeout: BUSY_TIMEOUT_S });
     case 'connect-drizzle without origins':
-      return new CopyingStore(pool, { pruneSessionInterval: false });
+      return new CopyingStore(pool, { pruneSessionInterval: false, timeout: BUSY_TIMEOUT_S });
     case 'a plain upsert':
       return new PlainUpsertStore(pool);
     case 'connect-pg-simple': {

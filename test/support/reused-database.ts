@@ -2,6 +2,7 @@ import { DrizzleStore } from 'connect-drizzle';
 import type pg from 'pg';
 import { type DatabaseOptions, freshDatabase, type TestDatabase } from './database.js';
 import { eventually } from './eventually.js';
+import { BUSY_TIMEOUT_S } from './sessions.js';
 
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
 
@@ -44,6 +45,7 @@ export async function reusedDatabase(options?: DatabaseOptions): Promise<ReusedD
         createTableIfMissing: true,
         pruneSessionInterval: false,
         errorLog: () => {},
+        timeout: BUSY_TIMEOUT_S,
         ...settings,
       });
       stores.push(store);

@@ -1,6 +1,9 @@
 import type session from 'express-session';
 import type { SessionData } from 'express-session';
 
+/** Seconds. As `timeout`, long enough for hundreds of calls at once beside twenty other busy processes. */
+export const BUSY_TIMEOUT_S = 250;
+
 /** A foreign session object whose cookie expires after `seconds`; with `null`, it has no expiry. */
 export function sessionWith(data: object = {}, seconds: number | null = 3600): SessionData {
   const expires = seconds === null ? null : new Date(Date.now() + seconds * 1000);
