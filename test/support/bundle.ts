@@ -2,9 +2,27 @@ import { mkdtemp, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
+import { type BuildOptions, build } from 'esbuild';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Bundles sources of this repository into a module for Node, without their packages. */
+export async function bundleForNode(
+  outfile: string,
+  source: Pick<BuildOptions, 'entryPoints' | 'stdin'>,
+): Promise<void> {
+  await build({
+    ...source,
+    absWorkingDir: root,
+    outfile,
+    bundle: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node20.19',
+    packages: 'external',
+    logLevel: 'error',
+  });
+}
 
 let folder: Promise<string> | undefined;
 let programs = 0;
@@ -26,18 +44,11 @@ export async function bundleProgram(source: { file: string } | { text: string })
   programs += 1;
   const name = `program-${programs}.mjs`;
   const outfile = join(await folder, name);
-  await build({
-    ...('file' in source
-      ? { entryPoints: [join('test/support', source.file)] }
-      : { stdin: { contents: source.text, resolveDir: root, loader: 'ts' } }),
-    absWorkingDir: root,
+  await bundleForNode(
     outfile,
-    bundle: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node20.19',
-    packages: 'external',
-    logLevel: 'error',
-  });
+    'file' in source
+      ? { entryPoints: [join('test/support', source.file)] }
+      : { stdin: { contents: source.text, resolveDir: root, loader: 'ts' } },
+  );
   return outfile;
 }

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 import { main } from '../../src/cli/main.js';
+import { bundleForNode } from './bundle.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -46,17 +46,7 @@ export async function buildCli(): Promise<CliProgram> {
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
   const file = join(folder, 'dist/cli/bin.mjs');
   await copyFile(join(root, 'package.json'), join(folder, 'package.json'));
-  await build({
-    absWorkingDir: root,
-    entryPoints: ['src/cli/bin.ts'],
-    outfile: file,
-    bundle: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node20.19',
-    packages: 'external',
-    logLevel: 'error',
-  });
+  await bundleForNode(file, { entryPoints: ['src/cli/bin.ts'] });
   const start = (args: readonly string[], env?: Record<string, string>) =>
     startProcess(process.execPath, [file, ...args], env);
   return {
