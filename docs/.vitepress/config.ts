@@ -102,7 +102,10 @@ export default defineConfig({
   },
 });
 
-/** Splits a text into words for the search. "log-out" is also found as "logout". Runs in the browser, too: no imports. */
+/**
+ * Returns the words of a text for the search. A word with a hyphen is also a word without it, so "logout" finds "log-out".
+ * VitePress copies this function into the page, so it cannot use imports.
+ */
 function tokenize(text: string): string[] {
   const words = text.split(/[\n\r\p{Z}\p{P}]+/u);
   const joined = text.match(/\p{L}+(?:-\p{L}+)+/gu) ?? [];

@@ -44,7 +44,7 @@ export interface SessionAdminOptions {
   readonly authorize: (request: Request, response: Response) => boolean | Promise<boolean>;
   /**
    * Returns the values that the page shows from a session's content, such as
-   * `{ Browser: session.agent, Address: session.ip }`. Without it, the page reads no content until somebody reveals it.
+   * `{ Browser: session.agent, Address: session.ip }`. Without it, the page reads no content until an admin reveals it.
    */
   readonly describe?: ((session: SessionData) => Readonly<Record<string, Described>>) | undefined;
   /** Called before a reveal, a revoke, an export or an erasure. If it throws or rejects, the page does nothing. */

@@ -13,7 +13,7 @@ export interface SessionPageView {
   readonly session: ShownSession;
   readonly isCurrent: boolean;
   readonly hasUsers: boolean;
-  /** The content of the session, after somebody has revealed it; null if it cannot be read. */
+  /** The content of the session, after an admin has revealed it; null if it cannot be read. */
   readonly content: string | null | undefined;
   readonly notice?: string | undefined;
 }

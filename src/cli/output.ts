@@ -122,7 +122,7 @@ export class Output {
     stderr.write(`${styled(stderr, 'red', 'connect-drizzle:')} ${escaped(text)}\n`);
   }
 
-  /** Whether there is somebody to ask. */
+  /** Whether the program can ask the user a question: stdin and stderr are terminals. */
   get isInteractive(): boolean {
     return this.#io.stdin.isTTY === true && this.#io.stderr.isTTY === true;
   }

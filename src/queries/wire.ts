@@ -11,7 +11,7 @@
 /** A touch. Times are milliseconds since 1970, `createdAt` is microseconds. */
 export interface TouchRow {
   readonly id: string;
-  /** Touches only the session created at this time; 0: any session with the id. */
+  /** Touches only the session created at this time. With 0, touches the session whenever it was created. */
   readonly createdAt: number;
   /** With a `createdAt`, a touch never makes the expiry earlier, because another request may have made it later. */
   readonly expiresAt: number;
