@@ -12,7 +12,7 @@ import { CancelRequests } from './support/cancel-requests.js';
 import { noConnectionWithin } from './support/no-connection.js';
 import { cancelStatementOf } from './support/pg-cancel.js';
 import { allOf, destroySocket, listenOn, newClient } from './support/pg-listener.js';
-import { PgQuery, takesPgQuery } from './support/pg-query.js';
+import { isExtended, PgQuery, takesPgQueries } from './support/pg-query.js';
 import { isInTransaction, watchTransactions } from './support/pg-transactions.js';
 import { limited, limitNewClients, withOption } from './support/pool-options.js';
 import { ServerClock } from './support/server-clock.js';
@@ -29,6 +29,7 @@ export interface PgClient {
     config: object,
     done?: (error: Error | null | undefined, result?: PgResult) => void,
   ): unknown;
+  readonly native?: unknown;
   getTransactionStatus?(): unknown;
   on(event: string, listener: (...args: never[]) => void): unknown;
   off(event: string, listener: (...args: never[]) => void): unknown;
@@ -115,7 +116,8 @@ function acquired(
         else reject(noConnectionWithin(deadlineMs - startedMs));
       });
     try {
-      limited(pool, limitMs, connect);
+      if (limitMs === undefined) connect();
+      else limited(pool, limitMs, connect);
     } catch (error) {
       // Such as a certificate that cannot be read.
       stopLimiting?.();
@@ -133,11 +135,25 @@ function releaseTo(pool: PgPool, release: Release, isBackground: boolean): Relea
 /** Asks the server to cancel the statement of a client. */
 type Cancel = (client: PgClient) => void;
 
-/** The clock of the server, by client. A pool lends the same client many times. */
-const clocks = new WeakMap<PgClient, ServerClock>();
+/** What the store knows about a client. A pool lends the same client many times. */
+interface Known {
+  readonly clock: ServerClock;
+  readonly takesPgQueries: boolean;
+}
+
+const known = new WeakMap<PgClient, Known>();
+
+function knownOf(client: PgClient): Known {
+  const before = known.get(client);
+  if (before !== undefined) return before;
+  const first = { clock: new ServerClock(), takesPgQueries: takesPgQueries(client) };
+  known.set(client, first);
+  return first;
+}
 
 class PgConnection implements Connection {
   #client: PgClient;
+  #known: Known;
   #release: Release | undefined;
   readonly #acquireAgain: () => Promise<PgConnection>;
   /** Whether an open transaction is the store's own. */
@@ -153,6 +169,7 @@ class PgConnection implements Connection {
     acquireAgain: () => Promise<PgConnection>,
   ) {
     this.#client = client;
+    this.#known = knownOf(client);
     this.#release = release;
     this.#cancel = cancel;
     this.#acquireAgain = acquireAgain;
@@ -162,11 +179,7 @@ class PgConnection implements Connection {
   }
 
   get clock(): ServerClock {
-    const known = clocks.get(this.#client);
-    if (known !== undefined) return known;
-    const clock = new ServerClock();
-    clocks.set(this.#client, clock);
-    return clock;
+    return this.#known.clock;
   }
 
   run(query: Query, values: readonly Value[]): Promise<Result> {
@@ -202,7 +215,7 @@ class PgConnection implements Connection {
         reject(this.#failure(error));
       }
     };
-    if (takesPgQuery(client, query, values)) {
+    if (this.#known.takesPgQueries && isExtended(query, values)) {
       client.query(new PgQuery(query, values, done));
     } else {
       const { text, name } = query;
@@ -223,6 +236,7 @@ class PgConnection implements Connection {
     if (wasDestroyed || !mayRetry) throw new InAppTransaction();
     const other = await this.#acquireAgain();
     this.#client = other.#client;
+    this.#known = other.#known;
     this.#release = other.#release;
     // The statement has exceeded its time limit meanwhile.
     if (this.#isDestroyed) {
@@ -278,12 +292,12 @@ const IN_FAILED_TRANSACTION = '25P02';
 function correctPrepared(client: PgClient, { name, text }: Query, error: Error): boolean {
   const state = sqlState(error);
   if (name === undefined || !isPreparedMismatch(state)) return false;
-  const known =
+  const prepared =
     property(client, 'namedQueries') ??
     property(property(client, 'connection'), 'parsedStatements');
-  if (!isObject(known)) return false;
-  if (state === PREPARED_TWICE) return Reflect.set(known, name, text);
-  return Reflect.deleteProperty(known, name);
+  if (!isObject(prepared)) return false;
+  if (state === PREPARED_TWICE) return Reflect.set(prepared, name, text);
+  return Reflect.deleteProperty(prepared, name);
 }
 
 function ignore(): void {}

@@ -94,13 +94,19 @@ function runner<Name extends string>(
       return Promise.reject(error);
     }
     const { query, parameters, fields } = compiled;
-    const sent = parameters.map((each) => resolve(each, values));
+    const sent: Value[] = [];
+    for (const { name, constant } of parameters) {
+      sent.push(name === undefined ? constant : values[name]);
+    }
     return connection.run(query, sent).then((result) => onResult(result, fields));
   };
 }
 
-/** A parameter's name, or a constant of the query. */
-type ParameterSource<Name> = { readonly name: Name } | { readonly constant: Value };
+/** The name of a parameter, or a constant of the query. */
+interface ParameterSource<Name> {
+  readonly name: Name | undefined;
+  readonly constant: Value;
+}
 
 interface Compiled<Name extends string> {
   readonly query: Query;
@@ -140,17 +146,12 @@ function sourceOf<Name extends string>(
   names: readonly Name[],
 ): ParameterSource<Name> {
   const value = is(param, Param) ? param.value : param;
-  if (!is(value, Placeholder)) return { constant: value === null ? null : String(value) };
+  if (!is(value, Placeholder)) {
+    return { name: undefined, constant: value === null ? null : String(value) };
+  }
   const name = names.find((each) => each === value.name);
   if (name === undefined) throw new TypeError(`Unknown parameter ${value.name}`);
-  return { name };
-}
-
-function resolve<Name extends string>(
-  source: ParameterSource<Name>,
-  values: Readonly<Record<Name, Value>>,
-): Value {
-  return 'name' in source ? values[source.name] : source.constant;
+  return { name, constant: null };
 }
 
 /** The names of the selected fields, in the order of the result's columns. */

@@ -232,12 +232,6 @@ export function oneRow(settings: FragmentSettings, f: Fragments): OneRow {
       .returning({ isOurs: text(f.isOurs) }),
   );
 
-  const valuesOf = (row: WriteRow) => ({
-    id: row.id,
-    expiry: String(row.expiresAt),
-    data: row.data,
-    owner: row.userId,
-  });
   const versioned = ([row]: readonly { version: string; createdAt: string }[]): Versioned =>
     row && { version: Number(row.version), createdAt: Number(row.createdAt) };
   const isWritten = (count: number) => count > 0;
@@ -253,31 +247,33 @@ export function oneRow(settings: FragmentSettings, f: Fragments): OneRow {
       });
     },
     touch: (on, { id, createdAt, expiresAt, aliveAt }, times) => {
+      const [expiry, alive] = [String(expiresAt), String(aliveAt)];
       const until = untilOf(on, times);
-      const values = { id, expiry: String(expiresAt), alive: String(aliveAt), until };
       return (
         createdAt === 0
-          ? touchAny(on, values)
-          : touchLoaded(on, { ...values, created: String(createdAt) })
+          ? touchAny(on, { id, expiry, alive, until })
+          : touchLoaded(on, { id, created: String(createdAt), expiry, alive, until })
       ).then(isWritten);
     },
     save: (on, row, step, times) =>
       save(on, {
-        ...valuesOf(row),
+        id: row.id,
         version: String(row.version),
         step: String(step),
         created: String(row.createdAt),
         seen: String(row.seenExpiresAt),
+        expiry: String(row.expiresAt),
+        data: row.data,
+        owner: row.userId,
         until: untilOf(on, times),
       }).then(isWritten),
-    insert: (on, row, times) =>
-      insert(on, { ...valuesOf(row), until: untilOf(on, times) }).then(versioned),
-    replace: (on, row, times) => {
+    insert: (on, row, times) => insert(on, writeOf(on, row, times)).then(versioned),
+    replace: (on, { id, data, expiresAt, userId }, times) => {
       const [began, until] = [beganOf(on, times), untilOf(on, times)];
-      return replace(on, { ...valuesOf(row), began, until }).then(versioned);
+      const values = { id, expiry: String(expiresAt), data, owner: userId, began, until };
+      return replace(on, values).then(versioned);
     },
-    overwrite: (on, row, times) =>
-      overwrite(on, { ...valuesOf(row), until: untilOf(on, times) }).then(versioned),
+    overwrite: (on, row, times) => overwrite(on, writeOf(on, row, times)).then(versioned),
     isTombstone: (on, id, times) => {
       const began = times === undefined ? '0' : beganOf(on, times);
       const sentMs = monotonicMs();
@@ -291,6 +287,14 @@ export function oneRow(settings: FragmentSettings, f: Fragments): OneRow {
     endExpired: (on, id, times) => endExpired(on, endingOf(on, id, times)).then(isWritten),
     bury: (on, id, times) => bury(on, { id, until: untilOf(on, times) }).then(isWritten),
   };
+}
+
+// These objects are literals without a spread: V8 adds each property that follows a spread one by one (measured: a third of
+// the time that the store itself needs for a save).
+
+function writeOf(on: Connection, { id, data, expiresAt, userId }: WriteRow, times: CallTimes) {
+  const until = untilOf(on, times);
+  return { id, expiry: String(expiresAt), data, owner: userId, until };
 }
 
 function endingOf(on: Connection, id: string, times: CallTimes) {

@@ -195,7 +195,7 @@ const GONE: Written = { outcome: 'gone' };
 const BUSY: Written = { outcome: 'busy' };
 
 function done(written: Versioned): Written | undefined {
-  return written && { outcome: 'done', ...written };
+  return written && { outcome: 'done', version: written.version, createdAt: written.createdAt };
 }
 
 function saved({ version, createdAt }: SaveRow, step: number): Written {

@@ -206,7 +206,8 @@ export class Saver {
     const row = { id, data, expiresAt, userId };
     const written = await write(row);
     if (written.outcome !== 'done') return this.#drop();
-    this.loaded(object, { ...row, version: written.version, createdAt: written.createdAt });
+    const { version, createdAt } = written;
+    this.loaded(object, { id, data, version, createdAt, expiresAt, userId });
     return { changed: true, gainedUser: userId };
   }
 
@@ -255,12 +256,13 @@ export class Saver {
     );
     if (saved === undefined) return this.#drop();
     if (saved.tries > 1) this.stats.merges += 1;
-    const gainedUser = saved.row.userId === origin.userId ? null : saved.row.userId;
-    origin.version = saved.row.version;
-    origin.stored = saved.row.data;
+    const { row: written } = saved;
+    const gainedUser = written.userId === origin.userId ? null : written.userId;
+    origin.version = saved.version;
+    origin.stored = written.data;
     origin.seen = draft.text;
-    origin.userId = saved.row.userId;
-    origin.expiresAt = saved.row.expiresAt;
+    origin.userId = written.userId;
+    origin.expiresAt = written.expiresAt;
     origin.cookie = undefined;
     return { changed: true, gainedUser };
   }

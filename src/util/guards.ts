@@ -23,7 +23,11 @@ export function isPlainObject(value: unknown): value is Record<string, unknown> 
 
 /** Returns a property of an object or a function, own or inherited; `undefined` for any other value. */
 export function property(value: unknown, key: PropertyKey): unknown {
-  return isObject(value) || typeof value === 'function' ? Reflect.get(value, key) : undefined;
+  return hasProperties(value) ? value[key] : undefined;
+}
+
+function hasProperties(value: unknown): value is Record<PropertyKey, unknown> {
+  return isObject(value) || typeof value === 'function';
 }
 
 export function hasMethod<Name extends string>(

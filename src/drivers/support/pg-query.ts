@@ -21,16 +21,14 @@ interface WireConnection {
   sync(): void;
 }
 
-/**
- * Whether a client can run a {@link PgQuery}. pg's native client and its pipeline mode cannot. The query must have a name
- * or parameters, because only such queries use the extended protocol.
- */
-export function takesPgQuery(client: object, { name }: Query, values: readonly Value[]): boolean {
-  return (
-    (name !== undefined || values.length > 0) &&
-    !property(client, 'pipeline') &&
-    isWireConnection(property(client, 'connection'))
-  );
+/** Whether a client can run a {@link PgQuery}. pg's native client and its pipeline mode cannot. */
+export function takesPgQueries(client: object): boolean {
+  return !property(client, 'pipeline') && isWireConnection(property(client, 'connection'));
+}
+
+/** Whether a query uses the extended protocol, as a {@link PgQuery} does: it has a name or parameters. */
+export function isExtended({ name }: Query, values: readonly Value[]): boolean {
+  return name !== undefined || values.length > 0;
 }
 
 function isWireConnection(value: unknown): value is WireConnection {

@@ -2,6 +2,8 @@ import { hasMethod, property } from '../../util/guards.js';
 
 /** A client of node-postgres. */
 interface Client {
+  /** The client of pg's native bindings. */
+  readonly native?: unknown;
   getTransactionStatus?(): unknown;
 }
 
@@ -29,7 +31,7 @@ function isPrependable(value: unknown): value is Prependable {
 
 /** Whether a client is in a transaction, or in a failed one. */
 export function isInTransaction(client: Client): boolean {
-  const native = property(client, 'native');
+  const { native } = client;
   if (native !== undefined && !hasMethod(native, 'getTransactionStatus')) return false;
   const status = client.getTransactionStatus?.() ?? statuses.get(client);
   return status === 'T' || status === 'E';
