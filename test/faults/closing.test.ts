@@ -64,7 +64,8 @@ describe.each(clients)('close() of a store on %s', (_, source) => {
       sync: { heartbeat: 1, connectionString: database.url },
     });
     await store.ready();
-    await proxy.hold('toServer');
+    // Held from the heartbeat on. A client that is still logging in stays in the pool until the server gives up.
+    await proxy.hold('toServer', (piece) => piece.includes('notify'));
     await store.close();
     if (isPool(pool)) await pool.end();
   });
