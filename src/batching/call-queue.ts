@@ -74,7 +74,6 @@ class Call<Row, Settled> extends AsyncResource implements Holder {
 
   constructor(
     readonly row: Row,
-    readonly bytes: number,
     readonly deadline: Deadline,
     readonly order: number,
     readonly resolve: (result: Settled) => void,
@@ -144,9 +143,9 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
   }
 
   send(row: Row, deadline: Deadline, onEnd?: OnEnd<Settled>): Promise<Settled> {
-    const { bytesOf, order, lanes } = this.#settings;
+    const { order, lanes } = this.#settings;
     return new Promise((resolve, reject) => {
-      const call = new Call(row, bytesOf(row), deadline, order.next, resolve, reject, onEnd);
+      const call = new Call(row, deadline, order.next, resolve, reject, onEnd);
       order.next += 1;
       if (deadline.error !== undefined) return call.fail(deadline.error);
       deadline.holder = call;
@@ -169,12 +168,14 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
 
   /** Takes the oldest calls that fit into one statement; at least one, of any size. */
   #take(most: number): Call<Row, Settled>[] {
+    const { bytesOf } = this.#settings;
+    const isAlone = this.#waiting.length === 1;
     const taken: Call<Row, Settled>[] = [];
     let bytes = 0;
     let count = 0;
     for (const call of this.#waiting) {
       if (!call.isOver) {
-        bytes += call.bytes;
+        if (!isAlone) bytes += bytesOf(call.row);
         const isFull = taken.length === most || bytes > MAX_BYTES;
         if (taken.length > 0 && (call.isSuspect || isFull)) break;
         taken.push(call);
@@ -190,13 +191,9 @@ export class BatchedCalls<Row, Result, Settled extends Result> implements CallQu
   #send(on: Connection, calls: readonly Call<Row, Settled>[]): Promise<void> {
     const { name, lanes, statement } = this.#settings;
     lanes.inFlight += calls.length;
-    const rows: Row[] = [];
-    const times: Deadline[] = [];
-    for (const call of calls) {
-      call.sent();
-      rows.push(call.row);
-      times.push(call.deadline);
-    }
+    for (const call of calls) call.sent();
+    const rows = calls.map((call) => call.row);
+    const times = calls.map((call) => call.deadline);
     const [first] = calls;
     const answered =
       calls.length === 1 && first !== undefined

@@ -272,7 +272,11 @@ class Member implements Holder {
   }
 }
 
-/** An async function, so that the lock is also released if the work throws synchronously. */
-async function started<T>(work: (writes: RowWrites) => Promise<T>, writing: Writing): Promise<T> {
-  return work(writing);
+/** Starts work. Rejects if the work throws synchronously, so that the lock is released. */
+function started<T>(work: (writes: RowWrites) => Promise<T>, writing: Writing): Promise<T> {
+  try {
+    return work(writing);
+  } catch (error) {
+    return Promise.reject(error);
+  }
 }

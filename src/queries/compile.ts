@@ -94,10 +94,9 @@ function runner<Name extends string>(
       return Promise.reject(error);
     }
     const { query, parameters, fields } = compiled;
-    const sent: Value[] = [];
-    for (const { name, constant } of parameters) {
-      sent.push(name === undefined ? constant : values[name]);
-    }
+    const sent = parameters.map(({ name, constant }) =>
+      name === undefined ? constant : values[name],
+    );
     return connection.run(query, sent).then((result) => onResult(result, fields));
   };
 }
