@@ -1,56 +1,42 @@
 // A write must not happen after its caller gave up, whether the network, a lock or a queue delayed it.
 import { DrizzleStore, idOf, type Source, StoreTimeoutError } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
-import pg from 'pg';
 import postgres from 'postgres';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { describe } from 'vitest';
 import { gate } from './support/gate.js';
 import { gatedPool } from './support/gated-pool.js';
 import { holding, holdMarked, until } from './support/obstacles.js';
+import { type OwnDatabase, test } from './support/own-database.js';
 import { freshPglite } from './support/pglite.js';
 import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
 import { generated } from './support/requests.js';
-import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionUntil, sessionWith } from './support/sessions.js';
 import { isPortable, onPortable } from './support/statement-set.js';
-
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
-
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
 
 const silent = { pruneSessionInterval: false, errorLog: () => {}, touchAfter: 0 } as const;
 
 /** Long enough for a busy machine to send a statement. */
 const impatient = { ...silent, timeout: 3 } as const;
 
-const drivers: Record<string, (url: string) => Source> = {
-  'node-postgres': (url) => {
-    const pool = new pg.Pool({ connectionString: url });
-    pool.on('error', () => {});
-    ends.push(() => pool.end());
-    return pool;
-  },
-  'postgres-js': (url) => {
+const drivers: Record<string, (database: OwnDatabase, url: string) => Source> = {
+  'node-postgres': (database, url) => database.pool({ connectionString: url }),
+  'postgres-js': (database, url) => {
     const sql = postgres(url, { onnotice: () => {} });
-    ends.push(() => sql.end({ timeout: 0 }));
+    database.atEnd(() => sql.end({ timeout: 0 }));
     return sql;
   },
 };
 
-function openStore(source: Source, options = {}): DrizzleStore {
-  const store = new DrizzleStore(source, { ...impatient, ...options });
-  ends.push(() => store.close());
+function openStore(database: OwnDatabase, source: Source): DrizzleStore {
+  const store = new DrizzleStore(source, impatient);
+  database.atEnd(() => store.close());
   return store;
+}
+
+async function openProxy(database: OwnDatabase) {
+  const proxy = await startProxy(database.url);
+  database.atEnd(() => proxy.close());
+  return proxy;
 }
 
 /** Prepares a test. There, a timeout only means that the machine is busy. */
@@ -93,7 +79,7 @@ function newSession(store: DrizzleStore, sid: string, content: object = {}): Ses
   return Object.assign(generated(store, sid, { maxAge: 3_600_000 }), content);
 }
 
-function rowsOf(sid: string): Promise<unknown[]> {
+function rowsOf(database: OwnDatabase, sid: string): Promise<unknown[]> {
   return database.query(
     `select id, data::text, version, created_at, expires_at, revoked_at from sessions
      where id like $1 order by id`,
@@ -158,15 +144,17 @@ const writes: Record<string, Write> = {
 
 const withoutBatches = onPortable('calls made at once are not sent at once');
 
-describe.each(Object.entries(drivers))('on %s', (_, connect) => {
-  test('a write that arrives after its caller gave up changes nothing, and a log-out in another process holds', async () => {
+describe.concurrent.each(Object.entries(drivers))('on %s', (_, connect) => {
+  test('a write that arrives after its caller gave up changes nothing, and a log-out in another process holds', async ({
+    database,
+    expect,
+  }) => {
     const there = await database.store();
     await Promise.all(
       Object.entries(writes).map(async ([sid, { exists, call }]) => {
         if (withoutBatches && sid.startsWith('a batch')) return;
-        const proxy = await startProxy(database.url);
-        ends.push(() => proxy.close());
-        const here = openStore(connect(proxy.url));
+        const proxy = await openProxy(database);
+        const here = openStore(database, connect(database, proxy.url));
         if (exists) {
           for (const each of [sid, `${sid} 2`]) await there.set(each, sessionWith({ n: 1 }));
         }
@@ -179,34 +167,37 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
         );
         for (const each of late) await expect(each, sid).rejects.toMatchObject({ sent: true });
         if (!exists) await there.destroy(sid);
-        const before = [await rowsOf(sid), await rowsOf(`${sid} 2`)];
+        const before = [await rowsOf(database, sid), await rowsOf(database, `${sid} 2`)];
         await delivered(proxy);
-        expect([await rowsOf(sid), await rowsOf(`${sid} 2`)], sid).toEqual(before);
+        expect([await rowsOf(database, sid), await rowsOf(database, `${sid} 2`)], sid).toEqual(
+          before,
+        );
       }),
     );
   });
 
-  test('clear() that arrives late deletes nothing', async () => {
+  test('clear() that arrives late deletes nothing', async ({ database, expect }) => {
     const there = await database.store();
-    const proxy = await startProxy(database.url);
-    ends.push(() => proxy.close());
-    const here = openStore(connect(proxy.url));
+    const proxy = await openProxy(database);
+    const here = openStore(database, connect(database, proxy.url));
     // Prepares the statement: postgres-js does that in a round trip of its own.
     await eventually(() => here.clear());
     await there.set('sid', sessionWith());
     const [late] = await kept(proxy.hold('toServer'), () => [here.clear()]);
     await expect(late).rejects.toMatchObject({ sent: true });
-    const before = await rowsOf('');
+    const before = await rowsOf(database, '');
     await delivered(proxy);
-    expect(await rowsOf('')).toEqual(before);
+    expect(await rowsOf(database, '')).toEqual(before);
   });
 
-  test('a log-out after a set whose answer was lost holds in every process', async () => {
+  test('a log-out after a set whose answer was lost holds in every process', async ({
+    database,
+    expect,
+  }) => {
     const there = await database.store();
-    const proxy = await startProxy(database.url);
-    ends.push(() => proxy.close());
-    const here = openStore(connect(proxy.url));
-    for (const [sid, store] of Object.entries({ here, there })) {
+    const logOutIn = async (sid: 'here' | 'there') => {
+      const proxy = await openProxy(database);
+      const here = openStore(database, connect(database, proxy.url));
       await eventually(() => here.set(`warm ${sid}`, sessionWith()));
       const [lost] = await kept(
         proxy.hold('toServer', (piece) => piece.includes(idOf(sid))),
@@ -217,18 +208,22 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
       await Promise.race([answered, lost?.catch(() => {})]);
       await expect(lost).rejects.toMatchObject({ sent: true });
       proxy.lose('toClient');
-      await eventually(() => store.destroy(sid));
+      await eventually(() => (sid === 'here' ? here : there).destroy(sid));
       expect(await there.get(sid), sid).toBeUndefined();
       // There is no row if the server had no time to run it.
-      for (const row of await rowsOf(sid)) expect(row).toMatchObject({ data: null });
-    }
+      for (const row of await rowsOf(database, sid)) expect(row).toMatchObject({ data: null });
+    };
+    await Promise.all([logOutIn('here'), logOutIn('there')]);
   });
 
-  test('a set that waits for a lock is cancelled when its caller gives up', async () => {
+  test('a set that waits for a lock is cancelled when its caller gives up', async ({
+    database,
+    expect,
+  }) => {
     const there = await database.store();
     await holdMarked(database);
     await using lock = await holding(database, 'select pg_advisory_xact_lock(1)');
-    const here = openStore(connect(database.url));
+    const here = openStore(database, connect(database, database.url));
     await there.set('sid', sessionWith({ n: 1 }));
     const read = await eventually(() => here.get('sid'));
     const [late] = await kept(lock.waiting(1), () => [
@@ -237,19 +232,21 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
     // A portable statement gives up soon and is sent again: it may be waiting for that.
     await expect(late).rejects.toMatchObject(isPortable ? {} : { sent: true });
     // The lock is still held, and a log-out need not wait for it.
-    await until(async () => (await count(`wait_event_type = 'Lock'`)) === 0);
+    await until(async () => (await count(database, `wait_event_type = 'Lock'`)) === 0);
     await there.destroy('sid');
     await lock.release();
-    expect(await rowsOf('sid')).toMatchObject([{ data: null }]);
+    expect(await rowsOf(database, 'sid')).toMatchObject([{ data: null }]);
   });
 
-  test('close() does not wait for a cancel request that nobody answers', async () => {
+  test('close() does not wait for a cancel request that nobody answers', async ({
+    database,
+    expect,
+  }) => {
     const there = await database.store();
     await holdMarked(database);
     await using lock = await holding(database, 'select pg_advisory_xact_lock(1)');
-    const proxy = await startProxy(database.url);
-    ends.push(() => proxy.close());
-    const here = openStore(connect(proxy.url));
+    const proxy = await openProxy(database);
+    const here = openStore(database, connect(database, proxy.url));
     await there.set('sid', sessionWith({ n: 1 }));
     const read = await eventually(() => here.get('sid'));
     const [late] = await kept(lock.waiting(1), () => [
@@ -264,14 +261,17 @@ describe.each(Object.entries(drivers))('on %s', (_, connect) => {
 });
 
 /** How many connections to this database are in a state. */
-async function count(condition: string): Promise<number> {
+async function count(database: OwnDatabase, condition: string): Promise<number> {
   const [row] = await database.query<{ count: number }>(
     `select count(*)::int as count from pg_stat_activity where datname = current_database() and ${condition}`,
   );
   return row?.count ?? 0;
 }
 
-test('a log-out holds even if the insert before it could not be cancelled and ends later', async () => {
+test.concurrent('a log-out holds even if the insert before it could not be cancelled and ends later', async ({
+  database,
+  expect,
+}) => {
   const there = await database.store();
   // Not with a lock, because `lock_timeout` would end the wait.
   await database.query(`
@@ -286,9 +286,9 @@ test('a log-out holds even if the insert before it could not be cancelled and en
   const pool = database.pool();
   // Where the cancel request goes: nobody listens on port 1.
   pool.on('connect', (client) => Object.assign(client, { port: 1 }));
-  const here = openStore(pool);
+  const here = openStore(database, pool);
   await eventually(() => here.get('warm'));
-  const isHeld = () => count(`wait_event = 'PgSleep'`);
+  const isHeld = () => count(database, `wait_event = 'PgSleep'`);
   const [late] = await kept(
     until(async () => (await isHeld()) === 1),
     () => [here.set('sid', newSession(here, 'sid'))],
@@ -298,12 +298,17 @@ test('a log-out holds even if the insert before it could not be cancelled and en
   // The insert is still running.
   expect(await isHeld()).toBe(1);
   await database.query('delete from held');
-  await until(async () => (await isHeld()) === 0 && (await count(`state = 'active'`)) <= 1);
+  await until(
+    async () => (await isHeld()) === 0 && (await count(database, `state = 'active'`)) <= 1,
+  );
   expect(await there.get('sid')).toBeUndefined();
-  expect(await rowsOf('sid')).toMatchObject([{ data: null }]);
+  expect(await rowsOf(database, 'sid')).toMatchObject([{ data: null }]);
 });
 
-test('log-outs of sessions that do not exist leave no tombstones after an insert was refused or never sent', async () => {
+test('log-outs of sessions that do not exist leave no tombstones after an insert was refused or never sent', async ({
+  database,
+  expect,
+}) => {
   const pool = database.pool({ max: 1 });
   const here = await database.store({ ...silent, timeout: 1 }, pool);
   await database.query(
@@ -319,12 +324,12 @@ test('log-outs of sessions that do not exist leave no tombstones after an insert
   await expect(unsent).rejects.toMatchObject({ sent: false });
   app.release();
   for (const sid of ['a', 'b', 'c']) await eventually(() => here.destroy(sid));
-  expect(await rowsOf('')).toEqual([]);
+  expect(await rowsOf(database, '')).toEqual([]);
 });
 
-test.each(withoutBatches ? [1] : [1, 2])(
+test.for(withoutBatches ? [1] : [1, 2])(
   'a set of %s new sessions does not overwrite a tombstone that was created after its call began',
-  async (count) => {
+  async (count, { database, expect }) => {
     const there = await database.store();
     const leave = gate();
     let sent = Number.NEGATIVE_INFINITY;
@@ -360,7 +365,10 @@ test.each(withoutBatches ? [1] : [1, 2])(
   },
 );
 
-test('a session exists after one process ended it and set it again at once', async () => {
+test('a session exists after one process ended it and set it again at once', async ({
+  database,
+  expect,
+}) => {
   const store = await database.store();
   for (let n = 0; n < 50; n += 1) {
     await store.destroy('sid');
@@ -370,10 +378,13 @@ test('a session exists after one process ended it and set it again at once', asy
 });
 
 describe('on PGlite', () => {
-  test('a write whose caller gave up while the app held the database changes nothing, and a log-out holds', async () => {
+  test('a write whose caller gave up while the app held the database changes nothing, and a log-out holds', async ({
+    database,
+    expect,
+  }) => {
     const client = await freshPglite();
-    ends.push(() => client.close());
-    const store = openStore(client);
+    database.atEnd(() => client.close());
+    const store = openStore(database, client);
     /** Makes calls while a transaction of the app holds the database. */
     const whileHeld = async (calls: () => Promise<unknown>) => {
       const [inside, leave] = [gate(), gate()];
