@@ -296,7 +296,7 @@ test.concurrent('a log-out holds even if the insert before it could not be cance
   await expect(late).rejects.toMatchObject({ sent: true });
   await eventually(() => here.destroy('sid'));
   // The insert is still running.
-  expect(await isHeld()).toBe(1);
+  await until(async () => (await isHeld()) === 1);
   await database.query('delete from held');
   await until(
     async () => (await isHeld()) === 0 && (await count(database, `state = 'active'`)) <= 1,
