@@ -1,27 +1,13 @@
 import { DrizzleStore, idOf, StoreTimeoutError } from 'connect-drizzle';
 import postgres from 'postgres';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect } from 'vitest';
 import { noConnectionWithin } from '../src/drivers/support/no-connection.js';
 import { eventually, untilSent } from './support/eventually.js';
 import { holding, until } from './support/obstacles.js';
+import { type OwnDatabase, test } from './support/own-database.js';
 import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
-import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
 import { onPortable } from './support/statement-set.js';
-
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
-
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
 
 const silent = { pruneSessionInterval: false, errorLog: () => {} } as const;
 
@@ -34,9 +20,53 @@ async function soon(isSo: () => boolean): Promise<void> {
   while (!isSo()) await new Promise(setImmediate);
 }
 
-describe('a call that gives up before it was sent', () => {
+const inBatches = onPortable('a portable statement has one row: there are no batches');
+
+// First, because it takes longest of those that run at the same time.
+test.skipIf(inBatches)(
+  "the connection of a batch outlives an impatient caller's deadline",
+  { concurrent: true },
+  async ({ database, expect }) => {
+    const store = await database.store({ timeout: 20 }, database.pool({ max: 2 }));
+    const locks = { before: 1, impatient: 2, patient: 2 };
+    for (const [sid, lock] of Object.entries(locks)) await store.set(sid, sessionWith({ lock }));
+    await database.query(`
+    create function hold() returns trigger language plpgsql as $$ begin
+      perform pg_advisory_xact_lock_shared((new.data ->> 'lock')::int);
+      return new;
+    end $$;
+    create trigger hold before update on sessions for each row execute function hold();
+  `);
+    const until = new Date('2100-01-01');
+    const touch = (sid: string) => store.touch(sid, sessionUntil(until));
+    const waiting = () =>
+      database.query(
+        `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      );
+    const first = await holding(database, 'select pg_advisory_xact_lock(1)');
+    const second = await holding(database, 'select pg_advisory_xact_lock(2)');
+    const before = touch('before');
+    await first.waiting(1);
+    const impatient = touch('impatient');
+    // Half of its time passes before it is sent together with one that has all of its time left.
+    await new Promise((resolve) => setTimeout(resolve, 10_000));
+    const patient = touch('patient');
+    await first.release();
+    await before;
+    await second.waiting(1);
+    const connection = await waiting();
+    await expect(impatient).rejects.toThrow(StoreTimeoutError);
+    expect(await waiting()).toEqual(connection);
+    await second.release();
+    await patient;
+    expect(endOf(await store.get('impatient'))).toBe(until.getTime());
+    expect(endOf(await store.get('patient'))).toBe(until.getTime());
+  },
+);
+
+describe.concurrent('a call that gives up before it was sent', () => {
   /** A store whose pool has one connection, which the app holds. */
-  async function heldPool(timeout: number) {
+  async function heldPool(database: OwnDatabase, timeout: number) {
     const pool = database.pool({ max: 1 });
     const store = await database.store({ timeout, touchAfter: 0 }, pool);
     const app = await pool.connect();
@@ -44,8 +74,8 @@ describe('a call that gives up before it was sent', () => {
     return { pool, store, app };
   }
 
-  test('is never sent if it waited for a connection', async () => {
-    const { pool, store, app } = await heldPool(0.3);
+  test('is never sent if it waited for a connection', async ({ database, expect }) => {
+    const { pool, store, app } = await heldPool(database, 0.3);
     const calls = [store.set('a', sessionWith()), store.set('b', sessionWith())];
     for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
     app.release();
@@ -55,7 +85,7 @@ describe('a call that gives up before it was sent', () => {
     expect(await database.query('select id from sessions')).toEqual([{ id: idOf('c') }]);
   });
 
-  test('is never sent if it waited for its turn', async () => {
+  test('is never sent if it waited for its turn', async ({ database, expect }) => {
     const store = await database.store({ timeout: 0.5 });
     await eventually(() => store.set('a', sessionWith({ n: 0 })));
     const table = await holding(database, 'lock table sessions in access exclusive mode');
@@ -72,42 +102,48 @@ describe('a call that gives up before it was sent', () => {
   });
 
   const waitsBriefly = onPortable('a write waits for a lock for 50 ms, and is sent again');
-  test.skipIf(waitsBriefly)('is never sent if an earlier one still waits', async () => {
-    const store = await database.store({ timeout: 20 }, database.pool({ max: 2 }));
-    for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
-    await database.query(`
-      create function hold() returns trigger language plpgsql as $$ begin
-        perform pg_advisory_xact_lock_shared(1);
-        return new;
-      end $$;
-      create trigger hold before update on sessions for each row execute function hold();
-    `);
-    const dates = ['2090-01-01', '2100-01-01'].map((text) => new Date(text));
-    const [earlier, later] = dates.map((date) => sessionUntil(date));
-    if (earlier === undefined || later === undefined) throw new Error('no dates');
-    const row = await holding(database, 'select pg_advisory_xact_lock(1)');
-    const table = await holding(database, 'select');
-    const first = store.touch('a', earlier);
-    await row.waiting(1);
-    const impatient = store.touch('a', later);
-    await new Promise((resolve) => setTimeout(resolve, 10_000));
-    // They come after the second touch, but its turn comes only when the first has ended.
-    const read = store.get('other');
-    const patient = store.touch('b', later);
-    const locked = table.client.query('lock table sessions in access exclusive mode');
-    await row.waiting(2);
-    await row.release();
-    await Promise.all([first, locked]);
-    await table.waiting(1);
-    await expect(impatient).rejects.toThrow(StoreTimeoutError);
-    await table.release();
-    await Promise.all([read, patient]);
-    expect(endOf(await store.get('a'))).toBe(dates[0]?.getTime());
-    expect(endOf(await store.get('b'))).toBe(dates[1]?.getTime());
-  });
+  test.skipIf(waitsBriefly)(
+    'is never sent if an earlier one still waits',
+    async ({ database, expect }) => {
+      const store = await database.store({ timeout: 20 }, database.pool({ max: 2 }));
+      for (const sid of ['a', 'b']) await store.set(sid, sessionWith());
+      await database.query(`
+        create function hold() returns trigger language plpgsql as $$ begin
+          perform pg_advisory_xact_lock_shared(1);
+          return new;
+        end $$;
+        create trigger hold before update on sessions for each row execute function hold();
+      `);
+      const dates = ['2090-01-01', '2100-01-01'].map((text) => new Date(text));
+      const [earlier, later] = dates.map((date) => sessionUntil(date));
+      if (earlier === undefined || later === undefined) throw new Error('no dates');
+      const row = await holding(database, 'select pg_advisory_xact_lock(1)');
+      const table = await holding(database, 'select');
+      const first = store.touch('a', earlier);
+      await row.waiting(1);
+      const impatient = store.touch('a', later);
+      await new Promise((resolve) => setTimeout(resolve, 10_000));
+      // They come after the second touch, but its turn comes only when the first has ended.
+      const read = store.get('other');
+      const patient = store.touch('b', later);
+      const locked = table.client.query('lock table sessions in access exclusive mode');
+      await row.waiting(2);
+      await row.release();
+      await Promise.all([first, locked]);
+      await table.waiting(1);
+      await expect(impatient).rejects.toThrow(StoreTimeoutError);
+      await table.release();
+      await Promise.all([read, patient]);
+      expect(endOf(await store.get('a'))).toBe(dates[0]?.getTime());
+      expect(endOf(await store.get('b'))).toBe(dates[1]?.getTime());
+    },
+  );
 
-  test('fails with `sent: false`, even if it has joined others and its turn has come', async () => {
-    const { pool, store, app } = await heldPool(3);
+  test('fails with `sent: false`, even if it has joined others and its turn has come', async ({
+    database,
+    expect,
+  }) => {
+    const { pool, store, app } = await heldPool(database, 3);
     // A touch that waits for the connection, and two that wait for their turn together.
     const calls = times(3, () => store.touch('a', sessionWith()));
     await soon(() => pool.waitingCount === 1);
@@ -121,8 +157,8 @@ describe('a call that gives up before it was sent', () => {
     held.release();
   });
 
-  test('does not shorten the wait of a call that comes after it', async () => {
-    const { store, app } = await heldPool(1);
+  test('does not shorten the wait of a call that comes after it', async ({ database, expect }) => {
+    const { store, app } = await heldPool(database, 1);
     await expect(store.get('a')).rejects.toThrow(StoreTimeoutError);
     // The lane's own wait for a connection ends a tenth of a second after the first call's.
     const startedAt = performance.now();
@@ -133,11 +169,11 @@ describe('a call that gives up before it was sent', () => {
   });
 });
 
-describe('calls on a network that swallows everything', () => {
+describe.concurrent('calls on a network that swallows everything', () => {
   const options = { ...silent, timeout: 0.5 } as const;
 
   /** Fails 60 calls of all kinds, and shows that each kind works when the network is back. */
-  async function silence(proxy: TcpProxy, store: DrizzleStore): Promise<string | undefined> {
+  async function silence(database: OwnDatabase, proxy: TcpProxy, store: DrizzleStore) {
     await eventually(() => store.set('sid', sessionWith({ n: 1 })));
     proxy.swallow();
     const outcomes = await Promise.allSettled([
@@ -175,7 +211,7 @@ describe('calls on a network that swallows everything', () => {
   }
 
   /** Only the newer connections: the server does not notice that the older ones are gone. */
-  const connectionsSince = async (time: string | undefined) => {
+  const connectionsSince = async (database: OwnDatabase, time: string | undefined) => {
     const [row] = await database.query<{ count: number }>(
       `select count(*)::int as count from pg_stat_activity
        where datname = current_database() and application_name = 'silent' and backend_start > $1`,
@@ -186,14 +222,14 @@ describe('calls on a network that swallows everything', () => {
 
   const urlOf = ({ url }: { url: string }) => `${url}?application_name=silent`;
 
-  test.each([undefined, 0])(
+  test.for([undefined, 0])(
     "cost an app's pool with connectionTimeoutMillis: %s no connection",
-    async (connectionTimeoutMillis) => {
+    async (connectionTimeoutMillis, { database, expect }) => {
       await database.store();
       await using proxy = await startProxy(database.url);
       const pool = database.pool({ connectionString: proxy.url, connectionTimeoutMillis });
       const store = new DrizzleStore(pool, options);
-      await silence(proxy, store);
+      await silence(database, proxy, store);
       await store.close();
       await soon(() => pool.totalCount === pool.idleCount && pool.waitingCount === 0);
       expect(pool.options.connectionTimeoutMillis).toBe(connectionTimeoutMillis);
@@ -202,30 +238,36 @@ describe('calls on a network that swallows everything', () => {
     },
   );
 
-  test('cost the pool of a URL no connection', async () => {
+  test('cost the pool of a URL no connection', async ({ database, expect }) => {
     await database.store();
     await using proxy = await startProxy(database.url);
     const store = new DrizzleStore(urlOf(proxy), options);
-    const since = await silence(proxy, store);
-    expect(await connectionsSince(since)).toBeGreaterThan(0);
+    const since = await silence(database, proxy, store);
+    expect(await connectionsSince(database, since)).toBeGreaterThan(0);
     await store.close();
-    await until(async () => (await connectionsSince(since)) === 0);
+    await until(async () => (await connectionsSince(database, since)) === 0);
   });
 
-  test('leave no connection of the store beside those of postgres-js', async () => {
+  test('leave no connection of the store beside those of postgres-js', async ({
+    database,
+    expect,
+  }) => {
     await database.store();
     await using proxy = await startProxy(database.url);
     const sql = postgres(urlOf(proxy), { onnotice: () => {} });
-    ends.push(() => sql.end({ timeout: 0 }));
+    database.atEnd(() => sql.end({ timeout: 0 }));
     const store = new DrizzleStore(sql, options);
-    const since = await silence(proxy, store);
-    expect(await connectionsSince(since)).toBeGreaterThan(0);
+    const since = await silence(database, proxy, store);
+    expect(await connectionsSince(database, since)).toBeGreaterThan(0);
     await store.close();
-    await until(async () => (await connectionsSince(since)) === 0);
+    await until(async () => (await connectionsSince(database, since)) === 0);
   });
 });
 
-test('a statement that cannot be cancelled, because pg cannot create a client, still loses its connection', async () => {
+test.concurrent('a statement that cannot be cancelled, because pg cannot create a client, still loses its connection', async ({
+  database,
+  expect,
+}) => {
   const pool = database.pool({ max: 1 });
   const store = await database.store({ timeout: 1 }, pool);
   await eventually(() => store.ready());
@@ -240,15 +282,10 @@ test('a statement that cannot be cancelled, because pg cannot create a client, s
   await table.release();
 });
 
-test.each([
-  [29_999.8, 'within 30 s'],
-  [299.9, 'within 0.3 s'],
-  [12_500, 'within 12.5 s'],
-])('a wait of %d ms for a connection is reported in round seconds', (waitedMs, text) => {
-  expect(noConnectionWithin(waitedMs).message).toContain(text);
-});
-
-test('an update whose function never settles gives up, writes nothing later, and does not keep the store from closing', async () => {
+test.concurrent('an update whose function never settles gives up, writes nothing later, and does not keep the store from closing', async ({
+  database,
+  expect,
+}) => {
   const store = await database.store({ timeout: 0.3 });
   await eventually(() => store.set('a', sessionWith({ n: 1 })));
   let settle = (_: ReturnType<typeof sessionWith>) => {};
@@ -267,7 +304,10 @@ test('an update whose function never settles gives up, writes nothing later, and
   await store.close();
 });
 
-test("an app's own query may wait for the pool longer than a call of the store", async () => {
+test.concurrent("an app's own query may wait for the pool longer than a call of the store", async ({
+  database,
+  expect,
+}) => {
   const pool = database.pool({ max: 1 });
   const store = await database.store({ timeout: 1 }, pool);
   const held = await pool.connect();
@@ -282,11 +322,9 @@ test("an app's own query may wait for the pool longer than a call of the store",
   expect((await own).rows).toEqual([{ one: 1 }]);
 });
 
-const inBatches = onPortable('a portable statement has one row: there are no batches');
-
 test.skipIf(inBatches)(
   'a row that is sent again keeps its place before calls that came later',
-  async () => {
+  async ({ database, expect }) => {
     const store = await database.store({ timeout: 30, touchAfter: 0 }, database.pool({ max: 2 }));
     // The fourth statement of 256 rows is the first in which all of the held ones fit behind the others.
     const ids = [...times(3, (n) => `held ${n}`), ...times(900, (n) => `later ${n}`)];
@@ -328,42 +366,10 @@ test.skipIf(inBatches)(
   },
 );
 
-test.skipIf(inBatches)(
-  "the connection of a batch outlives an impatient caller's deadline",
-  async () => {
-    const store = await database.store({ timeout: 20 }, database.pool({ max: 2 }));
-    const locks = { before: 1, impatient: 2, patient: 2 };
-    for (const [sid, lock] of Object.entries(locks)) await store.set(sid, sessionWith({ lock }));
-    await database.query(`
-    create function hold() returns trigger language plpgsql as $$ begin
-      perform pg_advisory_xact_lock_shared((new.data ->> 'lock')::int);
-      return new;
-    end $$;
-    create trigger hold before update on sessions for each row execute function hold();
-  `);
-    const until = new Date('2100-01-01');
-    const touch = (sid: string) => store.touch(sid, sessionUntil(until));
-    const waiting = () =>
-      database.query(
-        `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-      );
-    const first = await holding(database, 'select pg_advisory_xact_lock(1)');
-    const second = await holding(database, 'select pg_advisory_xact_lock(2)');
-    const before = touch('before');
-    await first.waiting(1);
-    const impatient = touch('impatient');
-    // Half of its time passes before it is sent together with one that has all of its time left.
-    await new Promise((resolve) => setTimeout(resolve, 10_000));
-    const patient = touch('patient');
-    await first.release();
-    await before;
-    await second.waiting(1);
-    const connection = await waiting();
-    await expect(impatient).rejects.toThrow(StoreTimeoutError);
-    expect(await waiting()).toEqual(connection);
-    await second.release();
-    await patient;
-    expect(endOf(await store.get('impatient'))).toBe(until.getTime());
-    expect(endOf(await store.get('patient'))).toBe(until.getTime());
-  },
-);
+test.each([
+  [29_999.8, 'within 30 s'],
+  [299.9, 'within 0.3 s'],
+  [12_500, 'within 12.5 s'],
+])('a wait of %d ms for a connection is reported in round seconds', (waitedMs, text) => {
+  expect(noConnectionWithin(waitedMs).message).toContain(text);
+});
