@@ -4,13 +4,13 @@ import { type DrizzleStore, DrizzleStore as Store } from 'connect-drizzle';
 import express5 from 'express';
 import session from 'express-session';
 import passport from 'passport';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect } from 'vitest';
 import { gate } from './support/gate.js';
 import { serve } from './support/http.js';
 import { holding, holdingTable } from './support/obstacles.js';
+import { type OwnDatabase, test } from './support/own-database.js';
 import { runProgram } from './support/program.js';
 import { startProxy, type Proxy as TcpProxy } from './support/proxy.js';
-import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { sessionWith } from './support/sessions.js';
 
 declare module 'express-session' {
@@ -22,20 +22,6 @@ declare module 'express-session' {
 const require = createRequire(import.meta.url);
 const express4: typeof express5 = require('express4');
 
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
-
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
-
 interface Connected {
   readonly store: DrizzleStore;
   readonly proxy: TcpProxy;
@@ -44,9 +30,13 @@ interface Connected {
 }
 
 /** A store with its table, on a pool that reaches the database through a proxy. */
-async function connected(timeout: number, whenUnavailable: 'skip' | 'error' = 'skip') {
+async function connected(
+  database: OwnDatabase,
+  timeout: number,
+  whenUnavailable: 'skip' | 'error' = 'skip',
+) {
   const proxy = await startProxy(database.url);
-  ends.push(() => proxy.close());
+  database.atEnd(() => proxy.close());
   const pool = database.pool({ connectionString: proxy.url });
   const store = await database.store({ timeout, whenUnavailable }, pool);
   return { store, proxy, events: eventsOf(store) } satisfies Connected;
@@ -73,7 +63,11 @@ function sessionsOf(store: DrizzleStore, name?: string) {
 }
 
 /** Serves an app with pages that need a session, that can use one, and that use none. */
-async function serveApp(store: DrizzleStore, express: typeof express5 = express5) {
+async function serveApp(
+  database: OwnDatabase,
+  store: DrizzleStore,
+  express: typeof express5 = express5,
+) {
   const app = express();
   app.use(sessionsOf(store));
   app.get('/about', (_request, response) => void response.send('about us'));
@@ -88,15 +82,15 @@ async function serveApp(store: DrizzleStore, express: typeof express5 = express5
     response.status(500).send(String(error));
   }) satisfies express5.ErrorRequestHandler);
   const site = await serve(app);
-  ends.push(() => site.close());
+  database.atEnd(() => site.close());
   return site;
 }
 
-describe.each([
+describe.concurrent.each([
   ['Express 5', express5],
   ['Express 4', express4],
 ])('an app on %s', (_version, express) => {
-  test.each([
+  test.for([
     [
       'refuses connections',
       30,
@@ -104,37 +98,43 @@ describe.each([
       (proxy: TcpProxy) => proxy.accept(),
     ],
     ['does not answer', 5, (proxy: TcpProxy) => proxy.swallow(), (proxy: TcpProxy) => proxy.lose()],
-  ])('works without sessions while the database %s', async (_fault, timeout, begin, end) => {
-    const { store, proxy, events } = await connected(timeout);
-    const site = await serveApp(store, express);
-    const browser = site.browser();
-    await browser.get('/log-in');
-    expect((await browser.get('/greeting')).text).toBe('hello ann');
+  ] as const)(
+    'works without sessions while the database %s',
+    async ([_fault, timeout, begin, end], { database, expect }) => {
+      const { store, proxy, events } = await connected(database, timeout);
+      const site = await serveApp(database, store, express);
+      const browser = site.browser();
+      await browser.get('/log-in');
+      expect((await browser.get('/greeting')).text).toBe('hello ann');
 
-    const away = once(store, 'disconnect');
-    begin(proxy);
-    // The request that meets the fault fails; those after it are answered without the database.
-    expect((await browser.get('/greeting')).status).toBe(500);
-    await away;
-    expect((await browser.get('/about')).text).toBe('about us');
-    expect((await browser.get('/greeting')).text).toBe('hello stranger');
-    expect(await browser.get('/log-in')).toMatchObject({
-      status: 500,
-      text: expect.stringContaining("Cannot set properties of undefined (setting 'name')"),
-    });
+      const away = once(store, 'disconnect');
+      begin(proxy);
+      // The request that meets the fault fails; those after it are answered without the database.
+      expect((await browser.get('/greeting')).status).toBe(500);
+      await away;
+      expect((await browser.get('/about')).text).toBe('about us');
+      expect((await browser.get('/greeting')).text).toBe('hello stranger');
+      expect(await browser.get('/log-in')).toMatchObject({
+        status: 500,
+        text: expect.stringContaining("Cannot set properties of undefined (setting 'name')"),
+      });
 
-    const back = once(store, 'connect');
-    end(proxy);
-    await back;
-    expect((await browser.get('/greeting')).text).toBe('hello ann');
-    expect(events.filter((event) => event === 'connect')).toHaveLength(1);
-    expect(events.at(-1)).toBe('connect');
-  });
+      const back = once(store, 'connect');
+      end(proxy);
+      await back;
+      expect((await browser.get('/greeting')).text).toBe('hello ann');
+      expect(events.filter((event) => event === 'connect')).toHaveLength(1);
+      expect(events.at(-1)).toBe('connect');
+    },
+  );
 });
 
-test('without the option, every request fails and no event is emitted while the database is unavailable', async () => {
-  const { store, proxy, events } = await connected(10, 'error');
-  const site = await serveApp(store);
+test.concurrent('without the option, every request fails and no event is emitted while the database is unavailable', async ({
+  database,
+  expect,
+}) => {
+  const { store, proxy, events } = await connected(database, 10, 'error');
+  const site = await serveApp(database, store);
   const browser = site.browser();
   await browser.get('/log-in');
   proxy.refuse();
@@ -146,9 +146,9 @@ test('without the option, every request fails and no event is emitted while the 
   expect(events).toEqual([]);
 });
 
-describe('sessions are not skipped because of', () => {
-  test('a session that another transaction holds', async () => {
-    const { store, events } = await connected(10);
+describe.concurrent('sessions are not skipped because of', () => {
+  test('a session that another transaction holds', async ({ database, expect }) => {
+    const { store, events } = await connected(database, 10);
     await store.set('sid', sessionWith());
     const row = await holding(database, 'select from sessions for update');
     const saving = store.set('sid', sessionWith({ name: 'ann' }));
@@ -159,8 +159,8 @@ describe('sessions are not skipped because of', () => {
     expect(events).toEqual([]);
   });
 
-  test('connections that an administrator terminated', async () => {
-    const { store, events } = await connected(10);
+  test('connections that an administrator terminated', async ({ database, expect }) => {
+    const { store, events } = await connected(database, 10);
     const lock = await holdingTable(database);
     const call = store.get('sid');
     await lock.waiting(1);
@@ -175,7 +175,7 @@ describe('sessions are not skipped because of', () => {
     expect(events).toEqual([]);
   });
 
-  test("the server's own statement_timeout", async () => {
+  test("the server's own statement_timeout", async ({ database, expect }) => {
     const pool = database.pool({ statement_timeout: 2000 });
     const store = await database.store({ timeout: 30, whenUnavailable: 'skip' }, pool);
     const events = eventsOf(store);
@@ -190,8 +190,11 @@ describe('sessions are not skipped because of', () => {
     expect(events).toEqual([]);
   });
 
-  test('a table that was dropped while the database was unavailable', async () => {
-    const { store, proxy } = await connected(10);
+  test('a table that was dropped while the database was unavailable', async ({
+    database,
+    expect,
+  }) => {
+    const { store, proxy } = await connected(database, 10);
     await lose({ store, proxy });
     await database.query('drop table sessions');
     const back = once(store, 'connect');
@@ -201,23 +204,26 @@ describe('sessions are not skipped because of', () => {
   });
 });
 
-test('an app that starts while the database is unavailable skips sessions until it is available', async () => {
-  const { store: migrated } = await connected(10);
+test('an app that starts while the database is unavailable skips sessions until it is available', async ({
+  database,
+  expect,
+}) => {
+  const { store: migrated } = await connected(database, 10);
   await migrated.set('any', sessionWith());
   const proxy = await startProxy(database.url);
-  ends.push(() => proxy.close());
+  database.atEnd(() => proxy.close());
   proxy.refuse();
   const store = new Store(database.pool({ connectionString: proxy.url }), {
     whenUnavailable: 'skip',
     pruneSessionInterval: false,
     errorLog: () => {},
   });
-  ends.push(() => store.close());
+  database.atEnd(() => store.close());
   const first = once(store, 'disconnect');
   await expect(store.ready()).rejects.toMatchObject({ code: 'ERR_CONNECTION' });
   await first;
   // express-session only listens from now on.
-  const site = await serveApp(store);
+  const site = await serveApp(database, store);
   await once(store, 'disconnect');
   const browser = site.browser();
   expect((await browser.get('/greeting')).text).toBe('hello stranger');
@@ -228,8 +234,11 @@ test('an app that starts while the database is unavailable skips sessions until 
   expect((await browser.get('/greeting')).text).toBe('hello ann');
 });
 
-test('each call that fails while the database is unavailable emits disconnect again', async () => {
-  const { store, proxy } = await connected(10);
+test('each call that fails while the database is unavailable emits disconnect again', async ({
+  database,
+  expect,
+}) => {
+  const { store, proxy } = await connected(database, 10);
   await lose({ store, proxy });
   let emitted = 0;
   store.on('disconnect', () => {
@@ -242,8 +251,8 @@ test('each call that fails while the database is unavailable emits disconnect ag
   expect(emitted).toBeGreaterThanOrEqual(20);
 });
 
-test('close() stops the probes', async () => {
-  const { store, proxy, events } = await connected(10);
+test('close() stops the probes', async ({ database, expect }) => {
+  const { store, proxy, events } = await connected(database, 10);
   await lose({ store, proxy });
   await store.close();
   await new Promise(setImmediate);
@@ -270,8 +279,11 @@ test('the probes do not keep the process alive', async () => {
 });
 
 describe('while sessions are skipped', () => {
-  test("Passport's session strategy responds with 500, unless it runs only with a session", async () => {
-    const { store, proxy } = await connected(10);
+  test("Passport's session strategy responds with 500, unless it runs only with a session", async ({
+    database,
+    expect,
+  }) => {
+    const { store, proxy } = await connected(database, 10);
     const app = express5();
     const authenticator = new passport.Passport();
     const remember = authenticator.session();
@@ -286,7 +298,7 @@ describe('while sessions are skipped', () => {
       response.status(500).send(String(error));
     }) satisfies express5.ErrorRequestHandler);
     const site = await serve(app);
-    ends.push(() => site.close());
+    database.atEnd(() => site.close());
     const browser = site.browser();
     expect((await browser.get('/always')).text).toBe('always');
     await lose({ store, proxy });
@@ -297,8 +309,11 @@ describe('while sessions are skipped', () => {
     expect((await browser.get('/with-a-session')).text).toBe('with a session');
   });
 
-  test('a second session middleware on the same path serves the requests', async () => {
-    const first = await connected(10);
+  test('a second session middleware on the same path serves the requests', async ({
+    database,
+    expect,
+  }) => {
+    const first = await connected(database, 10);
     const second = await database.store();
     const app = express5();
     app.use(sessionsOf(first.store), sessionsOf(second, 'second'));
@@ -307,7 +322,7 @@ describe('while sessions are skipped', () => {
       response.send(Object.is(request.sessionStore, second) ? 'second' : 'first');
     });
     const site = await serve(app);
-    ends.push(() => site.close());
+    database.atEnd(() => site.close());
     const browser = site.browser();
     expect((await browser.get('/')).text).toBe('first');
     await lose(first);
@@ -315,8 +330,11 @@ describe('while sessions are skipped', () => {
     expect([...browser.cookies.keys()]).toEqual(['connect.sid', 'second']);
   });
 
-  test('a request that had loaded its session is served, and its change is lost with an error', async () => {
-    const { store, proxy } = await connected(10);
+  test('a request that had loaded its session is served, and its change is lost with an error', async ({
+    database,
+    expect,
+  }) => {
+    const { store, proxy } = await connected(database, 10);
     const loaded = gate();
     const mayEnd = gate();
     const failed = gate<unknown>();
@@ -337,7 +355,7 @@ describe('while sessions are skipped', () => {
       failed.open(error);
     }) satisfies express5.ErrorRequestHandler);
     const site = await serve(app);
-    ends.push(() => site.close());
+    database.atEnd(() => site.close());
     const browser = site.browser();
     await browser.get('/log-in');
     const renaming = browser.get('/rename');
