@@ -19,25 +19,42 @@ import { pathToFileURL } from 'node:url';
 import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { FolderError, FolderInUseError } from 'connect-drizzle';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { codeOf, isAlive, OwnClaim, sleep } from '../src/drivers/support/folder-claims.js';
 import { lockFolder, realFolder } from '../src/drivers/support/folder-lock.js';
 import { type Lockers, makeLockers, whyNoNamespaces } from './support/folder-lockers.js';
 import { runProgram } from './support/program.js';
 
 let lockers: Lockers;
-let folder: string;
-let claims: string;
 
 beforeAll(async () => {
   lockers = await makeLockers();
 });
 afterAll(() => lockers[Symbol.asyncDispose]());
-beforeEach(async () => {
-  folder = join(await realpath(await mkdtemp(join(tmpdir(), 'connect-drizzle-'))), 'data');
-  claims = join(folder, 'connect-drizzle.lock');
-});
-afterEach(() => rm(dirname(folder), { recursive: true, force: true }));
+
+/** The path of a folder that does not exist yet, and of the claims in it. */
+async function newFolder() {
+  const parent = await realpath(await mkdtemp(join(tmpdir(), 'connect-drizzle-')));
+  const folder = join(parent, 'data');
+  return {
+    folder,
+    claims: join(folder, 'connect-drizzle.lock'),
+    [Symbol.asyncDispose]: () => rm(parent, { recursive: true, force: true }),
+  };
+}
+
+/** The folder of the test that runs. Concurrent tests have a folder of their own instead. */
+let folder: string;
+let claims: string;
+
+/** Makes a new folder for each test of a describe block. */
+function useFolder(): void {
+  beforeEach(async () => {
+    const made = await newFolder();
+    ({ folder, claims } = made);
+    return () => made[Symbol.asyncDispose]();
+  });
+}
 
 /** Returns the pid of the process that holds the lock, by trying to lock the folder. */
 async function holder(path = folder): Promise<number | undefined> {
@@ -59,6 +76,8 @@ async function startHolder(env: Record<string, string> = {}, by?: string[]) {
 }
 
 describe('a locked folder is refused to', () => {
+  useFolder();
+
   test('another store of the same process until the first one unlocks it', async () => {
     const [first, second] = await Promise.allSettled([lockFolder(folder), lockFolder(folder)]);
     const locked = [first, second].filter(({ status }) => status === 'fulfilled');
@@ -174,6 +193,8 @@ describe('a locked folder is refused to', () => {
 });
 
 describe('a lock', () => {
+  useFolder();
+
   test('leaves no file behind when its process exits without unlocking', async () => {
     const other = lockers.start({ FOLDER: folder, THEN: 'exit' });
     expect(await other.ended).toBe(3);
@@ -227,6 +248,8 @@ describe('a lock', () => {
 });
 
 describe('of several openers of a folder whose owner died,', () => {
+  useFolder();
+
   beforeEach(async () => {
     const dead = await startHolder();
     await dead.stop('SIGKILL');
@@ -314,83 +337,100 @@ describe('of several openers of a folder whose owner died,', () => {
   }
 });
 
-describe('a claim whose socket is unreachable', () => {
+test("a claim changes its time even under the fake timers of an app's test", async () => {
+  await using own = await newFolder();
+  vi.useFakeTimers({ toFake: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] });
+  try {
+    const unlock = await lockFolder(own.folder);
+    const [name = ''] = (await readdir(own.claims)).filter((each) => /\.\d+\./.test(each));
+    const timeOf = async () => (await stat(join(own.claims, name))).mtimeMs;
+    const before = await timeOf();
+    while ((await timeOf()) === before) await sleep(100);
+    await unlock();
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+// These tests mostly wait, so they run side by side, each with a folder of its own.
+describe.concurrent('a claim whose socket is unreachable', () => {
   /** As another host leaves it on a network file system, or a file system without sockets. */
   const foreign = { token: 'a'.repeat(16), pid: 4711, kernel: '0123456789ab' };
-  let file: string;
 
-  beforeEach(async () => {
-    file = join(claims, `${foreign.token}.${foreign.pid}.${foreign.kernel}`);
-    await mkdir(claims, { recursive: true });
+  /** A folder with this claim. */
+  async function claimedFolder() {
+    const made = await newFolder();
+    const file = join(made.claims, `${foreign.token}.${foreign.pid}.${foreign.kernel}`);
+    await mkdir(made.claims, { recursive: true });
     await writeFile(file, 'held');
+    return { ...made, file };
+  }
+
+  test('is deleted when its time does not change', async () => {
+    await using own = await claimedFolder();
+    expect(await holder(own.folder)).toBeUndefined();
+    expect(await readdir(own.folder)).toEqual([]);
   });
 
   test('counts as alive while its time changes', async () => {
-    const locking = holder();
+    await using own = await claimedFolder();
+    const locking = holder(own.folder);
     await sleep(600);
     // Synchronous, so that it happens before the next look at the file.
-    utimesSync(file, 1, 1);
+    utimesSync(own.file, 1, 1);
     expect(await locking).toBe(foreign.pid);
   });
 
-  test('is deleted when its time does not change', async () => {
-    expect(await holder()).toBeUndefined();
-    expect(await readdir(folder)).toEqual([]);
-  });
-
   test('is dead when it disappears', async () => {
-    const asking = isAlive(claims, foreign);
+    await using own = await claimedFolder();
+    const asking = isAlive(own.claims, foreign);
     await sleep(600);
-    await rm(file);
+    await rm(own.file);
     expect(await asking).toBe(false);
-    expect(await isAlive(claims, foreign)).toBe(false);
-  });
-
-  test("changes its time even under the fake timers of an app's test", async () => {
-    await rm(file);
-    vi.useFakeTimers({ toFake: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] });
-    try {
-      const unlock = await lockFolder(folder);
-      const [name = ''] = (await readdir(claims)).filter((each) => /\.\d+\./.test(each));
-      const timeOf = async () => (await stat(join(claims, name))).mtimeMs;
-      const before = await timeOf();
-      while ((await timeOf()) === before) await sleep(100);
-      await unlock();
-    } finally {
-      vi.useRealTimers();
-    }
+    expect(await isAlive(own.claims, foreign)).toBe(false);
   });
 
   test('causes a warning when its owner finds that it was deleted', async () => {
-    await rm(file);
+    await using own = await newFolder();
     const warning = vi.spyOn(process, 'emitWarning').mockReturnValue();
-    const unlock = await lockFolder(folder);
-    for (const name of await readdir(claims)) await rm(join(claims, name));
-    while (warning.mock.calls.length === 0) await sleep(100);
-    expect(warning.mock.calls[0]?.[0]).toContain(`the lock in ${claims} was deleted`);
+    const text = `the lock in ${own.claims} was deleted`;
+    const unlock = await lockFolder(own.folder);
+    for (const name of await readdir(own.claims)) await rm(join(own.claims, name));
+    while (!warning.mock.calls.some(([said]) => String(said).includes(text))) await sleep(100);
     await unlock();
     warning.mockRestore();
-    const claim = await OwnClaim.create(claims);
-    for (const name of await readdir(claims)) await rm(join(claims, name));
+    const claim = await OwnClaim.create(own.claims);
+    for (const name of await readdir(own.claims)) await rm(join(own.claims, name));
     await expect(claim.hold()).rejects.toMatchObject({ code: 'ENOENT' });
     await claim.withdraw();
   });
 
   test('counts as alive by its time if there is no socket', async () => {
-    await rm(file);
-    const claim = await OwnClaim.create(claims, foreign.token);
-    await rm(join(claims, `${foreign.token}.socket`));
-    expect(await isAlive(claims, claim)).toBe(true);
+    await using own = await newFolder();
+    const claim = await OwnClaim.create(own.claims, foreign.token);
+    await rm(join(own.claims, `${foreign.token}.socket`));
+    expect(await isAlive(own.claims, claim)).toBe(true);
     await claim.withdraw();
   });
 });
 
-test('a Node error is recognised by its code, even under Jest, where it is not an instance of Error', () => {
-  expect(codeOf(runInNewContext(`Object.assign(new Error(), { code: 'ENOENT' })`))).toBe('ENOENT');
-  expect([codeOf(new Error('none')), codeOf(undefined)]).toEqual([undefined, undefined]);
+test.concurrent('the lock file of version 1.0.0 is deleted when its process is dead', async () => {
+  const gone = (await runProgram('console.log(process.pid)')).output.trim();
+  // An earlier process may have had this one's pid.
+  await Promise.all(
+    [gone, String(process.pid), '', 'no pid'].map(async (text) => {
+      await using own = await newFolder();
+      await writeFile(`${own.folder}.lock`, text);
+      const unlock = await lockFolder(own.folder);
+      expect(existsSync(`${own.folder}.lock`)).toBe(false);
+      await unlock();
+    }),
+  );
 });
 
 describe('the lock file of version 1.0.0', () => {
+  useFolder();
+
   const lockFile = () => `${folder}.lock`;
 
   test.each(['', '.clearing'])('is respected while its process lives (%s)', async (suffix) => {
@@ -403,20 +443,14 @@ describe('the lock file of version 1.0.0', () => {
     expect(await locking).toBe(1);
   });
 
-  test('is deleted when its process is dead', async () => {
-    const gone = (await runProgram('console.log(process.pid)')).output.trim();
-    // An earlier process may have had this one's pid.
-    for (const text of [gone, String(process.pid), '', 'no pid']) {
-      await writeFile(lockFile(), text);
-      const unlock = await lockFolder(folder);
-      expect(existsSync(lockFile())).toBe(false);
-      await unlock();
-    }
-  });
-
   test('is not confused with a directory of the same name', async () => {
     await mkdir(lockFile());
     expect(await holder()).toBeUndefined();
     expect(existsSync(lockFile())).toBe(true);
   });
+});
+
+test('a Node error is recognised by its code, even under Jest, where it is not an instance of Error', () => {
+  expect(codeOf(runInNewContext(`Object.assign(new Error(), { code: 'ENOENT' })`))).toBe('ENOENT');
+  expect([codeOf(new Error('none')), codeOf(undefined)]).toEqual([undefined, undefined]);
 });
