@@ -122,23 +122,6 @@ describe('a store that was closed', () => {
     await store.close();
     await expect.poll(() => connectionsTo('closes-its-pool')).toBe(0);
   });
-
-  test("does not close the app's pool, database or client", async () => {
-    const pool = database.pool();
-    const client = postgres(database.url, { max: 1 });
-    const pglite = await freshPglite();
-    const db = drizzleNodePostgres({ client: database.pool() });
-    for (const source of [pool, client, pglite, db]) {
-      await using store = new DrizzleStore(source, { ...silent, sync: true });
-      await store.ready();
-    }
-    expect((await pool.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
-    expect([...(await client`select 1 as one`)]).toEqual([{ one: 1 }]);
-    expect((await pglite.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
-    expect((await db.execute(sql`select 1 as one`)).rows).toEqual([{ one: 1 }]);
-    await client.end();
-    await pglite.close();
-  });
 });
 
 test('calls that wait for the store to open run before later ones', async () => {
@@ -201,42 +184,6 @@ describe('close', () => {
     expect(await found).toBeUndefined();
     await closed;
     await expect.poll(() => connectionsTo('just-opening')).toBe(0);
-  });
-
-  test('resolves if the server does not respond, and leaves no connection', async () => {
-    await using proxy = await startProxy(database.url);
-    const store = new DrizzleStore(proxy.url, { ...silent, timeout: 2 });
-    await eventually(() => store.ready());
-    proxy.swallow();
-    let calls: Promise<unknown>[] = [];
-    let areOver = true;
-    while (proxy.clients < 3) {
-      if (areOver) {
-        areOver = false;
-        calls = [store.get('a'), store.set('b', sessionWith()), store.length()];
-        void Promise.allSettled(calls).then(() => {
-          areOver = true;
-        });
-      }
-      await new Promise(setImmediate);
-    }
-    const closed = store.close();
-    for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
-    await closed;
-    await expect.poll(() => proxy.clients).toBe(0);
-  });
-
-  test('resolves if the database cannot be opened', async () => {
-    await using proxy = await startProxy(database.url);
-    proxy.swallow();
-    for (const source of [proxy.url, database.pool({ connectionString: proxy.url })]) {
-      const store = new DrizzleStore(source, { ...silent, timeout: 0.2 });
-      const call = expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
-      const closed = store.close();
-      await call;
-      await closed;
-    }
-    proxy.cut();
   });
 
   test('is also called by `await using` and by a signal', async () => {
@@ -364,32 +311,6 @@ describe('a database that is unavailable for a while', () => {
     expect(contentOf(await store.get('terminated'))).toEqual({ name: 'kept' });
   });
 
-  test.each(['a URL', 'a pool'])(
-    'keeps no call waiting for longer than timeout: %s',
-    async (source) => {
-      await using proxy = await startProxy(database.url);
-      const store = new DrizzleStore(
-        source === 'a URL' ? proxy.url : database.pool({ connectionString: proxy.url, max: 40 }),
-        { ...silent, timeout: 0.2, userId: () => 'user' },
-      );
-      await eventually(() => store.ready());
-      proxy.swallow();
-      const { migrate, ...calls } = callsOf(store);
-      const { 'a malformed sid': malformed, ...answered } = calls;
-      const outcomes = await Promise.allSettled(Object.values(answered).map((call) => call()));
-      const errors = outcomes.map((each) =>
-        each.status === 'rejected' ? each.reason : each.value,
-      );
-      expect(errors).toEqual(errors.map(() => expect.any(StoreTimeoutError)));
-      expect(await malformed?.()).toBeUndefined();
-      // Its own pool gave up the connections that hang and opens new ones; the app's pool has some left.
-      proxy.release();
-      await expect.poll(() => store.length().catch(String)).toBeTypeOf('number');
-      await store.close();
-      proxy.cut();
-    },
-  );
-
   test('keeps no call waiting for longer than `timeout` while another process creates the table', async () => {
     const migrating = await database.pool().connect();
     await migrating.query(
@@ -404,34 +325,6 @@ describe('a database that is unavailable for a while', () => {
   });
 });
 
-test('a store tries again if creating the table has hung', async () => {
-  await using fresh = await freshDatabase();
-  await using proxy = await startProxy(fresh.url);
-  const pool = fresh.pool({ connectionString: proxy.url });
-  await using store = new DrizzleStore(pool, { ...silent, timeout: 3 });
-  const held = proxy.hold('toServer', (piece) => piece.includes('pg_advisory_xact_lock'));
-  const [first] = await untilSent(held, () => [store.get('sid')]);
-  await expect(first).rejects.toThrow(StoreTimeoutError);
-  proxy.lose('toServer');
-  await expect.poll(() => store.get('sid').catch(String)).toBeUndefined();
-});
-
-test('a connection that breaks while the table is created fails the call, not the process', async () => {
-  await using fresh = await freshDatabase();
-  const migrating = await fresh.pool({ max: 1 }).connect();
-  await migrating.query(`select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`);
-  await using store = new DrizzleStore(fresh.pool(), silent);
-  const migrated = store.migrate();
-  await until(async () => {
-    const ended = await fresh.query(`select pg_terminate_backend(pid) from pg_stat_activity
-      where datname = current_database() and wait_event = 'advisory'`);
-    return ended.length > 0;
-  });
-  await expect(migrated).rejects.toThrow(ConnectionError);
-  migrating.release(true);
-  expect(await store.get('sid')).toBeUndefined();
-});
-
 test('migrate leaves no trace on a connection of the app', async () => {
   const pool = database.pool({ max: 1 });
   const listeners = async () => {
@@ -444,60 +337,6 @@ test('migrate leaves no trace on a connection of the app', async () => {
   await using store = new DrizzleStore(pool, silent);
   for (const _ of [1, 2]) await store.migrate();
   expect(await listeners()).toBe(before);
-});
-
-describe('migrate', () => {
-  test.each([undefined, 'app', 'public'])(
-    'causes no notice (schemaName: %s)',
-    async (schemaName) => {
-      const notices: unknown[] = [];
-      await using fresh = await freshDatabase();
-      const sql = postgres(fresh.url, { onnotice: (notice) => notices.push(notice) });
-      for (const tableName of ['sessions', 'sessions', 'others']) {
-        await using store = new DrizzleStore(sql, { ...silent, schemaName, tableName });
-        await store.ready();
-        await store.migrate();
-        await store.migrate();
-      }
-      await sql.end();
-      expect(notices).toEqual([]);
-    },
-  );
-
-  test('records its migrations beside the table that the search_path finds', async () => {
-    await using fresh = await freshDatabase();
-    await using owner = new DrizzleStore(fresh.pool(), silent);
-    await owner.ready();
-    await fresh.query('create schema app');
-    const pool = fresh.pool({ options: '-c search_path=app,public' });
-    await using store = new DrizzleStore(pool, silent);
-    await store.migrate();
-    expect(await fresh.query(`select from pg_tables where schemaname = 'app'`)).toEqual([]);
-    expect(await fresh.query('select from __connect_drizzle_store')).not.toHaveLength(0);
-  });
-});
-
-test('a store that waits for another process to create the table can be closed, with sync or without', async () => {
-  await using fresh = await freshDatabase();
-  await using migrating = await holding(
-    fresh,
-    `select pg_advisory_xact_lock(hashtextextended('connect-drizzle migrate', 0))`,
-  );
-  for (const sync of [true, false]) {
-    const store = new DrizzleStore(fresh.pool(), { ...silent, sync, timeout: 2 });
-    // A cancel request that overtakes its statement has no effect.
-    const [call] = await untilSent(migrating.waiting(1), () => [store.get('sid')]);
-    await expect(call).rejects.toThrow(StoreTimeoutError);
-    await store.close();
-    // Nor does it leave the app's connections waiting.
-    await expect
-      .poll(() =>
-        fresh.query(
-          `select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`,
-        ),
-      )
-      .toHaveLength(0);
-  }
 });
 
 describe('errorLog', () => {
@@ -606,7 +445,9 @@ describe('a callback', () => {
   });
 });
 
-// Each test starts a process and mostly waits for it, so they run side by side.
+// The tests below mostly wait, so they run side by side. None counts connections to the database that they share,
+// locks anything in it or changes the process. The first one takes longest.
+
 describe.concurrent('a process', () => {
   const imports = `import { DrizzleStore } from 'connect-drizzle';
     import pg from 'pg';
@@ -615,6 +456,18 @@ describe.concurrent('a process', () => {
   const run = (text: string, env: Record<string, string> = {}) =>
     runProgram(imports + text, { TEST_URL: database.url, ...env });
   const memoryWarning = 'this store is in memory; its sessions end with the process';
+
+  test('exits by itself with an open in-memory store, which warns in production', async () => {
+    const { code, output } = await run(
+      `new DrizzleStore(url); new DrizzleStore('./never-used');
+       const store = new DrizzleStore('memory://', { timeout: 300 }); await store.set('sid', { cookie });
+       console.log('done');`,
+      { NODE_ENV: 'production' },
+    );
+    expect(output).toContain('done');
+    expect(output.split(memoryWarning)).toHaveLength(2);
+    expect(code).toBe(0);
+  });
 
   test('exits by itself soon, with any kind of store', async () => {
     // The idle connections would be closed after ten seconds.
@@ -641,18 +494,6 @@ describe.concurrent('a process', () => {
       return Number(/ms: (\S+)/.exec(output)?.[1]);
     };
     expect(await shortestMs(limitMs, measure)).toBeLessThan(limitMs);
-  });
-
-  test('exits by itself with an open in-memory store, which warns in production', async () => {
-    const { code, output } = await run(
-      `new DrizzleStore(url); new DrizzleStore('./never-used');
-       const store = new DrizzleStore('memory://', { timeout: 300 }); await store.set('sid', { cookie });
-       console.log('done');`,
-      { NODE_ENV: 'production' },
-    );
-    expect(output).toContain('done');
-    expect(output.split(memoryWarning)).toHaveLength(2);
-    expect(code).toBe(0);
   });
 
   test('does not crash if calls fail that nobody awaits', async () => {
@@ -710,4 +551,166 @@ describe.concurrent('a process', () => {
     expect(output).toContain('still here true');
     expect(code).toBe(0);
   });
+});
+
+test.concurrent.for([true, false])(
+  'a store that waits for another process to create the table can be closed (sync: %s)',
+  async (sync, { expect }) => {
+    await using fresh = await freshDatabase();
+    await using migrating = await holding(
+      fresh,
+      `select pg_advisory_xact_lock(hashtextextended('connect-drizzle migrate', 0))`,
+    );
+    const store = new DrizzleStore(fresh.pool(), { ...silent, sync, timeout: 2 });
+    // A cancel request that overtakes its statement has no effect.
+    const [call] = await untilSent(migrating.waiting(1), () => [store.get('sid')]);
+    await expect(call).rejects.toThrow(StoreTimeoutError);
+    await store.close();
+    // Nor does it leave the app's connections waiting.
+    await expect
+      .poll(() =>
+        fresh.query(
+          `select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`,
+        ),
+      )
+      .toHaveLength(0);
+  },
+);
+
+test.concurrent('a store tries again if creating the table has hung', async ({ expect }) => {
+  await using fresh = await freshDatabase();
+  await using proxy = await startProxy(fresh.url);
+  const pool = fresh.pool({ connectionString: proxy.url });
+  await using store = new DrizzleStore(pool, { ...silent, timeout: 3 });
+  const held = proxy.hold('toServer', (piece) => piece.includes('pg_advisory_xact_lock'));
+  const [first] = await untilSent(held, () => [store.get('sid')]);
+  await expect(first).rejects.toThrow(StoreTimeoutError);
+  proxy.lose('toServer');
+  await expect.poll(() => store.get('sid').catch(String)).toBeUndefined();
+});
+
+test.concurrent('close resolves if the server does not respond, and leaves no connection', async ({
+  expect,
+}) => {
+  await using proxy = await startProxy(database.url);
+  const store = new DrizzleStore(proxy.url, { ...silent, timeout: 2 });
+  await eventually(() => store.ready());
+  proxy.swallow();
+  let calls: Promise<unknown>[] = [];
+  let areOver = true;
+  while (proxy.clients < 3) {
+    if (areOver) {
+      areOver = false;
+      calls = [store.get('a'), store.set('b', sessionWith()), store.length()];
+      void Promise.allSettled(calls).then(() => {
+        areOver = true;
+      });
+    }
+    await new Promise(setImmediate);
+  }
+  const closed = store.close();
+  for (const call of calls) await expect(call).rejects.toThrow(StoreTimeoutError);
+  await closed;
+  await expect.poll(() => proxy.clients).toBe(0);
+});
+
+test.concurrent('close resolves if the database cannot be opened', async () => {
+  await using proxy = await startProxy(database.url);
+  proxy.swallow();
+  for (const source of [proxy.url, database.pool({ connectionString: proxy.url })]) {
+    const store = new DrizzleStore(source, { ...silent, timeout: 0.2 });
+    const call = expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
+    const closed = store.close();
+    await call;
+    await closed;
+  }
+  proxy.cut();
+});
+
+test.concurrent.for(['a URL', 'a pool'])(
+  'an unavailable database keeps no call waiting for longer than timeout: %s',
+  async (source, { expect }) => {
+    await using proxy = await startProxy(database.url);
+    const store = new DrizzleStore(
+      source === 'a URL' ? proxy.url : database.pool({ connectionString: proxy.url, max: 40 }),
+      { ...silent, timeout: 0.2, userId: () => 'user' },
+    );
+    await eventually(() => store.ready());
+    proxy.swallow();
+    const { migrate, ...calls } = callsOf(store);
+    const { 'a malformed sid': malformed, ...answered } = calls;
+    const outcomes = await Promise.allSettled(Object.values(answered).map((call) => call()));
+    const errors = outcomes.map((each) => (each.status === 'rejected' ? each.reason : each.value));
+    expect(errors).toEqual(errors.map(() => expect.any(StoreTimeoutError)));
+    expect(await malformed?.()).toBeUndefined();
+    // Its own pool gave up the connections that hang and opens new ones; the app's pool has some left.
+    proxy.release();
+    await expect.poll(() => store.length().catch(String)).toBeTypeOf('number');
+    await store.close();
+    proxy.cut();
+  },
+);
+
+test.concurrent('a connection that breaks while the table is created fails the call, not the process', async () => {
+  await using fresh = await freshDatabase();
+  const migrating = await fresh.pool({ max: 1 }).connect();
+  await migrating.query(`select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`);
+  await using store = new DrizzleStore(fresh.pool(), silent);
+  const migrated = store.migrate();
+  await until(async () => {
+    const ended = await fresh.query(`select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and wait_event = 'advisory'`);
+    return ended.length > 0;
+  });
+  await expect(migrated).rejects.toThrow(ConnectionError);
+  migrating.release(true);
+  expect(await store.get('sid')).toBeUndefined();
+});
+
+describe.concurrent('migrate', () => {
+  test.each([undefined, 'app', 'public'])(
+    'causes no notice (schemaName: %s)',
+    async (schemaName) => {
+      const notices: unknown[] = [];
+      await using fresh = await freshDatabase();
+      const sql = postgres(fresh.url, { onnotice: (notice) => notices.push(notice) });
+      for (const tableName of ['sessions', 'sessions', 'others']) {
+        await using store = new DrizzleStore(sql, { ...silent, schemaName, tableName });
+        await store.ready();
+        await store.migrate();
+        await store.migrate();
+      }
+      await sql.end();
+      expect(notices).toEqual([]);
+    },
+  );
+
+  test('records its migrations beside the table that the search_path finds', async () => {
+    await using fresh = await freshDatabase();
+    await using owner = new DrizzleStore(fresh.pool(), silent);
+    await owner.ready();
+    await fresh.query('create schema app');
+    const pool = fresh.pool({ options: '-c search_path=app,public' });
+    await using store = new DrizzleStore(pool, silent);
+    await store.migrate();
+    expect(await fresh.query(`select from pg_tables where schemaname = 'app'`)).toEqual([]);
+    expect(await fresh.query('select from __connect_drizzle_store')).not.toHaveLength(0);
+  });
+});
+
+test.concurrent("close does not close the app's pool, database or client", async () => {
+  const pool = database.pool();
+  const client = postgres(database.url, { max: 1 });
+  const pglite = await freshPglite();
+  const db = drizzleNodePostgres({ client: database.pool() });
+  for (const source of [pool, client, pglite, db]) {
+    await using store = new DrizzleStore(source, { ...silent, sync: true });
+    await store.ready();
+  }
+  expect((await pool.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
+  expect([...(await client`select 1 as one`)]).toEqual([{ one: 1 }]);
+  expect((await pglite.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
+  expect((await db.execute(sql`select 1 as one`)).rows).toEqual([{ one: 1 }]);
+  await client.end();
+  await pglite.close();
 });
