@@ -1,54 +1,47 @@
 import { DrizzleStore, type Source } from 'connect-drizzle';
 import postgres from 'postgres';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { type TestContext, test } from 'vitest';
+import { freshDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { startProxy } from '../support/proxy.js';
-import { type ReusedDatabase, reusedDatabase } from '../support/reused-database.js';
-import { sessionWith } from '../support/sessions.js';
+import { BUSY_TIMEOUT_S, sessionWith } from '../support/sessions.js';
 
-let database: ReusedDatabase;
-const ends: (() => Promise<unknown>)[] = [];
+type Ends = Pick<TestContext, 'onTestFinished'>;
 
-beforeAll(async () => {
-  database = await reusedDatabase();
-});
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-  await database.clear();
-});
-
-afterAll(() => database.drop());
-
-function sqlOn(url: string): postgres.Sql {
+function sqlOn(url: string, { onTestFinished }: Ends): postgres.Sql {
   const sql = postgres(url, { onnotice: () => {} });
-  ends.push(() => sql.end());
+  onTestFinished(() => sql.end());
   return sql;
 }
 
-const drivers: readonly (readonly [string, (url: string) => Source])[] = [
-  ['node-postgres', (url) => database.pool({ connectionString: url })],
+const drivers: [string, (url: string, ends: Ends, database: TestDatabase) => Source][] = [
+  ['node-postgres', (url, _ends, database) => database.pool({ connectionString: url })],
   ['postgres-js', sqlOn],
 ];
 
-function storeOn(source: Source, timeout: number): DrizzleStore {
+function storeOn(source: Source, timeout: number, { onTestFinished }: Ends): DrizzleStore {
   const store = new DrizzleStore(source, {
     timeout,
     pruneSessionInterval: false,
     errorLog: () => {},
   });
-  ends.push(() => store.close());
+  onTestFinished(() => store.close());
   return store;
 }
 
-test.each(drivers)(
+// The tests mostly wait for the network, so they run side by side, each with a database of its own.
+test.concurrent.for(drivers)(
   'over a slow network, concurrent changes of one session end within their timeout, on %s',
-  async (_driver, connect) => {
-    const setUp = await database.store();
+  async ([, connect], { expect, onTestFinished }) => {
+    const ends = { onTestFinished };
+    const database = await freshDatabase();
+    onTestFinished(() => database.drop());
+    const setUp = storeOn(database.pool(), BUSY_TIMEOUT_S, ends);
+    await setUp.migrate();
     await setUp.set('sid', sessionWith({ n: 0 }));
     const proxy = await startProxy(database.url);
-    ends.push(() => proxy.close());
-    const stores = [1, 2].map(() => storeOn(connect(proxy.url), 5));
+    onTestFinished(() => proxy.close());
+    const stores = [1, 2].map(() => storeOn(connect(proxy.url, ends, database), 5, ends));
     await Promise.all(stores.map((store) => eventually(() => store.ready())));
     proxy.delay(300);
     let tries = 0;
