@@ -75,6 +75,13 @@ async function startHolder(env: Record<string, string> = {}, by?: string[]) {
   return { ...other, pid };
 }
 
+/** Leaves the claim of a dead process in a folder. */
+async function leaveClaim(path: string): Promise<void> {
+  const dead = await startHolder({ FOLDER: path });
+  await dead.stop('SIGKILL');
+  expect((await readdir(join(path, 'connect-drizzle.lock'))).length).toBeGreaterThan(0);
+}
+
 describe('a locked folder is refused to', () => {
   useFolder();
 
@@ -250,11 +257,7 @@ describe('a lock', () => {
 describe('of several openers of a folder whose owner died,', () => {
   useFolder();
 
-  beforeEach(async () => {
-    const dead = await startHolder();
-    await dead.stop('SIGKILL');
-    expect((await readdir(claims)).length).toBeGreaterThan(0);
-  });
+  beforeEach(() => leaveClaim(folder));
 
   const lowest = '0'.repeat(16);
   const highest = 'f'.repeat(16);
@@ -294,16 +297,6 @@ describe('of several openers of a folder whose owner died,', () => {
       // The next round again finds the lock of a dead process.
       await Promise.all(others.map(({ stop }) => stop('SIGKILL')));
     }
-  });
-
-  test('no two hold the lock at once, whichever is killed', async () => {
-    const env = { FOLDER: folder, THEN: 'churn', INSIDE: join(dirname(folder), 'inside') };
-    const others = Array.from({ length: 6 }, () => lockers.start(env));
-    // Each kills itself while it holds the lock; one that finds another inside reports it.
-    expect(await Promise.all(others.map(({ ended }) => ended))).toEqual(Array(6).fill(null));
-    expect(others.map(({ output }) => output).join('')).toBe('');
-    expect(await holder()).toBeUndefined();
-    expect(await readdir(folder)).toEqual([]);
   });
 
   test('the first one deletes the sockets of dead processes that have no claim', async () => {
@@ -374,11 +367,16 @@ describe.concurrent('a claim whose socket is unreachable', () => {
 
   test('counts as alive while its time changes', async () => {
     await using own = await claimedFolder();
-    const locking = holder(own.folder);
-    await sleep(600);
-    // Synchronous, so that it happens before the next look at the file.
-    utimesSync(own.file, 1, 1);
-    expect(await locking).toBe(foreign.pid);
+    let seconds = 0;
+    const beats = setInterval(() => {
+      seconds += 1;
+      utimesSync(own.file, seconds, seconds);
+    }, 600);
+    try {
+      expect(await holder(own.folder)).toBe(foreign.pid);
+    } finally {
+      clearInterval(beats);
+    }
   });
 
   test('is dead when it disappears', async () => {
@@ -412,6 +410,19 @@ describe.concurrent('a claim whose socket is unreachable', () => {
     expect(await isAlive(own.claims, claim)).toBe(true);
     await claim.withdraw();
   });
+});
+
+test.concurrent('of several openers of a folder whose owner died, no two hold the lock at once, whichever is killed', async () => {
+  await using own = await newFolder();
+  await leaveClaim(own.folder);
+  const inside = join(dirname(own.folder), 'inside');
+  const env = { FOLDER: own.folder, THEN: 'churn', INSIDE: inside };
+  const others = Array.from({ length: 6 }, () => lockers.start(env));
+  // Each kills itself while it holds the lock; one that finds another inside reports it.
+  expect(await Promise.all(others.map(({ ended }) => ended))).toEqual(Array(6).fill(null));
+  expect(others.map(({ output }) => output).join('')).toBe('');
+  expect(await holder(own.folder)).toBeUndefined();
+  expect(await readdir(own.folder)).toEqual([]);
 });
 
 test.concurrent('the lock file of version 1.0.0 is deleted when its process is dead', async () => {
