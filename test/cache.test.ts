@@ -54,6 +54,14 @@ function storeOn(pool: pg.Pool, options: DrizzleStoreOptions): DrizzleStore {
   return store;
 }
 
+/** `pg_notify` returns an empty column: a DataRow of 10 bytes, with one column of length 0. */
+const HEARTBEAT_RESULT = Buffer.from([0x44, 0, 0, 0, 10, 0, 1, 0, 0, 0, 0]);
+
+/** Holds the results of the cached store's statements, from the first one that is not a heartbeat's. */
+function holdResults(): Promise<void> {
+  return statements.hold('toClient', (piece) => !piece.includes(HEARTBEAT_RESULT));
+}
+
 /** The store of another process. */
 async function another(options: DrizzleStoreOptions = {}): Promise<DrizzleStore> {
   const store = storeOn(database.pool(), { sync: true, ...options });
@@ -358,7 +366,7 @@ describe('a change by another process', () => {
     const { store, other } = await pair();
     await set(other, 1);
     await caughtUp(store, other);
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const read = visits(store);
     await held;
     const heard = heardOf(store, 'change', 'sid');
@@ -373,7 +381,7 @@ describe('a change by another process', () => {
     const { store, other } = await pair();
     await set(other, 1);
     await caughtUp(store, other);
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const read = visits(store);
     await held;
     const heard = heardOf(store, 'destroy', 'sid');
@@ -387,7 +395,7 @@ describe('a change by another process', () => {
   test('is not hidden by a write of this process that was in flight when it was announced', async () => {
     const { store, other } = await pair();
     await set(store, 1);
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const written = set(store, 2);
     await held;
     await until(async () => (await visits(other)) === 2);
@@ -405,7 +413,7 @@ describe('a change by another process', () => {
     const session = await store.get('sid');
     if (session === undefined) throw new Error('no session');
     session.cookie.expires = new Date(Date.now() + 7_200_000);
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const saved = store.set('sid', session);
     await held;
     const heard = heardOf(store, 'change', 'sid');
@@ -454,7 +462,7 @@ describe('a write of this process', () => {
 
   test('fills the cache if its own announcement arrives before its answer', async () => {
     const { store, other } = await pair();
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const written = set(store, 1);
     await held;
     // The announcement arrives before the marker, on the same connection.
@@ -523,7 +531,7 @@ describe('a write of this process', () => {
   test.skipIf(announcedLater)('whose answer is lost is visible at once', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const written = set(store, 2);
     await held;
     await until(async () => (await visits(other)) === 2);
@@ -615,7 +623,7 @@ describe('ended sessions', () => {
       const { store, other } = await pair({ userId });
       await login(store, 'a', 'ann');
       expect(await isHit(store, 'a')).toBe(true);
-      const held = statements.hold('toClient');
+      const held = holdResults();
       const revoked = store.revokeUser('ann');
       await held;
       await until(async () => (await other.get('a')) === undefined);
@@ -633,7 +641,7 @@ describe('the newest read', () => {
     const { store, other } = await pair({ pool: poolWithOneProxied() });
     await set(other, 1);
     await caughtUp(store, other);
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const earlier = visits(store);
     await held;
     void notifications.hold('toClient');
@@ -652,7 +660,7 @@ describe('the newest read', () => {
     void notifications.hold('toClient');
     await set(other, 2);
     clock.aheadMs = 6000;
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const read = visits(store);
     await held;
     clock.aheadMs = 0;
@@ -705,7 +713,7 @@ describe('before the first heartbeat has come back,', () => {
       sync: { connectionString: notifications.url },
     });
     await store.ready();
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const read = visits(store);
     await held;
     // Nobody listens.
@@ -728,7 +736,7 @@ describe('a listener', () => {
     await set(other, 1, 'asked for');
     await caughtUp(store, other);
     await keepOnly(pool, client);
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const read = visits(store, 'asked for');
     await held;
     notifications.refuse();
@@ -903,7 +911,7 @@ describe('a cached session', () => {
     const { store, other } = await pair({ cache: { maxAge: 60 }, sync: sync() });
     await set(other, 1);
     await caughtUp(store, other);
-    const held = statements.hold('toClient');
+    const held = holdResults();
     const read = store.get('sid');
     await held;
     clock.aheadMs = 30_000;
