@@ -8,7 +8,7 @@ useRunFolder();
 const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const testFiles = (names: string[]) => names.map((name) => `test/${name}.test.ts`);
 
-/** Tests of the package and its environment: bundlers, test runners, runtimes, peers, high availability. */
+/** Tests of the package and its environment: bundlers, test runners, runtimes, peers, high availability, interrupted tests. */
 const packaging = testFiles([
   'package',
   'snippets',
@@ -27,6 +27,7 @@ const packaging = testFiles([
   'examples-admin',
   'upgrade',
   'faults/patroni',
+  'temporary-files',
 ]);
 
 /** Tests that do not depend on the versions of Postgres, Node and Drizzle, and long searches for rare races. */
@@ -44,7 +45,6 @@ const onceOnly = testFiles([
   'compression',
   'cli/*',
   'admin/*',
-  'temporary-files',
 ]);
 
 /** With `STATEMENTS=portable`, the core runs on the statements for any engine. */
