@@ -1,7 +1,11 @@
 import { execFileSync } from 'node:child_process';
+import { Socket } from 'node:net';
 import { DrizzleStore } from 'connect-drizzle';
 import { describe, expect, test } from 'vitest';
+import { channelOf } from '../../src/sync/channel.js';
+import { socketsRead } from '../../src/util/clock.js';
 import { database, ends, networkSources, useDatabase } from '../support/fault-database.js';
+import { gate } from '../support/gate.js';
 import { holding } from '../support/obstacles.js';
 import { untilSync, up } from '../support/realtime.js';
 import { contentOf, sessionWith } from '../support/sessions.js';
@@ -48,6 +52,33 @@ async function openStores(
   });
 }
 
+/** Runs `work` just after the first heartbeat of each store was written to a socket. */
+async function afterHeartbeats(stores: number, work: () => void): Promise<void> {
+  const senders = new Set<string>();
+  const channel = channelOf('public', 'sessions');
+  const { write } = Socket.prototype;
+  const all = gate();
+  Socket.prototype.write = new Proxy(write, {
+    apply(_, socket: Socket, args: Parameters<typeof write>) {
+      const piece = Buffer.from(args[0]).toString('latin1');
+      const sender = piece.includes(channel) ? /h([\w-]{8})\d/.exec(piece)?.[1] : undefined;
+      if (sender !== undefined && !senders.has(sender)) {
+        senders.add(sender);
+        process.nextTick(() => {
+          work();
+          if (senders.size === stores) all.open();
+        });
+      }
+      return Reflect.apply(write, socket, args);
+    },
+  });
+  try {
+    await all.opened;
+  } finally {
+    Socket.prototype.write = write;
+  }
+}
+
 describe('an event loop that was blocked for longer than timeout', () => {
   test('fails no call whose answer has arrived', async () => {
     // Long enough for a busy machine to send a statement.
@@ -76,11 +107,10 @@ describe('an event loop that was blocked for longer than timeout', () => {
     for (const { driver, store } of stores) {
       void untilSync(store, 'down').then(() => wereDown.push(driver));
     }
-    for (let round = 0; round < 2; round += 1) {
-      blockUntilAnswered(2.4);
-      // Gives a heartbeat time to be sent.
-      await new Promise((resolve) => setTimeout(resolve, 500));
-    }
+    await afterHeartbeats(stores.length, () => blockUntilAnswered(2.4));
+    // The timer that was late has checked the heartbeat by then.
+    await socketsRead();
+    await socketsRead();
     expect(wereDown).toEqual([]);
   });
 });
