@@ -7,6 +7,7 @@ import { eventually } from './support/eventually.js';
 import { gate } from './support/gate.js';
 import { runProgram, startProgram } from './support/program.js';
 import { startProxy } from './support/proxy.js';
+import { up } from './support/realtime.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, sessionWith } from './support/sessions.js';
 import { isPortable } from './support/statement-set.js';
@@ -242,7 +243,7 @@ describe('on postgres-js,', () => {
     url.hostname = 'localhost';
     const connection = { application_name: 'given-up' };
     const store = new DrizzleStore(postgresJs(url.href, { connection }), { ...silent, sync: true });
-    await store.ready();
+    await up(store);
     const lookup = dns.lookup;
     const held: (() => void)[] = [];
     const isHeld = gate();
