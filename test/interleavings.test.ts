@@ -426,6 +426,12 @@ describe('Express', () => {
     describe('“remember me”, which changes only the cookie’s lifetime,', () => {
       const remembered = 30 * 24 * hour;
 
+      /** express-session computes `originalMaxAge` from two readings of the clock, so it can lose milliseconds. */
+      const expectRemembered = (row: Awaited<ReturnType<typeof rowOf>>) => {
+        expect(row?.data?.cookie.originalMaxAge).toBeGreaterThan(remembered - hour);
+        expect(row?.expires).toBeGreaterThan(Date.now() + remembered - hour);
+      };
+
       test.each<[string, Step[]]>([
         ['saves another key', [['set', 'a', 1]]],
         ['only touches', []],
@@ -435,8 +441,7 @@ describe('Express', () => {
         await tabs.quick.run(['maxAge', remembered]);
         await slow.end();
         const row = await rowOf(tabs.tab());
-        expect(row?.data?.cookie.originalMaxAge).toBe(remembered);
-        expect(row?.expires).toBeGreaterThan(Date.now() + remembered - hour);
+        expectRemembered(row);
       });
 
       test('in a slow request holds against a quick one that saves another key', async () => {
@@ -445,8 +450,7 @@ describe('Express', () => {
         await tabs.quick.run(['set', 'a', 1]);
         await slow.end();
         const row = await rowOf(tabs.tab());
-        expect(row?.data?.cookie.originalMaxAge).toBe(remembered);
-        expect(row?.expires).toBeGreaterThan(Date.now() + remembered - hour);
+        expectRemembered(row);
         expect(await tabs.look()).toEqual({ user: 'ada', a: 1 });
       });
 
