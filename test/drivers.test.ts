@@ -75,6 +75,18 @@ describe('statements', () => {
   );
 });
 
+test("a store works on a pool in pg's pipeline mode", async () => {
+  // Versions of pg without this mode ignore the option.
+  const config = { pipeline: true };
+  const store = await database.store({ timeout: 30 }, database.pool(config));
+  const sids = ['a', 'b', 'c'];
+  await Promise.all(sids.map((sid) => store.set(sid, sessionWith({ sid }))));
+  const found = await Promise.all(sids.map((sid) => store.get(sid)));
+  expect(found.map(contentOf)).toEqual(sids.map((sid) => ({ sid })));
+  await store.destroy('a');
+  expect(await store.length()).toBe(2);
+});
+
 describe('a connection to a server that has become read-only', () => {
   test.each<[string, (store: DrizzleStore) => Promise<unknown>]>([
     ['set', (store) => store.set('sid', sessionWith())],

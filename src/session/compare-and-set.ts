@@ -11,10 +11,8 @@ import type { SaveRow, StoredRow } from '../queries/wire.js';
 const MAX_TRIES = 1000;
 
 export interface Saved {
-  /** The row that was written. */
+  /** The row as it was written, with its new version. */
   readonly row: SaveRow;
-  /** Its new version. */
-  readonly version: number;
   readonly tries: number;
 }
 
@@ -34,7 +32,7 @@ export async function compareAndSet(
   for (let tries = 1; ; tries += 1) {
     const written = await write(attempt);
     if (written === undefined || written.outcome === 'gone') return undefined;
-    if (written.outcome === 'done') return { row: attempt, version: written.version, tries };
+    if (written.outcome === 'done') return { row: { ...attempt, version: written.version }, tries };
     if (written.stored.createdAt !== attempt.createdAt) return undefined;
     if (tries === MAX_TRIES) throw new ConflictError(MAX_TRIES);
     const again = await next(written.stored);

@@ -256,13 +256,12 @@ export class Saver {
     );
     if (saved === undefined) return this.#drop();
     if (saved.tries > 1) this.stats.merges += 1;
-    const { row: written } = saved;
-    const gainedUser = written.userId === origin.userId ? null : written.userId;
-    origin.version = saved.version;
-    origin.stored = written.data;
+    const gainedUser = saved.row.userId === origin.userId ? null : saved.row.userId;
+    origin.version = saved.row.version;
+    origin.stored = saved.row.data;
     origin.seen = draft.text;
-    origin.userId = written.userId;
-    origin.expiresAt = written.expiresAt;
+    origin.userId = saved.row.userId;
+    origin.expiresAt = saved.row.expiresAt;
     origin.cookie = undefined;
     return { changed: true, gainedUser };
   }

@@ -54,6 +54,6 @@ export async function updateSession(
   const { userId } = saved.row;
   const gainedUser = userId === userBefore ? null : userId;
   await revoker.limit(id, { changed: true, gainedUser }, opened, deadline);
-  saver.loaded(changed, { ...saved.row, version: saved.version });
+  saver.loaded(changed, saved.row);
   return changed;
 }
