@@ -158,7 +158,7 @@ export class NotSerializableError extends SessionStoreError {
     }
   }
 
-  /** For `console` and `util.inspect`: omits the cause, whose message may contain the session. */
+  /** For `console` and `util.inspect`: omits the cause, because its message may contain the session. */
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return `${this.stack} {\n  code: '${this.code}'\n}`;
   }

@@ -66,7 +66,7 @@ export interface DrizzleStoreOptions {
   readonly schemaName?: string | undefined;
   /** Creates the table on first use (not with `table`). @default false; true for an embedded database */
   readonly createTableIfMissing?: boolean | undefined;
-  /** Lifetime of a session whose cookie has no `maxAge`. @default 86400 */
+  /** Lifetime of a session if its cookie has no `maxAge`. @default 86400 */
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
   /** Makes `touch` do nothing. @default false */
   readonly disableTouch?: boolean | undefined;

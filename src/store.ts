@@ -128,7 +128,7 @@ export class DrizzleStore extends TypedStore {
     });
   }
 
-  /** Sets a session's expiry to that of its cookie, or to `ttl` from now. Does nothing if there is no live session. */
+  /** Sets a session's expiry: the expiry of its cookie, or `ttl` from now. Does nothing if there is no live session. */
   override touch(sid: string, session: SessionData, callback: Callback<void>): void;
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback?: Callback<void>) {

@@ -103,7 +103,8 @@ export default defineConfig({
 });
 
 /**
- * Returns the words of a text for the search. A word with a hyphen is also a word without it, so "logout" finds "log-out".
+ * Splits a text into words for the search. Adds each word with a hyphen again without the hyphen, so that "logout" finds
+ * "log-out".
  * VitePress copies this function into the page, so it cannot use imports.
  */
 function tokenize(text: string): string[] {

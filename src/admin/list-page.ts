@@ -1,5 +1,5 @@
 /**
- * The page that lists all sessions, or those of one user.
+ * The page that lists all sessions, or the sessions of one user.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import type { SessionPage, ShownSession } from './sessions.js';
 import type { Totals } from './totals.js';
 
 export interface ListView extends SessionPage {
-  /** The user whose sessions are listed; `undefined` for all. */
+  /** Lists only the sessions of this user; `undefined` for all. */
   readonly user: string | undefined;
   /** Whether this is the first page, with the newest sessions. */
   readonly isFirst: boolean;

@@ -35,7 +35,7 @@ export interface AuditEvent {
 }
 
 export interface SessionAdminOptions {
-  /** The `DrizzleStore` whose sessions are shown. */
+  /** The `DrizzleStore` with the sessions to show. */
   readonly store: AdminStore;
   /**
    * Decides for every request whether it may see and use the page. Only `true`, or a promise of `true`, allows it. For

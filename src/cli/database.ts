@@ -46,7 +46,7 @@ export interface Database {
   readonly engine: Engine;
 }
 
-/** A database whose session table can be used. */
+/** A database with a session table that can be used. */
 export interface SessionDatabase extends Database {
   readonly statements: Statements;
   readonly operations: OperationStatements;
@@ -209,7 +209,7 @@ async function connect(driver: Driver, server: string | undefined): Promise<Conn
   }
 }
 
-/** Wraps a connection and converts its errors to those of this package. */
+/** Wraps a connection and converts its errors to errors of this package. */
 function withErrors(connection: Connection, errorOf: (error: unknown) => Error): Connection {
   return {
     clock: connection.clock,

@@ -158,7 +158,7 @@ async function copyAll(run: ImportRun, name: string): Promise<undefined> {
 
 type InTransaction = <T>(work: (on: Connection) => Promise<T>) => Promise<T>;
 
-/** Copies all rows of the source, one batch per transaction. The next pass copies rows that move meanwhile. */
+/** Copies all rows of the source, one batch per transaction. The next pass copies rows that move during this one. */
 async function copyPass(
   { statements, userPath }: ImportRun,
   { pages, bytes }: { readonly pages: number; readonly bytes: number },
@@ -181,7 +181,7 @@ async function copyPass(
   return { inserted, updated };
 }
 
-/** Reads the values from a session's JSON that Postgres reads from that of other sessions. */
+/** Reads the same values from a session's JSON that Postgres reads for other sessions. */
 function factsIn({ text }: OddSession, userPath: readonly string[] | undefined) {
   const session: unknown = JSON.parse(text);
   const user = userPath?.reduce<unknown>((value, key) => property(value, key), session);

@@ -189,7 +189,7 @@ function open(url: string): BunSql {
   throw new TypeError('An SQL of Bun works in Bun only');
 }
 
-/** Bun's SQL has the shape of that of postgres-js, but only Bun's has distributed transactions. */
+/** Bun's SQL looks like postgres-js, but only Bun's has distributed transactions. */
 export function isBunSql(client: object): client is BunSql {
   return (
     hasMethod(client, 'reserve') &&

@@ -52,7 +52,7 @@ export interface TransactionOptions {
 export interface Driver {
   /** Number of statements that can run at once. */
   readonly connections: number;
-  /** Number of open connections that nobody uses now. */
+  /** Number of open connections that are idle. */
   readonly idle: number;
   /**
    * Acquires a connection.

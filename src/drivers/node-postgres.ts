@@ -238,7 +238,7 @@ class PgConnection implements Connection {
     this.#client = other.#client;
     this.#known = other.#known;
     this.#release = other.#release;
-    // The statement has exceeded its time limit meanwhile.
+    // The statement exceeded its time limit while it waited for this connection.
     if (this.#isDestroyed) {
       this.release();
       throw new Error('The connection was closed');

@@ -37,7 +37,7 @@ export function pglite(client: Pglite, close: () => Promise<void>): Driver {
   const { run, ...connection } = connectionOf(client);
   const runOutside: Connection['run'] = async (query, values) => {
     const result = await run(query, values);
-    // PGlite lets nobody else into its own `transaction()`, but it does not protect a plain BEGIN.
+    // PGlite runs no other statement inside its own `transaction()`, but it does not protect a plain BEGIN.
     if (client.isInTransaction?.()) throw new InAppTransaction();
     return result;
   };

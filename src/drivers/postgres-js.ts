@@ -249,7 +249,7 @@ class Instance implements Connection {
     this.#sql.end({ timeout: 0 }).catch(() => {});
   }
 
-  /** Cancels the running statement. Not with `query.cancel()`, which drops a promise whose rejection would end the process. */
+  /** Cancels the running statement. Not with `query.cancel()`, which drops a promise. Its rejection would end the process. */
   #cancel(): void {
     const query = this.#running;
     if (!query?.active || !query.canceller) return;
@@ -272,7 +272,7 @@ class Instance implements Connection {
     this.#events.onLost();
   }
 
-  /** Creates a socket, because those of postgres-js can neither be unref'd nor closed at once. */
+  /** Creates a socket, because a socket of postgres-js can neither be unref'd nor closed at once. */
   async #openSocket(options: SocketOptions): Promise<Socket> {
     if (this.#isCancelling && this.#address !== undefined) {
       const socket = connect(this.#address);

@@ -12,7 +12,7 @@ import { ConnectionError, StoreTimeoutError } from '../errors.js';
 import { type Backoff, backoffMs } from '../util/backoff.js';
 import { pause } from '../util/clock.js';
 
-/** No requests use the store meanwhile, so a probe every two seconds is cheap. */
+/** No requests use the store during that time, so a probe every two seconds is cheap. */
 const BACKOFF: Backoff = { firstMs: 100, longestMs: 2000 };
 
 /** Short, because after a network failure only the next probe can succeed. */

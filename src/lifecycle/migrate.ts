@@ -125,7 +125,7 @@ function inSchema(schemaName: string | undefined, name: string): string {
   return [schemaName, name].flatMap((part) => (part === undefined ? [] : [quoted(part)])).join('.');
 }
 
-/** Returns a function that replaces the names in a generated statement with those of this store. */
+/** Returns a function that replaces the names in a generated statement with the names of this store. */
 function renaming(tableName: string, table: string): (statement: string) => string {
   const ownNames = new Map([
     [DEFAULT_TABLE_NAME, table],

@@ -53,7 +53,7 @@ export class Opening {
   readonly #parts: OpeningParts;
   readonly #table: TableGuard;
   readonly #expected: ExpectedTable;
-  /** Opens the source in the store's async context, not in that of the first request. */
+  /** Opens the source in the store's async context, not in the context of the first request. */
   readonly #context = new AsyncResource('connect-drizzle');
   readonly #closing = new AbortController();
   #driver: Promise<Driver> | undefined;
@@ -83,7 +83,7 @@ export class Opening {
     return this.#opening;
   }
 
-  /** Resolves if the database responds within `deadlines`, which may be shorter than those of calls. */
+  /** Resolves if the database responds within `deadlines`, which may be shorter than the deadlines of calls. */
   probe(deadlines: Deadlines): Promise<void> {
     return deadlines.within(async (deadline) => {
       const { statements } = this.opened ?? (await deadline.waitFor(this.open()));

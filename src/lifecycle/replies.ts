@@ -62,7 +62,7 @@ export class Replies {
     return this.run(callback, () => run);
   }
 
-  /** Runs a call whose caller handles its rejection. */
+  /** Runs a call. Its caller handles a rejection. */
   perform<T>(run: (opened: Opened, deadline: Deadline) => Promise<T>): Promise<T> {
     return this.#runtime.perform(() => run, identity<T>, rethrow);
   }

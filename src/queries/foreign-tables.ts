@@ -8,7 +8,7 @@ export interface Owner {
   readonly name: string;
   /** The columns by which it was recognised, with the names in the table. */
   readonly columns: readonly string[];
-  /** Whether its sessions are those of an express-session store. */
+  /** Whether it contains sessions of an express-session store. */
   readonly canImport: boolean;
 }
 

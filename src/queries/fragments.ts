@@ -51,7 +51,7 @@ export interface StatementSettings extends FragmentSettings {
 /** The lifetime of a tombstone. */
 const TOMBSTONE = sql.raw(`interval '1 hour'`);
 
-/** A {@link versionStep} that the server chooses, for statements that return the version or whose version nobody needs. */
+/** A {@link versionStep} that the server chooses, for statements that return the version, or do not need it. */
 const ANY_STEP = sql.raw('(1 + random() * 1073741822)::integer');
 
 /**

@@ -38,7 +38,7 @@ const dueTable = /* @__PURE__ */ pgTable('due', {
   isOdd: booleanColumn('is_odd').notNull(),
   /** Whether it was not copied before, or its copy may have been pruned. */
   mayInsert: booleanColumn('may_insert').notNull(),
-  /** Whether the content differs from that of the copy, not only the expiry. */
+  /** Whether the content differs from the copy's, not only the expiry. */
   isChanged: booleanColumn('is_changed').notNull(),
   /** The version of the copy. */
   version: integerColumn('version'),

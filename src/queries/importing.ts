@@ -17,7 +17,7 @@ import { type ImportSettings, importTables, recordName } from './import-source.j
 import { now } from './sql.js';
 import { quoted } from './table-facts.js';
 
-/** A session from whose JSON Postgres cannot read values, because it contains U+0000 or a lone surrogate. */
+/** A session with JSON that Postgres cannot read values from, because it contains U+0000 or a lone surrogate. */
 export interface OddSession {
   readonly id: string;
   readonly version: string;

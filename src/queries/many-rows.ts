@@ -63,7 +63,7 @@ export interface ManyRows {
   read(on: Connection, ids: readonly string[]): Promise<ReadonlyMap<string, StoredRow>>;
   /** These three return the ids of the rows that they changed. `end` returns the ids of the sessions that it ended. */
   touch(on: Connection, rows: readonly TouchRow[], times: Times): Promise<ReadonlySet<string>>;
-  /** `step`: see `versionStep`. One step is enough for all rows, because a version must only differ from those of its row. */
+  /** `step`: see `versionStep`. One step is enough for all rows, because a version must only differ from other versions of its row. */
   save(
     on: Connection,
     rows: readonly SaveRow[],

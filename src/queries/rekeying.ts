@@ -22,7 +22,7 @@ export interface ResealedRow {
 export type StoredPage = readonly [prefix: string, after: string, limit: number];
 
 export interface RekeyStatements {
-  /** Returns a page of sessions, including expired ones, whose stored form does not begin with `prefix`. Ordered by id. */
+  /** Returns a page of sessions, including expired ones, with a stored form that does not begin with `prefix`. Ordered by id. */
   readonly listStored: (on: Connection, ...page: StoredPage) => Promise<readonly StoredRow[]>;
   /** Returns how many such sessions there are. With an empty prefix, counts the encrypted ones. */
   readonly countStored: (on: Connection, prefix: string) => Promise<number>;

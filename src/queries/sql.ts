@@ -36,7 +36,7 @@ export const LAST_TIME = sql.raw(`timestamptz '275760-09-13 00:00:00+00'`);
 export const milliseconds = (time: Value) =>
   sql<number>`round(date_part('epoch', least(greatest(${time}, timestamptz 'epoch'), ${LAST_TIME})) * 1000)::bigint`;
 
-/** The server's clock in milliseconds: the current time, not that of the start of the transaction. */
+/** The server's clock in milliseconds: the current time, not the start of the transaction. */
 export const clockMs = sql<number>`(date_part('epoch', clock_timestamp()) * 1000)::bigint`;
 
 /** Whether the server's clock has not yet reached a time in milliseconds. */
@@ -46,7 +46,7 @@ export const isBefore = (ms: Value) => sql`clock_timestamp() < ${timestamp(ms)}`
 export const joinedText = (value: SQLWrapper) =>
   sql<string | null>`string_agg(${value}::text, ',')`;
 
-/** The rows of a subquery as a list whose length the planner cannot see. */
+/** The rows of a subquery as a list. The planner cannot see its length. */
 export const anyOf = (query: SQLWrapper) => sql`any(array(${query}))`;
 
 /**

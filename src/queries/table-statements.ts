@@ -56,7 +56,7 @@ export function tableStatements(
 ): TableStatements {
   const { rows: t, prepared } = settings;
 
-  /** Deletes rows that nobody has locked. Compares `tableoid`, because each partition of a table has a row at the same `ctid`. */
+  /** Deletes rows that are not locked. Compares `tableoid`, because each partition of a table has a row at the same `ctid`. */
   const deletion = (condition: SQL | undefined, limit: number | Placeholder) => {
     const locked = db
       .$with('locked')

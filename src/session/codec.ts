@@ -65,7 +65,7 @@ export class Codec {
    */
   text(session: object): string {
     const text = isObject(session) && !Array.isArray(session) ? this.#textOf(session) : undefined;
-    // Reject a value that could not be read again: an array, or an object whose JSON is not an object.
+    // Reject a value that could not be read again: an array, or an object with a `toJSON` that returns something else.
     if (text === undefined || (this.isJson && !text.startsWith('{'))) {
       throw new NotSerializableError('it is not an object');
     }

@@ -7,7 +7,7 @@ import { hash } from 'node:crypto';
 
 /**
  * Returns the id of a session: `base64url(SHA-256(sid))`, 43 characters. The table, events, `all()` and `sessions()` use
- * it. You can show it, because nobody can derive the sid from it. A sid is random, so the hash needs no salt.
+ * it. You can show it, because the sid cannot be derived from it. A sid is random, so the hash needs no salt.
  */
 export function idOf(sid: string): string {
   return hash('sha256', sid.isWellFormed() ? sid : illFormed(sid), 'base64url');

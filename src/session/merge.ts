@@ -93,7 +93,7 @@ function mergeCookies(
   return merged;
 }
 
-/** Objects whose keys are being merged. */
+/** Objects that are being merged key by key. */
 interface Frame {
   readonly seen: PlainObject;
   readonly now: PlainObject;

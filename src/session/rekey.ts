@@ -29,7 +29,7 @@ export interface Rekeying {
 
 /** @internal */
 export interface RekeySettings extends Rekeying {
-  /** A page of rows, ordered by id, whose stored form does not begin with `prefix`. */
+  /** A page of rows, ordered by id, with a stored form that does not begin with `prefix`. */
   readonly list: (prefix: string, after: string, limit: number) => Promise<readonly StoredRow[]>;
   /** Replaces stored forms; returns the ids of the rows that had not changed. */
   readonly reseal: (rows: readonly ResealedRow[]) => Promise<ReadonlySet<string>>;

@@ -121,7 +121,7 @@ export class Saver {
     };
   }
 
-  /** Returns the expiry of a session in milliseconds since 1970: that of its cookie, or `ttl` from now. */
+  /** Returns the expiry of a session in milliseconds since 1970: the cookie's expiry, or `ttl` from now. */
   expiryOf(object: SessionData): number {
     const now = Date.now();
     const expiry = cookieExpiry(object, now);
@@ -219,7 +219,7 @@ export class Saver {
   ): Promise<SaveResult> {
     if (!this.#isWorthMoving(origin, expiresAt)) return Promise.resolve(UNCHANGED);
     const { id, createdAt } = origin;
-    // Another touch of the object may have moved it further meanwhile.
+    // Another touch of the object may have moved it further.
     const onDone = () => (origin.expiresAt = Math.max(origin.expiresAt, expiresAt));
     return through
       .touch({ id, createdAt, expiresAt, aliveAt }, onDone)

@@ -44,7 +44,7 @@ interface Entry extends Known {
   usedAtMs: number;
 }
 
-/** A call in flight whose result may fill the cache. */
+/** A call in flight. Its result may fill the cache. */
 interface Ticket {
   readonly id: string;
   readonly epoch: number;

@@ -41,7 +41,7 @@ export class OwnWrites {
     if (epoch === this.#listening.epoch) this.#accountOf(id).balance += 1;
   }
 
-  /** Ends a write that {@link begin} began. Returns whether an unexplained announcement arrived meanwhile. */
+  /** Ends a write that {@link begin} began. Returns whether an unexplained announcement arrived during the write. */
   end(id: string): boolean {
     const account = this.#accountOf(id);
     account.inFlight -= 1;

@@ -25,7 +25,7 @@ const POLL_MS = 500;
 const PATIENCE_MS = 8000;
 
 const isWindows = process.platform === 'win32';
-/** The shortest limit, that of macOS: 104 bytes including the final NUL. Longer paths are bound through /proc. */
+/** The limit on macOS, the shortest: 104 bytes including the final NUL. Longer paths are bound through /proc. */
 const MAX_SOCKET_PATH_BYTES = 103;
 const MAX_TRIES = 100;
 
@@ -171,7 +171,7 @@ export async function claimsOfOthers(directory: string, own: Claim): Promise<Fou
  * @internal Returns whether the owner of a claim is alive. If the socket can be checked, it decides at once; an owner that
  * is blocked or stopped still counts as alive. If it cannot (another host, a file system without sockets), the owner
  * counts as alive while its file's time changes. Such an owner loses the folder if it blocks for longer than
- * `PATIENCE_MS`. Without that limit, a crashed host would keep the folder until somebody deletes the lock.
+ * `PATIENCE_MS`. Without that limit, a crashed host would keep the folder until the lock is deleted by hand.
  */
 export async function isAlive(directory: string, claim: Claim): Promise<boolean> {
   const answer =

@@ -43,7 +43,7 @@ const TOMBSTONE_MS = sql.raw('3600000');
 
 const EPOCH = sql.raw(`timestamptz '1970-01-01 00:00:00+00'`);
 
-/** Seconds since 1970. For the server, `date_part` of a time depends on the time zone; that of an interval does not. */
+/** Seconds since 1970. On the server, `date_part` of a time depends on the time zone; `date_part` of an interval does not. */
 const seconds = (time: Value) => sql<number>`date_part('epoch', ${time} - ${EPOCH})`;
 
 /** A time as microseconds since 1970. */
@@ -164,7 +164,7 @@ class NotAnnounced extends Error {
 
 /**
  * Announces ids in a separate statement, after their change has committed. In the statement of the change, the
- * notification would come from the shard of the row, where nobody listens.
+ * notification would come from the shard of the row, and no store listens there.
  */
 export function announcer({ announce, prepared }: StatementSettings) {
   const send = command('announce', prepared, ['channel', 'payload'], (p) =>
