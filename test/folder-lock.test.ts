@@ -12,7 +12,6 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -23,7 +22,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vit
 import { codeOf, isAlive, OwnClaim, sleep } from '../src/drivers/support/folder-claims.js';
 import { lockFolder, realFolder } from '../src/drivers/support/folder-lock.js';
 import { type Lockers, makeLockers, whyNoNamespaces } from './support/folder-lockers.js';
-import { runProgram } from './support/program.js';
+import { runProgram, startProgram } from './support/program.js';
 
 let lockers: Lockers;
 
@@ -299,30 +298,38 @@ describe('of several openers of a folder whose owner died,', () => {
     }
   });
 
+  const newSocket = `${lowest}.new`;
+
   test('the first one deletes the sockets of dead processes that have no claim', async () => {
-    await mkdir(claims, { recursive: true });
-    const left = join(claims, `${lowest}.new`);
-    const listening = await runProgram(
-      `import { createServer } from 'node:net';
-       createServer().listen(process.env.LEFT, () => process.kill(process.pid, 'SIGKILL'));`,
-      { LEFT: left },
-    );
-    expect([listening.code, existsSync(left)]).toEqual([null, true]);
+    const dead = await startListener();
+    await dead.stop('SIGKILL');
+    expect(await readdir(claims)).toContain(newSocket);
     const unlock = await lockFolder(folder);
-    expect(existsSync(left)).toBe(false);
+    expect(await readdir(claims)).not.toContain(newSocket);
     await unlock();
     expect(await readdir(folder)).toEqual([]);
   });
 
   test('none deletes a socket that a process listens on', async () => {
-    await mkdir(claims, { recursive: true });
-    const server = createServer();
-    const path = join(claims, `${lowest}.new`);
-    await new Promise<void>((resolve) => server.listen(path, resolve));
+    const listener = await startListener();
     await (await lockFolder(folder))();
-    expect(existsSync(path)).toBe(true);
-    await new Promise((resolve) => server.close(resolve));
+    expect(await readdir(claims)).toEqual([newSocket]);
+    await listener.stop('SIGKILL');
   });
+
+  /** Starts a process that listens on a socket without having a claim. */
+  async function startListener() {
+    await mkdir(claims, { recursive: true });
+    // A relative name, because the whole path may be too long for a socket.
+    const listener = await startProgram(
+      `import { createServer } from 'node:net';
+       process.chdir(process.env.CLAIMS);
+       createServer().listen('${newSocket}', () => console.log('listening'));`,
+      { CLAIMS: claims },
+    );
+    await listener.until(/listening/);
+    return listener;
+  }
 
   async function untilClaims(count: number): Promise<void> {
     const files = async () => (await readdir(claims)).filter((name) => /\.\d+\./.test(name));
