@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { launch } from './support/example.js';
-import { processesIn } from './support/run-folder.js';
+import { hasSpaceInMemory, memoryFolder, processesIn } from './support/run-folder.js';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 
@@ -17,11 +17,11 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-/** Starts a test run with its temporary files in `folder`. Resolves when it has servers, files and a waiting test. */
-async function startRun() {
+/** Starts a test run with its temporary files in a folder. Resolves when it has servers, files and a waiting test. */
+async function startRun(parent = folder) {
   const vitest = join(root, 'node_modules/vitest/vitest.mjs');
   const run = launch(process.execPath, [vitest, 'run', '--root', 'test/support/interrupted'], {
-    env: { TMPDIR: folder, TEST_DATABASE_URL: '' },
+    env: { TMPDIR: parent, TEST_DATABASE_URL: '' },
   });
   await run.until(/It waits now/);
   return run;
@@ -37,6 +37,15 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     expect(processesIn(folder)).toEqual([]);
   },
 );
+
+test('a run without TMPDIR has its files in memory if there is space, and leaves none', async () => {
+  const run = await startRun('');
+  const parent = hasSpaceInMemory() ? memoryFolder : '/tmp';
+  const files = async () => (await readdir(parent)).filter((name) => name.includes(`-${run.pid}-`));
+  expect(await files()).toHaveLength(1);
+  await run.stop();
+  expect(await files()).toEqual([]);
+});
 
 test.runIf(process.platform === 'linux')(
   'a run removes the files and processes of a run that was killed, and nothing else',

@@ -69,6 +69,7 @@ export function launch(program: string, args: string[], options: ExampleOptions 
     });
   }
   return {
+    pid: child.pid,
     ended,
     get output() {
       return output;

@@ -91,6 +91,8 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     shared_buffers: '128MB',
     fsync: durable ? 'on' : 'off',
     full_page_writes: durable ? 'on' : 'off',
+    // In a file among its data, because a killed server leaves its shared memory.
+    dynamic_shared_memory_type: process.platform === 'win32' ? 'windows' : 'mmap',
     ...(standbyOf && {
       primary_conninfo: conninfo(standbyOf.url),
       wal_retrieve_retry_interval: '100ms',
