@@ -28,7 +28,7 @@ export interface Serializer {
 export interface SyncOptions {
   /** The database to listen on, if the app's pool uses a transaction pooler, which does not support LISTEN. */
   readonly connectionString?: string;
-  /** Seconds that the store may use cached sessions after it sent the last heartbeat that came back. @default 5 */
+  /** Seconds within which the store notices that its listener is lost. It uses cached sessions only that long. @default 5 */
   readonly heartbeat?: number;
 }
 
@@ -97,7 +97,7 @@ export interface DrizzleStoreOptions {
   readonly userId?: ((session: SessionData) => UserId | null | undefined) | undefined;
   /** Absolute lifetime; activity does not extend it (OWASP calls it absolute timeout). @default none */
   readonly maxLifetime?: number | undefined;
-  /** Number of sessions a user may have; a log-in ends the oldest ones beyond it. Needs `userId`. @default none */
+  /** Number of sessions a user may have; a log-in ends the least recently used ones. Needs `userId`. @default none */
   readonly maxSessionsPerUser?: number | undefined;
   /** AES-256-GCM keys: the first encrypts, all decrypt. @default none */
   readonly encryptionKeys?: readonly EncryptionKey[] | undefined;

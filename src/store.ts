@@ -83,8 +83,8 @@ export class DrizzleStore extends TypedStore {
   /**
    * Returns a session, or `undefined` if there is no session. If a row cannot be read, reports it and returns `undefined`.
    *
-   * Frameworks pass a callback and create a request's session from the result, which fails without a usable cookie. So for
-   * a callback, a row without one counts as no session, too, and is reported. The promise returns it as stored.
+   * With a callback, a row without a usable cookie counts as no session, too, and is reported: frameworks pass a callback
+   * and create a request's session from the result, which would fail. Without a callback, returns the row as stored.
    */
   override get(sid: string, callback: (error: unknown, session?: SessionData | null) => void): void;
   override get(sid: string): Promise<SessionData | undefined>;
@@ -111,7 +111,7 @@ export class DrizzleStore extends TypedStore {
    * changed it. Does nothing if it has ended. The session expires with its cookie, or after `ttl` if the cookie has no
    * expiry.
    *
-   * @throws {InvalidSidError} (`ERR_INVALID_SID`) if the sid is empty or not a string
+   * @throws {InvalidSidError} (`ERR_INVALID_SID`) if the sid is empty, or neither a string nor a number
    * @throws {NotSerializableError} (`ERR_NOT_SERIALIZABLE`) if the session cannot be serialized
    * @throws {InvalidUserIdError} (`ERR_INVALID_USER_ID`) if the option `userId` returns an invalid user id
    * @throws {ConflictError} (`ERR_CONFLICT`) if another writer was faster a thousand times
@@ -280,7 +280,7 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Creates the session table or updates it to the current version. `timeout` does not apply.
+   * Creates the session table or updates it to the current version. `timeout` limits only the wait for a connection.
    *
    * @throws {MigrationError} (`ERR_MIGRATION`) for an app's own `table` (use drizzle-kit), or for another package's table
    */
@@ -289,7 +289,7 @@ export class DrizzleStore extends TypedStore {
   }
 
   /**
-   * Opens the source and checks that the table exists. Await it to fail at startup if the database is unreachable.
+   * Opens the source and checks the table. Await it to fail at startup if the database is unreachable.
    *
    * @throws {FolderInUseError} (`ERR_FOLDER_IN_USE`) for an embedded database
    * @throws {DriverMissingError} (`ERR_DRIVER_MISSING`) if the package of the source's driver is not installed

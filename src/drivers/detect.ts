@@ -49,7 +49,7 @@ export interface Opener {
   readonly server: string | undefined;
   /** What the source cannot do. */
   readonly lacks?: Partial<Lacks>;
-  /** Prevents that a broken connection of the app's pool ends the process, until the returned function is called. */
+  /** Keeps a broken connection of the app's pool from ending the process, until the returned function is called. */
   readonly guard?: (report: (error: unknown) => void) => () => void;
   open(settings: OwnPool): Promise<Driver>;
 }

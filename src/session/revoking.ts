@@ -64,7 +64,7 @@ export class Revoker {
   }
 
   /**
-   * Emits `change` for a committed save. If the session gained a user, ends the oldest of the user's sessions beyond
+   * Emits `change` for a committed save. If the session gained a user, ends the user's least recently used sessions beyond
    * `maxSessionsPerUser`, but never this one.
    */
   async limit(

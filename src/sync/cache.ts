@@ -216,7 +216,7 @@ export class CachedRows implements Rows {
     this.#scavenger ??= setInterval(() => this.#releaseIdle(), this.#scavengeMs).unref();
   }
 
-  /** Evicts an id, and prevents that results in flight fill the cache. */
+  /** Evicts an id, and keeps results in flight out of the cache. */
   #evict(id: string): void {
     this.#entries.delete(id);
     for (const ticket of this.#tickets.get(id) ?? []) ticket.isSpoiled = true;

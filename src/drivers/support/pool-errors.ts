@@ -1,5 +1,5 @@
 /**
- * Prevents that a broken connection of an app's pool ends the process. If an idle connection breaks, node-postgres emits
+ * Keeps a broken connection of an app's pool from ending the process. If an idle connection breaks, node-postgres emits
  * `error` on the pool; if a checked-out connection breaks, on the client. Without a listener, Node ends the process.
  *
  * @module
