@@ -715,7 +715,7 @@ describe('the order of calls of one id', () => {
     expect(endOf(await store.get('sid'))).toBe(Date.parse('2100-01-01'));
   });
 
-  test('the latest expiry of several waiting touches counts if the session was read, and each knows its own', async () => {
+  test('of several waiting touches of sessions that were read, the latest expiry wins, and each object remembers its own', async () => {
     const store = await openStore();
     await insertSessions(['sid']);
     const [one, two, three] = await Promise.all([1, 2, 3].map(() => store.get('sid')));

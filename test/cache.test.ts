@@ -753,7 +753,7 @@ describe('a listener', () => {
     expect(await visits(store)).toBe(2);
   });
 
-  test('that hears nothing serves nothing older than the heartbeat', async () => {
+  test('that receives nothing lets the cache return an old session for at most the heartbeat', async () => {
     const heartbeat = 1;
     const { store, other } = await pair({
       sync: { connectionString: notifications.url, heartbeat },
@@ -781,7 +781,7 @@ describe('a listener', () => {
     }
   });
 
-  test('that hears nothing serves nothing once its lease has ended, although no timer or socket has reported it', async () => {
+  test('that receives nothing lets the cache return nothing after the lease, even before a timer or a socket reports it', async () => {
     const { store, other } = await pair();
     await cached({ store, other });
     notifications.swallow();

@@ -126,7 +126,7 @@ describe('four processes', () => {
     await worker(3).call('untilSync', 'up');
   });
 
-  test('serve nothing older than the heartbeat from one whose listener hears nothing', async () => {
+  test('return no session that is out of date for longer than the heartbeat, even if one receives no events', async () => {
     let servedMs = 0;
     while (servedMs <= 0) {
       const sid = newSid();
