@@ -5,13 +5,9 @@ const modules = Object.values(exports).filter((entry) => typeof entry === 'objec
 
 /** @type {Partial<import('typedoc').TypeDocOptions>} */
 export default {
-  entryPoints: [
-    ...modules.map((entry) =>
-      entry.import.default.replace('./dist/', '../src/').replace(/\.js$/, '.ts'),
-    ),
-    // index.ts exports the class as a constant, without its methods.
-    '../src/store.ts',
-  ],
+  entryPoints: modules.map((entry) =>
+    entry.import.default.replace('./dist/', '../src/').replace(/\.js$/, '.ts'),
+  ),
   tsconfig: '../tsconfig.build.json',
   // `npm run types` and the build check the types, with another version of TypeScript.
   skipErrorChecking: true,

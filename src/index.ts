@@ -1,7 +1,7 @@
 /**
  * A session store for express-session on PostgreSQL through Drizzle.
  *
- * @module
+ * @module connect-drizzle
  */
 import { InvalidArgumentError } from './errors.js';
 import { DrizzleStore as Store } from './store.js';
@@ -55,10 +55,15 @@ export type { Updater } from './session/update.js';
 export type { TraceContext } from './util/tracing.js';
 
 /**
- * {@inheritDoc Store}
+ * A session store for express-session on PostgreSQL.
  *
- * An interface, not an alias, so that an app with `declaration: true` can name the type of its store.
+ * Methods return a promise. express-session's own methods, `ids`, `pruneSessions` and `close` also take a Node callback,
+ * which is never called synchronously. A sid that is unknown, expired, revoked or malformed means "no session" and is
+ * never an error. Any call may fail with a {@link StoreClosedError}, {@link ConnectionError}, {@link StoreTimeoutError},
+ * {@link TableMissingError}, {@link TableMismatchError} or {@link StatementError}. Calls about many sessions, such as
+ * `length`, run after all earlier writes of the same process.
  */
+// An interface, not an alias, so that an app with `declaration: true` can name the type of its store.
 export interface DrizzleStore extends Store {}
 
 type StoreClass = Omit<typeof Store, never> &
@@ -66,7 +71,12 @@ type StoreClass = Omit<typeof Store, never> &
     ...args: ConstructorParameters<typeof Store>
   ) => DrizzleStore);
 
-/** {@inheritDoc Store} */
+/**
+ * Creates a session store: `new DrizzleStore(source, options)`. The source is a Drizzle database, its client, a URL, a
+ * folder, or nothing for an in-memory store.
+ *
+ * Throws an {@link InvalidArgumentError} for an invalid argument. Connects at the first call, or at once with `sync`.
+ */
 export const DrizzleStore: StoreClass = /* @__PURE__ */ withCallError(
   Store,
   () =>

@@ -6,7 +6,7 @@
  * {@link sessionIndexes} into its own table. This module imports only `drizzle-orm`, so that an app can share its schema
  * file with a browser.
  *
- * @module
+ * @module connect-drizzle/schema
  */
 import { getTableName, sql } from 'drizzle-orm';
 import {

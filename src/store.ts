@@ -35,14 +35,7 @@ import { userIdToFind } from './session/user.js';
 import { nextTick } from './util/clock.js';
 import { traced } from './util/tracing.js';
 
-/**
- * A session store for express-session on PostgreSQL.
- *
- * Methods take a Node callback, which is never called synchronously, or return a promise. A sid that is unknown, expired,
- * revoked or malformed means "no session" and is never an error. Any call may fail with a {@link StoreClosedError},
- * {@link ConnectionError}, {@link StoreTimeoutError}, {@link TableMissingError}, {@link TableMismatchError} or
- * {@link StatementError}. Calls about many sessions, such as `length`, run after all earlier writes of the same process.
- */
+/** A session store for express-session on PostgreSQL. `index.ts` exports it under an interface that describes it. */
 export class DrizzleStore extends TypedStore {
   readonly #settings: Settings;
   readonly #runtime: Runtime;

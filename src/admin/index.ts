@@ -1,7 +1,7 @@
 /**
  * A page to see and end sessions, for any Express app.
  *
- * @module
+ * @module connect-drizzle/admin
  */
 export type {
   AdminStore,
