@@ -28,7 +28,7 @@ export interface Serializer {
 export interface SyncOptions {
   /** The database to listen on, if the app's pool uses a transaction pooler, which does not support LISTEN. */
   readonly connectionString?: string;
-  /** Seconds within which the store notices that its listener is lost. It uses cached sessions only that long. @default 5 */
+  /** Seconds within which the store notices a lost listener, so a cached session is out of date no longer. @default 5 */
   readonly heartbeat?: number;
 }
 
@@ -66,7 +66,7 @@ export interface DrizzleStoreOptions {
   readonly schemaName?: string | undefined;
   /** Creates the table on first use (not with `table`). @default false; true for an embedded database */
   readonly createTableIfMissing?: boolean | undefined;
-  /** Lifetime of a session if its cookie has no `maxAge`. @default 86400 */
+  /** Lifetime of a session in seconds, if its cookie has no `maxAge`. @default 86400 */
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
   /** Makes `touch` do nothing. @default false */
   readonly disableTouch?: boolean | undefined;
@@ -75,7 +75,7 @@ export interface DrizzleStoreOptions {
    * `'auto'`: 60, but 0 for sessions that live for less than an hour. @default 'auto'
    */
   readonly touchAfter?: number | 'auto' | undefined;
-  /** Mean time between two deletions of expired sessions, randomized by 50 %; `false` never deletes. @default 900 */
+  /** Mean seconds between two deletions of expired sessions, randomized by 50 %; `false` never deletes. @default 900 */
   readonly pruneSessionInterval?: number | false | undefined;
   /** Called for each error of background work, and for each promise of a method that rejects. @default console.error */
   readonly errorLog?: ((message: string, error?: unknown) => void) | undefined;
@@ -85,7 +85,7 @@ export interface DrizzleStoreOptions {
   readonly signal?: AbortSignal | undefined;
   /** Maximum number of statements in flight, for reads and for writes each. @default 2, at most half of the pool */
   readonly lanes?: number | undefined;
-  /** Total time a call may take. @default 30 */
+  /** Total time a call may take, in seconds. @default 30 */
   readonly timeout?: number | undefined;
   /** Set it to `false` behind a transaction pooler that does not support prepared statements. @default true */
   readonly preparedStatements?: boolean | undefined;
@@ -95,7 +95,7 @@ export interface DrizzleStoreOptions {
   readonly cache?: boolean | CacheOptions | undefined;
   /** Returns the session's owner for the column `user_id`; null or undefined for an anonymous session. */
   readonly userId?: ((session: SessionData) => UserId | null | undefined) | undefined;
-  /** Absolute lifetime; activity does not extend it (OWASP calls it absolute timeout). @default none */
+  /** Absolute lifetime in seconds; activity does not extend it (OWASP calls it absolute timeout). @default none */
   readonly maxLifetime?: number | undefined;
   /** Number of sessions a user may have; a log-in ends the least recently used ones. Needs `userId`. @default none */
   readonly maxSessionsPerUser?: number | undefined;
