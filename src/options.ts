@@ -64,7 +64,7 @@ export interface DrizzleStoreOptions {
   readonly tableName?: string | undefined;
   /** Postgres schema of the table (not with `table`). @default the first schema on the search_path that has the table */
   readonly schemaName?: string | undefined;
-  /** Creates the table on first use (not with `table`). @default false; true for an embedded database */
+  /** Creates the table on first use (not with `table`). @default false; without `table`, true for an embedded database */
   readonly createTableIfMissing?: boolean | undefined;
   /** Lifetime of a session in seconds, if its cookie has no `maxAge`. @default 86400 */
   readonly ttl?: number | ((session: SessionData) => number) | undefined;
