@@ -28,7 +28,10 @@ export interface Serializer {
 export interface SyncOptions {
   /** The database to listen on, if the app's pool uses a transaction pooler, which does not support LISTEN. */
   readonly connectionString?: string;
-  /** Seconds within which the store notices a lost listener, so a cached session is out of date no longer. @default 5 */
+  /**
+   * Seconds within which the store notices a lost listener. A cached session is out of date for at most this time.
+   * @default 5
+   */
   readonly heartbeat?: number;
 }
 
