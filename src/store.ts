@@ -223,7 +223,7 @@ export class DrizzleStore extends TypedStore {
    * has no usable cookie, the session keeps the stored one.
    *
    * @returns the saved session, or `undefined` if there is no live session
-   * @throws the errors of `fn` and of `set`
+   * @throws the errors of `fn` and of `set`, and an {@link InvalidArgumentError} if `fn` returns neither a session nor nothing
    */
   update(sid: string, fn: Updater): Promise<SessionData | undefined> {
     return this.#replies.run(undefined, () => {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import {
   ConflictError,
   DrizzleStore,
+  InvalidArgumentError,
   idOf,
   NotSerializableError,
   type StoreStats,
@@ -1064,6 +1065,25 @@ describe('update', () => {
     });
     await expect(failing).rejects.toThrow('no');
     expect(await content()).toEqual({ count: 1 });
+  });
+
+  test.each([
+    ['a number', (cart: unknown[]) => cart.push('book')],
+    ['a boolean', () => false],
+    ['a string', () => 'secret'],
+    ['an array', (cart: unknown[]) => cart],
+    ['a function', () => () => {}],
+  ])('writes nothing if the function returns %s, as untyped code can', async (kind, change) => {
+    await begun({ cart: ['pen'], user: 'ada' });
+    const untyped: (session: SessionData) => unknown = (session) =>
+      change(Reflect.get(session, 'cart'));
+    const failing = open({ errorLog: () => {} }).update(sid, untyped as () => undefined);
+    await expect(failing).rejects.toThrow(
+      new InvalidArgumentError(
+        `The function passed to update() must return a session or nothing, but returned ${kind}`,
+      ),
+    );
+    expect(await content()).toEqual({ cart: ['pen'], user: 'ada' });
   });
 
   test('fails with ConflictError, as a set does, if others are first at every try', async () => {

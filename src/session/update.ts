@@ -5,7 +5,9 @@
  */
 import type { SessionData } from 'express-session';
 import type { Deadline } from '../batching/deadlines.js';
+import { InvalidArgumentError } from '../errors.js';
 import type { SaveRow, StoredRow } from '../queries/wire.js';
+import { isObject } from '../util/guards.js';
 import { compareAndSet } from './compare-and-set.js';
 import { isUsableCookie } from './cookie.js';
 import type { Opened } from './revoking.js';
@@ -31,6 +33,7 @@ export async function updateSession(
     const session = loader.endOf(row) > Date.now() ? loader.sessionOf(row) : undefined;
     if (session === undefined) return undefined;
     const returned = (await deadline.waitFor(Promise.resolve(update(session)))) ?? session;
+    refuseOther(returned);
     // The stored cookie is parsed again because `update` may have changed the one that it got.
     changed = isUsableCookie(returned.cookie)
       ? returned
@@ -56,4 +59,19 @@ export async function updateSession(
   await revoker.limit(id, { changed: true, gainedUser }, opened, deadline);
   saver.loaded(changed, saved.row);
   return changed;
+}
+
+/**
+ * Refuses a result that is not a session, such as the new length that `(session) => session.cart.push(item)` returns. Saved
+ * as a session, it would have only the stored cookie.
+ *
+ * @throws {InvalidArgumentError}
+ */
+function refuseOther(returned: unknown): void {
+  if (isObject(returned) && !Array.isArray(returned)) return;
+  // Does not show the value, which may be content of the session.
+  const got = Array.isArray(returned) ? 'an array' : `a ${typeof returned}`;
+  throw new InvalidArgumentError(
+    `The function passed to update() must return a session or nothing, but returned ${got}`,
+  );
 }
