@@ -552,6 +552,12 @@ describe('a table of this package is accepted with', () => {
     );
     await wholeCycle(storeOn(poolAs(role)));
   });
+
+  test('a server that quotes the names of all types', async () => {
+    await createOwn();
+    const pool = database.pool({ max: 2, options: '-c quote_all_identifiers=on' });
+    await wholeCycle(storeOn(pool, { userId: () => 'ada' }));
+  });
 });
 
 /** Changes after which sessions cannot be stored, with the text of the error. */

@@ -53,7 +53,7 @@ export interface NoTable {
 }
 
 /**
- * Returns one row with one column of JSON text.
+ * Returns one row with one column of JSON text. Types are not quoted, also if the server has `quote_all_identifiers` on.
  * `$1`: the quoted name, `$2`: the id column, `$3`: the type of user ids or an empty string.
  */
 const QUERY = `
@@ -72,7 +72,7 @@ with recursive found as (
 ), columns as (
   select attnum, attname, is_generated, attnotnull or bool_or(typnotnull) as not_null,
     has_default or bool_or(typdefault is not null) as has_default,
-    max(format_type(oid, null)) filter (where typtype <> 'd') as type,
+    max(replace(format_type(oid, null), '"', '')) filter (where typtype <> 'd') as type,
     max(typcategory::text) filter (where typtype <> 'd') as category
   from attributes join types using (attnum)
   group by attnum, attname, is_generated, attnotnull, has_default
@@ -107,7 +107,7 @@ select case when c.oid is null then json_build_object(
         where case when role = 0 then true else pg_has_role(role, 'usage') end))),
   'maySelect', has_table_privilege(c.oid, 'select'),
   'mayDelete', has_table_privilege(c.oid, 'delete'),
-  'userType', (select json_build_object('name', format_type(oid, null), 'category', typcategory)
+  'userType', (select json_build_object('name', replace(format_type(oid, null), '"', ''), 'category', typcategory)
     from pg_type where oid = to_regtype(nullif($3::text, '')) and typtype <> 'd')
 ) end::text as facts
 from found left join pg_class as c on c.oid = found.id`;
