@@ -17,6 +17,7 @@ import {
   NO_PERMISSION,
   READ_ONLY,
   reasonOf,
+  uncodedReasonOf,
 } from './util/sql-states.js';
 
 /** The safe fields of a driver's error: no message, no detail, no parameters. */
@@ -246,7 +247,8 @@ export class ConnectionError extends SessionStoreError {
   constructor(cause?: unknown, server?: string) {
     const state = sqlState(cause);
     const at = server === undefined ? '' : ` at ${server}`;
-    super(`The connection to the database${at} failed${explained(reasonOf(state), state)}`, cause);
+    const reason = state === undefined ? uncodedReasonOf(cause) : reasonOf(state);
+    super(`The connection to the database${at} failed${explained(reason, state)}`, cause);
   }
 }
 

@@ -1,8 +1,9 @@
 /**
- * The meaning of SQLSTATEs and of Node's connection errors, in plain words and for the store.
+ * The meaning of SQLSTATEs and of connection errors of Node and node-postgres, in plain words and for the store.
  *
  * @module
  */
+import { property } from './guards.js';
 
 /** Whether an error concerns the whole connection: network, log-in, too many connections, shutdown, internal errors. */
 export function isConnectionFailure(state: string): boolean {
@@ -83,10 +84,30 @@ export function reasonOf(state: string | undefined): string | undefined {
   return state === undefined ? undefined : (REASONS[state] ?? REASONS[state.slice(0, 2)]);
 }
 
-/** Returns the end of a message: the reason, if there is one, and the code. */
+/** Why a connection failed, by the message of an error that node-postgres creates itself, without a code. */
+const UNCODED_REASONS: ReadonlyMap<unknown, string> = new Map([
+  [
+    'timeout exceeded when trying to connect',
+    'the pool had no free connection within its connectionTimeoutMillis',
+  ],
+  [
+    'Connection terminated due to connection timeout',
+    'the server did not answer within connectionTimeoutMillis',
+  ],
+  ['timeout expired', 'the server did not answer within connectionTimeoutMillis'],
+  ['Connection terminated unexpectedly', 'it was closed by the other side'],
+  ['Cannot use a pool after calling end on the pool', 'the app has ended its pool'],
+  ['The server does not support SSL connections', 'the server does not support TLS'],
+]);
+
+/** Returns the reason of an error without a code. */
+export function uncodedReasonOf(error: unknown): string | undefined {
+  return UNCODED_REASONS.get(property(error, 'message'));
+}
+
+/** Returns the end of a message: the reason and the code, if known. */
 export function explained(reason: string | undefined, code: string | undefined): string {
-  if (code === undefined) return '';
-  return reason === undefined ? ` (${code})` : `: ${reason} (${code})`;
+  return (reason === undefined ? '' : `: ${reason}`) + (code === undefined ? '' : ` (${code})`);
 }
 
 /** Whether a code is an SQLSTATE (`23505`, `P0001`, `XX000`) and not one of Node's that looks like it (`EPIPE`). */

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { inspect } from 'node:util';
 import type { PGlite } from '@electric-sql/pglite';
 import {
@@ -9,6 +9,7 @@ import {
   StatementError,
   StoreTimeoutError,
 } from 'connect-drizzle';
+import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { eventually, untilSent } from '../support/eventually.js';
@@ -139,10 +140,26 @@ describe('the error of a refused statement', () => {
 });
 
 describe('the error of a failed connection', () => {
-  /** Starts a server that refuses every log-in with this SQLSTATE. Returns its port. */
-  async function refusingServer(code: string): Promise<number> {
+  /** Starts a server that is not Postgres, and returns its port. */
+  async function listening(onConnection: (socket: Socket) => void): Promise<number> {
+    const sockets = new Set<Socket>();
     const server = createServer((socket) => {
-      socket.on('error', () => {});
+      sockets.add(socket.on('error', () => {}));
+      onConnection(socket);
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    ends.push(async () => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    });
+    const address = server.address();
+    if (address === null || typeof address === 'string') throw new Error('no port');
+    return address.port;
+  }
+
+  /** Starts a server that refuses every log-in with this SQLSTATE. Returns its port. */
+  function refusingServer(code: string): Promise<number> {
+    return listening((socket) => {
       socket.once('data', () => {
         const fields = Buffer.from(`SFATAL\0VFATAL\0C${code}\0Mno\0\0`);
         const head = Buffer.from('E\0\0\0\0');
@@ -150,12 +167,6 @@ describe('the error of a failed connection', () => {
         socket.end(Buffer.concat([head, fields]));
       });
     });
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    ends.push(async () => server.close());
-    const address = server.address();
-    if (address === null || typeof address === 'string') throw new Error('no port');
-    return address.port;
   }
 
   test.each(clients)(
@@ -177,6 +188,52 @@ describe('the error of a failed connection', () => {
       }
     },
   );
+
+  test.each<[string, () => Promise<pg.Pool>]>([
+    [
+      'the pool had no free connection within its connectionTimeoutMillis',
+      async () => {
+        const pool = database.pool({ max: 1 });
+        const client = await pool.connect();
+        ends.push(async () => client.release());
+        return Object.assign(pool, { options: { ...pool.options, connectionTimeoutMillis: 1 } });
+      },
+    ],
+    [
+      'the server did not answer within connectionTimeoutMillis',
+      async () => poolOf(await listening(() => {}), { connectionTimeoutMillis: 1 }),
+    ],
+    [
+      'it was closed by the other side',
+      async () => poolOf(await listening((socket) => socket.end())),
+    ],
+    [
+      'the server does not support TLS',
+      async () =>
+        poolOf(await listening((socket) => socket.once('data', () => socket.end('N'))), {
+          ssl: true,
+        }),
+    ],
+    [
+      'the app has ended its pool',
+      async () => {
+        const pool = new pg.Pool({ connectionString: database.url });
+        await pool.end();
+        return pool;
+      },
+    ],
+  ])('says why if node-postgres gives no code: %s', async (reason, open) => {
+    const pool = await open();
+    const error = await refusalOf(await storeOn(() => pool));
+    expect(error).toBeInstanceOf(ConnectionError);
+    expect(error.message).toMatch(/^The connection to the database at 127\.0\.0\.1:\d+ failed: /);
+    expect(error.message).toContain(`failed: ${reason}`);
+  });
+
+  function poolOf(port: number, config: pg.PoolConfig = {}): pg.Pool {
+    const connectionString = `postgres://user:secret-password@127.0.0.1:${port}/database`;
+    return database.pool({ connectionString, ...config });
+  }
 
   test('names the host of a pool without a connection string, and all hosts if there are several', async () => {
     const pool = database.pool({ connectionString: undefined, host: '127.0.0.1', port: 1 });
