@@ -548,6 +548,43 @@ describe('touchAfter', () => {
     },
   );
 
+  test.each([
+    { object: 'a loaded session', cache: false },
+    { object: 'a loaded session', cache: true },
+    { object: 'a foreign object', cache: false },
+    { object: 'a foreign object', cache: true },
+  ])(
+    'holds at the end of the absolute lifetime, where a touch only says when a session was seen: $object, cache: $cache',
+    async ({ object, cache }) => {
+      const options = { touchAfter: 'auto', maxLifetime: 7200 } as const;
+      const endingIn = (minutes: number) => sessionUntil(new Date(Date.now() + minutes * MINUTE));
+      const writer = await openStore(options);
+      for (const sid of ['just seen', 'seen before']) await writer.set(sid, endingIn(1440));
+      await database.query(
+        `update sessions set last_seen_at = now() - interval '61 seconds' where id = $1`,
+        [idOf('seen before')],
+      );
+      const store = await openStore({ ...options, cache });
+      await expect.poll(() => store.stats().sync).toBe(cache ? 'up' : 'off');
+      const sentFor = async (call: 'touch' | 'set', sid: string) => {
+        const loaded = await store.get(sid);
+        const session = object === 'a loaded session' && loaded ? loaded : endingIn(0);
+        session.cookie.expires = new Date(Date.now() + 1500 * MINUTE);
+        const before = log.sent.length;
+        await store[call](sid, session);
+        return log.sent.slice(before).flatMap(({ name }) => (name === 'read' ? [] : [name]));
+      };
+      expect(await sentFor('touch', 'just seen')).toEqual([]);
+      expect(await sentFor('touch', 'seen before')).toEqual(['touch']);
+      expect(await sentFor('touch', 'seen before')).toEqual([]);
+      if (object === 'a loaded session') expect(await sentFor('set', 'just seen')).toEqual([]);
+      const seen = await database.query(
+        `select from sessions where last_seen_at > now() - interval '60 seconds'`,
+      );
+      expect(seen.length).toBe(2);
+    },
+  );
+
   test('a shorter expiry is always written', async () => {
     const store = await openStore({ touchAfter: 86_400 });
     expect(await sentFor(store, 60, 50)).toEqual(['save']);

@@ -7,7 +7,6 @@ import type { Connection } from '../drivers/driver.js';
 import type { RekeyStatements } from './rekeying.js';
 import type {
   CallTimes,
-  ListedRow,
   Outcome,
   SaveRow,
   StoredRow,
@@ -71,7 +70,7 @@ export interface TableStatements {
     now: number,
   ) => Promise<Ended>;
   /** Returns a page of live sessions, ordered by id. */
-  readonly list: (on: Connection, page: ListPage) => Promise<readonly ListedRow[]>;
+  readonly list: (on: Connection, page: ListPage) => Promise<readonly StoredRow[]>;
   /** Returns a page of ids of live sessions, ordered. */
   readonly listIds: (on: Connection, page: IdPage) => Promise<readonly string[]>;
   readonly count: (on: Connection) => Promise<number>;

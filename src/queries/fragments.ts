@@ -28,6 +28,7 @@ import {
   parameter,
   text,
   timestamp,
+  unread,
   xor,
 } from './sql.js';
 import type { RowTable, SessionView } from './view.js';
@@ -221,10 +222,12 @@ export function fragmentsOf(settings: FragmentSettings) {
       t.createdAt,
     );
 
-  /** The result of a read, with the server's clock or another time. */
-  const readFields = (time: SQL = clockMs) => ({
+  /** The result of a read, with the server's clock. `isListing`: always reads `last_seen_at`, see `StoredRow`. */
+  const readFields = (isListing = false) => ({
     head: sql<string>`${t.version} || ',' || ${microseconds(t.createdAt)} || ',' || ${milliseconds(t.expiresAt)} || ','
-      || ${time} || ',' || ${t.id}`.as('head'),
+      || ${isListing || lifetime ? milliseconds(t.lastSeenAt) : unread} || ',' || ${clockMs} || ',' || ${t.id}`.as(
+      'head',
+    ),
     data: storedText.as('data'),
     userId: (withUser ? sql<string | null>`${t.userId}::text` : sql<string | null>`null::text`).as(
       'owner',
@@ -325,7 +328,6 @@ export function fragmentsOf(settings: FragmentSettings) {
     isOurs,
     lock,
     lockEnding,
-    millisecondsOf: milliseconds,
     ownerOf,
     place,
     readFields,

@@ -13,6 +13,9 @@ export const now = sql`now()`;
 /** As SQL, because a plain null in `set` becomes a parameter. */
 export const none = sql`null`;
 
+/** Instead of a time that a statement does not read. */
+export const unread = sql`'0'`;
+
 /** A parameter. Because of the cast, drivers do not encode it for an inferred type. */
 export const parameter = (name: string) => sql<string>`${sql.placeholder(name)}::text`;
 

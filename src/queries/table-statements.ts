@@ -164,7 +164,7 @@ export function tableStatements(
   const isAfter = and(gt(t.id, parameter('after')), costly(t.id));
   const page = (condition?: typeof ofUser) =>
     db
-      .select(f.readFields(f.millisecondsOf(t.lastSeenAt)))
+      .select(f.readFields(true))
       .from(t)
       .where(and(f.isLive, condition, isAfter))
       .orderBy(t.id)
@@ -240,10 +240,7 @@ export function tableStatements(
       const rows = await (userId === undefined
         ? listAll(on, values)
         : listUser(on, { ...values, user: userId }));
-      return rows.map((row) => {
-        const stored = storedRow(row);
-        return { ...stored, lastSeenAt: stored.timeMs };
-      });
+      return rows.map(storedRow);
     },
     listIds: async (on, { after, limit, now: at }) =>
       (await listIds(on, { after, limit: String(limit), now: String(at) })).map(({ id }) => id),

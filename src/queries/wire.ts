@@ -58,12 +58,9 @@ export interface StoredRow {
   /** Together with the version, distinguishes this session from a later one with the same id. */
   readonly createdAt: number;
   readonly expiresAt: number;
-  readonly userId: string | null;
-}
-
-/** A row of a listing. */
-export interface ListedRow extends StoredRow {
+  /** The last write or touch, about. 0 if that is not known: only a listing, and a store with `maxLifetime`, read it. */
   readonly lastSeenAt: number;
+  readonly userId: string | null;
 }
 
 /** On the monotonic clock. */
@@ -101,7 +98,7 @@ export function split(column: string | null): string[] {
   return column === null ? [] : column.split(',');
 }
 
-/** A row as it is read, with a time from the statement: when the session was last seen, or the server's clock. */
+/** A row as it is read, with the server's clock; 0 if the statement did not read that. */
 export interface TimedRow extends StoredRow {
   readonly timeMs: number;
 }
@@ -118,14 +115,16 @@ export function storedRow({ head, data, userId }: ReadResult): TimedRow {
   const version = head.indexOf(',');
   const createdAt = head.indexOf(',', version + 1);
   const expiresAt = head.indexOf(',', createdAt + 1);
-  const time = head.indexOf(',', expiresAt + 1);
+  const lastSeenAt = head.indexOf(',', expiresAt + 1);
+  const time = head.indexOf(',', lastSeenAt + 1);
   return {
     id: head.slice(time + 1),
     data: data ?? 'null',
     version: Number(head.slice(0, version)),
     createdAt: Number(head.slice(version + 1, createdAt)),
     expiresAt: Number(head.slice(createdAt + 1, expiresAt)),
-    timeMs: Number(head.slice(expiresAt + 1, time)),
+    lastSeenAt: Number(head.slice(expiresAt + 1, lastSeenAt)),
+    timeMs: Number(head.slice(lastSeenAt + 1, time)),
     userId,
   };
 }

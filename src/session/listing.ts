@@ -10,7 +10,7 @@ import type { Deadline } from '../batching/deadlines.js';
 import { InvalidArgumentError, invalidValue } from '../errors.js';
 import type { Settings, UserId } from '../options.js';
 import type { ListPage } from '../queries/contract.js';
-import type { ListedRow } from '../queries/wire.js';
+import type { StoredRow } from '../queries/wire.js';
 import type { Loader } from './load.js';
 import { userIdToFind } from './user.js';
 
@@ -36,7 +36,7 @@ export interface ListOptions {
 }
 
 /** @internal Reads a page, within the time limit of a call. */
-export type List = (page: ListPage) => Promise<readonly ListedRow[]>;
+export type List = (page: ListPage) => Promise<readonly StoredRow[]>;
 
 /** @internal Yields live sessions. Leaves out and reports those that cannot be read. */
 export async function* listSessions(
@@ -109,7 +109,7 @@ async function* readableRows(
   loader: Loader,
   userId: string | undefined,
   wanted: number,
-): AsyncGenerator<ListedRow, void, undefined> {
+): AsyncGenerator<StoredRow, void, undefined> {
   const limit = Math.min(Math.ceil(wanted), PAGE_ROWS);
   let after = '';
   for (;;) {

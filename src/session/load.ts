@@ -6,7 +6,7 @@
 import type { SessionData } from 'express-session';
 import type { Deadline } from '../batching/deadlines.js';
 import type { Rows } from '../batching/rows.js';
-import type { ListedRow, StoredRow } from '../queries/wire.js';
+import type { StoredRow } from '../queries/wire.js';
 import { isObject } from '../util/guards.js';
 import { type Codec, type ParsedSession, Unreadable } from './codec.js';
 import { isUsableCookie } from './cookie.js';
@@ -72,7 +72,7 @@ export class Loader {
   }
 
   /** Returns a listed row with its text; reports a row that cannot be read and returns `undefined`. */
-  unsealed(row: ListedRow): ListedRow | undefined {
+  unsealed(row: StoredRow): StoredRow | undefined {
     try {
       return { ...row, data: this.#codec.unseal(row.id, row.data) };
     } catch (error) {

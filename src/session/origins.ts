@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { StoredRow } from '../queries/wire.js';
 import type { CookieData } from './cookie.js';
 
 /** The origin of a session that `get` returned or that was saved before. Every save updates it. */
@@ -18,6 +19,8 @@ export interface Loaded {
   userId: string | null;
   /** Milliseconds since 1970. */
   expiresAt: number;
+  /** See {@link StoredRow}. */
+  lastSeenAt: number;
   /** Whether express-session has created a `Session` from it, which drops some keys. */
   readonly isInflated: boolean;
   /** The cookie as it was read; `undefined` after a save, which may have changed it. */

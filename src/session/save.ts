@@ -31,6 +31,7 @@ import {
 import { idOfAny } from './id.js';
 import { type MergeSettings, merge, onlyExpiryMoved } from './merge.js';
 import { attachments, type Generated, type Loaded, loadedOrigin, type Origins } from './origins.js';
+import { CLOCK_SKEW_MS, isWorthTouching, touchAfterMs } from './touching.js';
 import { mixesUsers, userIdText } from './user.js';
 
 /** A session at the time of the call. Later changes of the object have no effect. */
@@ -57,13 +58,6 @@ export interface SaverStats {
 
 const UNCHANGED: SaveResult = { changed: false, gainedUser: null };
 
-/** The clocks of machines differ. If an expiry is earlier by less than this, the app did not shorten it. */
-const CLOCK_SKEW_MS = 1000;
-
-/** With `touchAfter: 'auto'`, sessions with at least this lifetime are touched at most once a minute. */
-const LONG_LIFETIME_MS = 3_600_000;
-const AUTO_TOUCH_AFTER_MS = 60_000;
-
 export class Saver {
   readonly stats: SaverStats = { merges: 0, dropped: 0 };
   readonly #origins: Origins = attachments<Loaded | Generated>();
@@ -77,7 +71,7 @@ export class Saver {
 
   /** Remembers that `get` returned this new object, or that it was saved. */
   loaded(object: object, row: StoredRow, cookie?: unknown): void {
-    const { id, createdAt, version, data, userId, expiresAt } = row;
+    const { id, createdAt, version, data, userId, expiresAt, lastSeenAt } = row;
     this.#origins.set(object, {
       id,
       createdAt,
@@ -86,6 +80,7 @@ export class Saver {
       seen: data,
       userId,
       expiresAt,
+      lastSeenAt,
       isInflated: false,
       cookie: isPlainObject(cookie) ? { ...cookie } : undefined,
     });
@@ -187,8 +182,10 @@ export class Saver {
   /** Touches without an origin. Reads the expiry first, which costs the server less than a touch. */
   #touchForeign(row: TouchRow, rows: Rows, deadline: Deadline): Promise<SaveResult> {
     const { id, expiresAt } = row;
-    if (this.#touchAfterMs(expiresAt) === 0) return rows.touch(row, deadline).then(() => UNCHANGED);
-    const isIdle = (stored?: StoredRow) => !stored || !this.#isWorthMoving(stored, expiresAt);
+    const afterMs = touchAfterMs(expiresAt, this.#settings.touchAfter);
+    if (afterMs === 0) return rows.touch(row, deadline).then(() => UNCHANGED);
+    const isIdle = (stored?: StoredRow) =>
+      !stored || !isWorthTouching(stored, expiresAt, this.#settings);
     const cached = rows.glance(id);
     if (cached !== undefined && isIdle(cached)) return Promise.resolve(UNCHANGED);
     return rows.write(id, deadline, async (writes) => {
@@ -207,7 +204,8 @@ export class Saver {
     const written = await write(row);
     if (written.outcome !== 'done') return this.#drop();
     const { version, createdAt } = written;
-    this.loaded(object, { id, data, version, createdAt, expiresAt, userId });
+    const lastSeenAt = Date.now();
+    this.loaded(object, { id, data, version, createdAt, expiresAt, lastSeenAt, userId });
     return { changed: true, gainedUser: userId };
   }
 
@@ -217,29 +215,16 @@ export class Saver {
     aliveAt: number,
     through: Pick<RowWrites, 'touch'>,
   ): Promise<SaveResult> {
-    if (!this.#isWorthMoving(origin, expiresAt)) return Promise.resolve(UNCHANGED);
+    if (!isWorthTouching(origin, expiresAt, this.#settings)) return Promise.resolve(UNCHANGED);
     const { id, createdAt } = origin;
-    // Another touch of the object may have moved it further.
-    const onDone = () => (origin.expiresAt = Math.max(origin.expiresAt, expiresAt));
+    const onDone = () => {
+      // Another touch of the object may have moved it further.
+      origin.expiresAt = Math.max(origin.expiresAt, expiresAt);
+      origin.lastSeenAt = Date.now();
+    };
     return through
       .touch({ id, createdAt, expiresAt, aliveAt }, onDone)
       .then((outcome) => (outcome === 'gone' ? this.#drop() : UNCHANGED));
-  }
-
-  #isWorthMoving(seen: { readonly expiresAt: number }, expiresAt: number): boolean {
-    const afterMs = this.#touchAfterMs(expiresAt);
-    if (afterMs === 0 || expiresAt < seen.expiresAt) return true;
-    const now = Date.now();
-    const isInSecondHalf = seen.expiresAt - now < (expiresAt - now) / 2;
-    return isInSecondHalf || expiresAt - seen.expiresAt >= afterMs;
-  }
-
-  /** Returns by how much a touch must move an expiry; 0 if every touch is written. */
-  #touchAfterMs(expiresAt: number): number {
-    const { touchAfter } = this.#settings;
-    if (touchAfter !== 'auto') return touchAfter * 1000;
-    const isLong = expiresAt - Date.now() >= LONG_LIFETIME_MS - CLOCK_SKEW_MS;
-    return isLong ? AUTO_TOUCH_AFTER_MS : 0;
   }
 
   /** Saves a loaded session; merges it if another request changed the stored one. */
@@ -262,6 +247,7 @@ export class Saver {
     origin.seen = draft.text;
     origin.userId = saved.row.userId;
     origin.expiresAt = saved.row.expiresAt;
+    origin.lastSeenAt = Date.now();
     origin.cookie = undefined;
     return { changed: true, gainedUser };
   }

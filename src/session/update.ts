@@ -57,7 +57,7 @@ export async function updateSession(
   const { userId } = saved.row;
   const gainedUser = userId === userBefore ? null : userId;
   await revoker.limit(id, { changed: true, gainedUser }, opened, deadline);
-  saver.loaded(changed, saved.row);
+  saver.loaded(changed, { ...saved.row, lastSeenAt: Date.now() });
   return changed;
 }
 

@@ -122,7 +122,8 @@ export class CachedRows implements Rows {
           this.#ownWrites.acknowledge(id, ticket.epoch);
           const { data, expiresAt, userId } = row;
           const { version, createdAt } = written;
-          const stored = { id, data, expiresAt, userId, version, createdAt };
+          const lastSeenAt = Date.now();
+          const stored = { id, data, expiresAt, lastSeenAt, userId, version, createdAt };
           last = { row: stored, askedAtMs: ticket.askedAtMs };
         }
         return written;
@@ -273,5 +274,5 @@ export class CachedRows implements Rows {
 /** Changes the expiry as the statement does: a touch of a loaded session never makes it earlier. */
 function moved({ row, askedAtMs }: Known, { createdAt, expiresAt }: TouchRow): Known {
   const later = createdAt === 0 ? expiresAt : Math.max(row.expiresAt, expiresAt);
-  return { row: { ...row, expiresAt: later }, askedAtMs };
+  return { row: { ...row, expiresAt: later, lastSeenAt: Date.now() }, askedAtMs };
 }

@@ -26,6 +26,7 @@ import {
   setLocally,
   text,
   timestamp,
+  unread,
   xor,
 } from '../sql.js';
 import { type CallTimes, versionStep } from '../wire.js';
@@ -73,9 +74,11 @@ export function portableFragments(settings: StatementSettings) {
 
   const own = {
     capped,
-    readFields: (time: SQL = sql`0`) => ({
+    readFields: (isListing = false) => ({
       head: sql<string>`${t.version}::text || ',' || ${microseconds(t.createdAt)}::text || ',' || ${milliseconds(t.expiresAt)}::text
-        || ',' || ${time}::text || ',' || ${t.id}`.as('head'),
+        || ',' || ${isListing || lifetime ? milliseconds(t.lastSeenAt) : unread}::text || ',' || ${unread} || ',' || ${t.id}`.as(
+        'head',
+      ),
       data: sql<string | null>`${t.data}::text`.as('data'),
       userId: f.readFields().userId,
     }),
@@ -102,7 +105,6 @@ export function portableFragments(settings: StatementSettings) {
     ...f,
     ...own,
     microsecondsOf: microseconds,
-    millisecondsOf: milliseconds,
     seenAt,
     waitsBriefly,
     /** The row of the id, if it meets the conditions and the caller has not given up. */
