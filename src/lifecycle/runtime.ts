@@ -227,12 +227,13 @@ export class Runtime {
 
   /** Logs an error. Ignores an error of the log function itself. */
   log(message: string, error?: unknown): void {
-    try {
-      if (error === undefined) this.#parts.settings.errorLog(`connect-drizzle: ${message}`);
-      else this.#parts.settings.errorLog(`connect-drizzle: ${message}`, safeError(error));
-    } catch {
-      // There is no other place to report it.
-    }
+    const { errorLog } = this.#parts.settings;
+    const call = async () =>
+      error === undefined
+        ? errorLog(`connect-drizzle: ${message}`)
+        : errorLog(`connect-drizzle: ${message}`, safeError(error));
+    // It may be an async function. There is no other place to report its error.
+    call().catch(() => {});
   }
 
   /** Opens the source within the time limit of a call. */
