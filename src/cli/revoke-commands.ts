@@ -39,6 +39,7 @@ export const revoke: Command = {
   ],
   details:
     'T is a time, such as 2026-05-04T14:00:00Z, or 14:00 for today in the local time zone.\n' +
+    'It does not end sessions that are created while it runs.\n' +
     'Stores with `sync` or `cache` are notified at once.',
   options: {
     user: { value: 'U', help: 'the sessions of this user' },
@@ -147,12 +148,25 @@ async function revokeMatching(
   const progress = out.progress('Revoking', found);
   let revoked = 0;
   try {
-    revoked = await endAll(database, criteria, (count) => progress.add(count));
+    const existing = await untilNow(database, criteria);
+    revoked = await endAll(database, existing, (count) => progress.add(count));
   } finally {
     progress.end();
   }
   out.result({ dryRun: false, revoked }, `Revoked ${sessionsText(revoked)}${ofUser}.`);
   return undefined;
+}
+
+/**
+ * Excludes sessions that are created from now on. On a busy site there are always some, so the command would never end,
+ * and would log users out again who have just logged in.
+ */
+async function untilNow(
+  { on, operations }: SessionDatabase,
+  criteria: Criteria,
+): Promise<Criteria> {
+  const end = await operations.endOfCreation(on);
+  return { ...criteria, createdBefore: Math.min(criteria.createdBefore ?? end, end) };
 }
 
 /** Excludes the user's newest session, and any that is created later, because it would then be the newest. */

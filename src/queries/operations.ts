@@ -4,12 +4,12 @@
  *
  * @module
  */
-import { and, count, desc, eq, gt, isNotNull, isNull, lte, max, type SQL, sql } from 'drizzle-orm';
+import { and, count, desc, eq, gt, isNotNull, isNull, max, type SQL, sql } from 'drizzle-orm';
 import type { Connection, Value } from '../drivers/driver.js';
 import { db, type Parameters, statement } from './compile.js';
 import { type FragmentSettings, fragmentsOf, skipLocked } from './fragments.js';
-import { microseconds, milliseconds, now, parameter, scalar, text, timestamp } from './sql.js';
-import { quoted } from './table-facts.js';
+import { microseconds, milliseconds, now, scalar, text, timestamp } from './sql.js';
+import { isDue, millisecondsText, numberOrNull, sizeStatements } from './table-sizes.js';
 import { split } from './wire.js';
 
 /** All facts about a session except its data, for operators. Times are milliseconds since 1970. */
@@ -44,15 +44,6 @@ export interface Totals {
   readonly oldestAt: number | null;
 }
 
-export interface Sizes {
-  /** Bytes with indexes and TOAST. */
-  readonly bytes: number;
-  /** Pages of the table itself. */
-  readonly pages: number;
-  /** The earliest expiry of an expired row, to the hour; null if no row has expired. */
-  readonly expiredSince: number | null;
-}
-
 const CRITERIA = ['user', 'except', 'before', 'since', 'seen', 'now'] as const;
 type CriteriaName = (typeof CRITERIA)[number];
 
@@ -60,12 +51,8 @@ export type OperationStatements = ReturnType<typeof operationStatements>;
 
 export function operationStatements(settings: FragmentSettings) {
   const f = fragmentsOf(settings);
-  const { rows: t, tableName, schemaName } = settings;
+  const { rows: t } = settings;
   const userType = sql.raw(settings.userIdType);
-  const regclass = sql`${parameter('table')}::regclass`;
-  const qualified = [schemaName, tableName]
-    .flatMap((part) => (part === undefined ? [] : [quoted(part)]))
-    .join('.');
 
   /** A condition that is true if its parameter is null. The planner then removes it, because these statements are not prepared. */
   const unlessNull = (value: SQL, condition: SQL) => sql`(${value} is null or ${condition})`;
@@ -97,34 +84,6 @@ export function operationStatements(settings: FragmentSettings) {
       })
       .from(sql`${t} tablesample system (${p.percent}::float4)`)
       .where(f.isOurs),
-  );
-
-  const isDue = and(lte(t.expiresHour, now), lte(t.expiresAt, now));
-  const longestDue = db
-    .select({ expiresAt: t.expiresAt })
-    .from(t)
-    .where(isDue)
-    .orderBy(t.expiresHour)
-    .limit(1);
-
-  // A partitioned table itself has no pages.
-  const sizes = statement('sizes', false, ['table'], () =>
-    db
-      .select({
-        bytes: sql<string>`sum(pg_total_relation_size(relid))::text`,
-        pages: sql<string>`(sum(pg_relation_size(relid)) / current_setting('block_size')::int)::bigint::text`,
-        expiredSince: millisecondsText(scalar(longestDue)),
-      })
-      .from(
-        sql`(select ${regclass} as relid union select relid from pg_partition_tree(${regclass})) as relations`,
-      ),
-  );
-
-  const indexed = statement('indexed', false, ['table'], () =>
-    db
-      .select({ column: sql<string>`attname::text` })
-      .from(sql`pg_index join pg_attribute on attrelid = indrelid and attnum = indkey[0]`)
-      .where(sql`indrelid = ${regclass} and indisvalid`),
   );
 
   const fields = {
@@ -204,11 +163,19 @@ export function operationStatements(settings: FragmentSettings) {
       .where(and(matching(p), f.isLive)),
   );
 
+  // A session may have been created in the future, by a server with another clock.
+  const endOfCreation = statement('end_of_creation', false, [], () =>
+    db
+      .select({ end: text(milliseconds(sql`greatest(${max(t.createdAt)}, ${now})`)).as('end_ms') })
+      .from(t)
+      .where(f.isOurs),
+  );
+
   const countDue = statement('count_due', false, [], () =>
     db
       .select({ count: text(count()) })
       .from(t)
-      .where(isDue),
+      .where(isDue(t)),
   );
 
   // In the order of the primary key, so that each statement continues after the last one. Otherwise it would first read
@@ -240,6 +207,7 @@ export function operationStatements(settings: FragmentSettings) {
   });
 
   return {
+    ...sizeStatements(settings),
     /** Counts rows in about `percent` of the table's pages, and extrapolates. */
     totals: async (on: Connection, percent: number): Promise<Totals> => {
       const [row] = await totals(on, { percent: String(percent), now: String(Date.now()) });
@@ -251,17 +219,6 @@ export function operationStatements(settings: FragmentSettings) {
         oldestAt: numberOrNull(row?.oldest),
       };
     },
-    sizes: async (on: Connection): Promise<Sizes> => {
-      const [row] = await sizes(on, { table: qualified });
-      return {
-        bytes: Number(row?.bytes ?? 0),
-        pages: Number(row?.pages ?? 0),
-        expiredSince: numberOrNull(row?.expiredSince),
-      };
-    },
-    /** Returns the columns that are the first one of an index. */
-    indexedColumns: async (on: Connection): Promise<ReadonlySet<string>> =>
-      new Set((await indexed(on, { table: qualified })).map(({ column }) => column)),
     /** Returns live sessions, newest log-in first, after the position `before`. */
     newest: async (
       on: Connection,
@@ -299,6 +256,9 @@ export function operationStatements(settings: FragmentSettings) {
     /** Returns how many live sessions match. */
     countMatching: async (on: Connection, criteria: Criteria): Promise<number> =>
       Number((await countMatching(on, valuesOf(criteria)))[0]?.count ?? 0),
+    /** Returns a time, in milliseconds since 1970. All current sessions were created before it, and later ones will not be. */
+    endOfCreation: async (on: Connection): Promise<number> =>
+      Number((await endOfCreation(on, {}))[0]?.end) + 1,
     countDue: async (on: Connection): Promise<number> =>
       Number((await countDue(on, {}))[0]?.count ?? 0),
     /**
@@ -335,15 +295,6 @@ function factsOf(row: {
   };
 }
 
-/** Returns null for null, because in SQL the least of a time and null is the time. */
-function millisecondsText(time: SQL): SQL<string | null> {
-  return sql`(case when ${time} is not null then ${milliseconds(time)} end)::text`;
-}
-
 function numberText(value: number | undefined): string | null {
   return value === undefined ? null : String(value);
-}
-
-function numberOrNull(value: string | null | undefined): number | null {
-  return value === null || value === undefined ? null : Number(value);
 }

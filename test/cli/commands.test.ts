@@ -433,6 +433,27 @@ describe('the command line:', () => {
     expect(again.stdout).toContain(`There is no live session ${id}`);
   });
 
+  test.each([['--all'], ['--user', 'ada']])(
+    '`revoke %s` does not end sessions that are created while it runs, so it ends on a busy site',
+    async (...which) => {
+      const { table, store, json, live } = await setUp(run);
+      await store.set('a', sessionWith({ user: 'ada' }));
+      await store.set('b', sessionWith({ user: 'ada' }));
+      // Each log-out is followed by a log-in.
+      await database.query(`
+        create function log_in_${table}() returns trigger language plpgsql as $$ begin
+          insert into ${table} (id, data, user_id, created_at, expires_at)
+          values ('again ' || new.id, '{}', 'ada', now() + interval '1 s', now() + interval '1 h');
+          return null;
+        end $$;
+        create trigger log_in after update on ${table} for each row
+          when (old.revoked_at is null and new.revoked_at is not null)
+          execute function log_in_${table}()`);
+      expect(await json('revoke', ...which, '--yes')).toEqual({ dryRun: false, revoked: 2 });
+      expect(await live()).toEqual(ids('a', 'b').map((id) => `again ${id}`));
+    },
+  );
+
   test('`revoke --user` can keep one session or the newest', async () => {
     const { store, cli, json, live, table } = await setUp(run);
     for (const sid of ['a', 'b', dashedSid]) await store.set(sid, sessionWith({ user: 'ada' }));
