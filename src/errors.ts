@@ -8,7 +8,7 @@
  * @module
  */
 import { describe } from './util/describe.js';
-import { isRecord } from './util/guards.js';
+import { isRecord, property } from './util/guards.js';
 import {
   explained,
   IN_TRANSACTION,
@@ -264,25 +264,27 @@ export class StatementError extends SessionStoreError {
 
 /** Names the object that the user may not use. Never repeats the message of an app's trigger, which may raise the same code. */
 function permissionReason(cause: unknown, table = 'the session table'): string {
-  const [, named] =
-    isRecord(cause) && cause.routine === 'aclcheck_error'
-      ? (/^permission denied for (.+)$/.exec(String(cause.message)) ?? [])
-      : [];
+  const error = driverErrors(cause).find(({ routine }) => routine === 'aclcheck_error');
+  const [, named] = /^permission denied for (.+)$/.exec(String(error?.message)) ?? [];
   return named === undefined
     ? `the database user lacks a permission on ${table}, or on an object that its triggers or policies use`
     : `the database user lacks a permission on ${named}`;
 }
 
-/**
- * Returns the SQLSTATE of a driver's error (five characters), or Node's `code` of a connection error (`ECONNREFUSED`).
- * Looks through the errors that Drizzle wraps around it.
- */
+/** Returns the SQLSTATE of a driver's error (five characters), or Node's `code` of a connection error (`ECONNREFUSED`). */
 export function sqlState(error: unknown): string | undefined {
+  return driverErrors(error)
+    .map(({ code }) => code)
+    .find((code): code is string => typeof code === 'string' && code !== '');
+}
+
+/** Returns an error and its causes, because Drizzle wraps errors. Leaves out those of this package: their `code` is no SQLSTATE. */
+function driverErrors(error: unknown): Record<string, unknown>[] {
+  const errors: Record<string, unknown>[] = [];
   for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
-    if (at instanceof SessionStoreError) continue;
-    if (typeof at.code === 'string' && at.code !== '') return at.code;
+    if (!(at instanceof SessionStoreError)) errors.push(at);
   }
-  return undefined;
+  return errors;
 }
 
 /**
@@ -303,12 +305,11 @@ export function storeError(error: unknown, table: string, server?: string): Erro
 
 /** Returns the `TypeError`, `ReferenceError` or `RangeError` that an error wraps: a bug, not a database error. */
 function programFault(error: unknown): Error | undefined {
-  for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
-    const isFault =
-      at instanceof TypeError || at instanceof ReferenceError || at instanceof RangeError;
-    if (isFault && at instanceof Error && at.code === undefined) return at;
-  }
-  return undefined;
+  return driverErrors(error).find(
+    (at): at is Record<string, unknown> & Error =>
+      (at instanceof TypeError || at instanceof ReferenceError || at instanceof RangeError) &&
+      property(at, 'code') === undefined,
+  );
 }
 
 /**
@@ -335,13 +336,9 @@ export function isUnusable(error: unknown): boolean {
 
 function safeCause(error: unknown): SafeCause {
   const safe: { -readonly [K in keyof SafeCause]: SafeCause[K] } = {};
-  for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {
-    // The code of this package's own error is not a SQLSTATE.
-    if (at instanceof SessionStoreError) continue;
-    for (const [key, value] of Object.entries(at)) {
-      const field = ALIASES[key] ?? SAFE_FIELDS.find((name) => name === key);
-      if (field !== undefined && typeof value === 'string') safe[field] ??= value;
-    }
+  for (const [key, value] of driverErrors(error).flatMap(Object.entries)) {
+    const field = ALIASES[key] ?? SAFE_FIELDS.find((name) => name === key);
+    if (field !== undefined && typeof value === 'string') safe[field] ??= value;
   }
   return safe;
 }

@@ -139,6 +139,25 @@ describe('the error of a refused statement', () => {
   );
 });
 
+test('names the schema in which a user may not create the table, also if Drizzle wraps the error', async () => {
+  const role = `creator_${database.name}`;
+  await database.query(`
+    create role ${role} login password 'secret-password';
+    grant usage on schema public to ${role};
+  `);
+  ends.push(() => database.query(`drop owned by ${role}; drop role ${role}`));
+  const url = new URL(database.url);
+  url.username = role;
+  url.password = 'secret-password';
+  await using store = new DrizzleStore(url.href, {
+    createTableIfMissing: true,
+    errorLog: () => {},
+  });
+  const error: unknown = await store.ready().catch((reason) => reason);
+  expect(error).toBeInstanceOf(StatementError);
+  expect(String(error)).toContain('lacks a permission on schema public (SQLSTATE 42501)');
+});
+
 describe('the error of a failed connection', () => {
   /** Starts a server that is not Postgres, and returns its port. */
   async function listening(onConnection: (socket: Socket) => void): Promise<number> {
