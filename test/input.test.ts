@@ -23,6 +23,7 @@ import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { loadError } from '../src/drivers/load.js';
+import { property } from '../src/util/guards.js';
 import { freshDatabase, type TestDatabase, withDatabase } from './support/database.js';
 import { freshPglite } from './support/pglite.js';
 import {
@@ -739,6 +740,33 @@ describe('a session that cannot be serialized', () => {
     await expect(set('sid', sessionWith({ n: 1n }))).rejects.toThrow(NotSerializableError);
   });
 });
+
+test.each<[what: string, options: object, code: string | undefined]>([
+  ['ttl', { ttl: fail }, 'ERR_INVALID_ARGUMENT'],
+  ['userId', { userId: fail }, 'ERR_INVALID_USER_ID'],
+  ['stringify', { serializer: { stringify: fail, parse: JSON.parse } }, 'ERR_NOT_SERIALIZABLE'],
+  // A session that cannot be read counts as missing.
+  ['parse', { serializer: { stringify: JSON.stringify, parse: fail } }, undefined],
+])('%s must not be async: a rejection fails the call only', async (_, options, code) => {
+  const unhandled = vi.fn();
+  process.on('unhandledRejection', unhandled);
+  await using store = freshStore(options);
+  const call = async () => {
+    await store.set('sid', sessionUntil(null));
+    return store.get('sid');
+  };
+  const result = await call().catch((error: unknown) => property(error, 'code'));
+  // Node reports unhandled rejections before the next macrotask.
+  await new Promise(setImmediate);
+  process.off('unhandledRejection', unhandled);
+  expect(result).toBe(code);
+  expect(unhandled).not.toHaveBeenCalled();
+});
+
+/** An async function that an app without types can pass. */
+async function fail(): Promise<never> {
+  throw new Error('an async function');
+}
 
 describe('a sid', () => {
   test('must be a non-empty string or a number for set()', async () => {

@@ -8,7 +8,8 @@ import { InvalidArgumentError, InvalidUserIdError } from '../errors.js';
 import type { SessionFacts } from '../queries/operations.js';
 import { isId } from '../session/id.js';
 import { userIdToFind } from '../session/user.js';
-import { isRecord, property } from '../util/guards.js';
+import { hasMethod, isRecord, property } from '../util/guards.js';
+import { ignoreRejection } from '../util/promises.js';
 import { HttpError } from './guard.js';
 import { clipped } from './html.js';
 import type { AdminSettings } from './options.js';
@@ -145,6 +146,10 @@ export class AdminSessions {
   ): [label: string, text: string][] {
     try {
       const described = describe(session);
+      if (hasMethod(described, 'then')) {
+        ignoreRejection(described);
+        throw new InvalidArgumentError('describe must not be async');
+      }
       if (!isRecord(described)) return [];
       return Object.entries(described)
         .flatMap(([label, value]): [string, string][] => {

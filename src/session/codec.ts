@@ -19,6 +19,7 @@ import { NotSerializableError } from '../errors.js';
 import { PLAINTEXT } from '../option-reader.js';
 import type { Serializer, Settings } from '../options.js';
 import { hasMethod, isObject, isPlainObject } from '../util/guards.js';
+import { ignoreRejection } from '../util/promises.js';
 import type { SameValue } from './equality.js';
 
 /** A stored form that cannot be read: corrupt, encrypted with an unknown key, or not a session. */
@@ -73,16 +74,18 @@ export class Codec {
   }
 
   #textOf(value: object): string {
+    let text: unknown;
     try {
-      const text: unknown =
+      text =
         this.#serializer === undefined
           ? JSON.stringify(value)
           : this.#serializer.stringify(plainCopy(value));
-      if (typeof text === 'string') return text;
     } catch (error) {
       // An error of `JSON.stringify` may contain keys of the session. The app decides what its serializer's errors contain.
       throw new NotSerializableError(reasonOf(error), this.isJson ? undefined : error);
     }
+    if (typeof text === 'string') return text;
+    ignoreRejection(text);
     throw new NotSerializableError('its serialization is not a string');
   }
 
@@ -99,6 +102,7 @@ export class Codec {
       throw new Unreadable('its text cannot be parsed');
     }
     if (!isSession(session)) {
+      ignoreRejection(session);
       const isString = typeof session === 'string';
       throw new Unreadable(
         `it is not an object${isString ? '; it may be encrypted, or from another serializer' : ''}`,

@@ -18,6 +18,7 @@ import type { Settings } from '../options.js';
 import type { SaveRow, StoredRow, TouchRow } from '../queries/wire.js';
 import { describe } from '../util/describe.js';
 import { isPlainObject, property } from '../util/guards.js';
+import { ignoreRejection } from '../util/promises.js';
 import type { Codec } from './codec.js';
 import { compareAndSet } from './compare-and-set.js';
 import {
@@ -124,6 +125,7 @@ export class Saver {
     const { ttl } = this.#settings;
     const seconds: unknown = typeof ttl === 'function' ? ttl(object) : ttl;
     if (typeof seconds !== 'number' || !(seconds > 0) || !Number.isFinite(seconds)) {
+      ignoreRejection(seconds);
       throw new InvalidArgumentError(
         `ttl(session) must return seconds above 0, but returned ${describe(seconds)}`,
       );

@@ -7,6 +7,7 @@
 import { InvalidArgumentError, InvalidUserIdError, invalidValue } from '../errors.js';
 import type { Settings, UserId } from '../options.js';
 import { describe } from '../util/describe.js';
+import { ignoreRejection } from '../util/promises.js';
 
 /** An index entry can have at most 2,704 bytes. */
 const MAX_USER_ID_BYTES = 1000;
@@ -26,6 +27,7 @@ export function userIdText(userId: unknown): string | null {
     );
   }
   if (typeof userId !== 'string') {
+    ignoreRejection(userId);
     const got = typeof userId === 'object' ? describe(userId) : `a ${typeof userId}`;
     throw new InvalidUserIdError(`A user id must be a string or a number, but is ${got}`);
   }

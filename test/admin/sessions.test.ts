@@ -152,24 +152,30 @@ test('a session that cannot be read or described breaks no page, and can be ende
     page: {
       describe: ({ user }: SessionData & { user?: string }) => {
         if (user === 'Grace') throw new Error('describe fails');
+        // An app without types can return anything.
+        if (user === 'Alan') return Promise.reject(new Error('async')) as never;
         return { Who: user };
       },
     },
   });
   const broken = await add('broken', { user: 'Ada' });
   await add('grace', { user: 'Grace' });
+  await add('alan', { user: 'Alan' });
   await add('fine', { user: 'Mary' });
   await database.query(`update sessions set data = '[]' where id = $1`, [broken]);
   const { sessions } = await admin.json<ListBody>();
   expect(sessions.map(({ isReadable, described }) => [isReadable, described])).toEqual([
     [true, { Who: 'Mary' }],
     [true, {}],
+    [true, {}],
     [false, {}],
   ]);
   expect((await admin.get(`/s/${broken}`)).text).toContain('cannot be read');
-  expect(errorLog.mock.calls.flat().join()).toContain('cannot describe a session');
+  const log = errorLog.mock.calls.flat().join();
+  expect(log).toContain('cannot describe a session');
+  expect(log).toContain('describe must not be async');
   expect((await admin.post(`/s/${broken}/revoke`)).status).toBe(303);
-  expect((await admin.json<ListBody>()).sessions.length).toBe(2);
+  expect((await admin.json<ListBody>()).sessions.length).toBe(3);
 });
 
 test('reveals the content of a session only to a POST, decrypted', async () => {
@@ -293,7 +299,7 @@ test('calls audit before each action, and does nothing if audit throws', async (
   ]);
 });
 
-test('counts the sessions, in total and by expiry, at most once a minute', async () => {
+test('counts the sessions, in total and by expiry, once a minute and when a session was ended on the page', async () => {
   const { admin, add } = await adminSite();
   await add('one');
   await add('two');
@@ -312,6 +318,8 @@ test('counts the sessions, in total and by expiry, at most once a minute', async
   expect(stats).toMatchObject({ sync: 'off' });
   await add('three');
   expect((await admin.json<{ totals: Totals }>('/stats')).totals).toEqual(totals);
+  await admin.post(`/s/${idOf('three')}/revoke`);
+  expect((await admin.json<{ totals: Totals }>('/stats')).totals).toMatchObject({ revoked: 2 });
   const { text } = await admin.get('/stats');
   expect(text).toContain('When live sessions expire');
   expect(text).toContain('<rect');
