@@ -52,7 +52,7 @@ function columnsOf<Table extends PgTable>(table: Table): Table['_']['columns'] {
 }
 
 /** Matches escapes that json accepts but text does not: U+0000, and surrogates, which may be lone. */
-const ODD = sql.raw(`'\\\\u(0000|[dD][89a-fA-F])'`);
+const ODD = sql.raw(`E'\\\\\\\\u(0000|[dD][89a-fA-F])'`);
 
 /** Longer ids do not fit into an index: see `userIdText`. */
 const MAX_USER_ID_BYTES = sql.raw('1000');
@@ -90,7 +90,7 @@ export function copyStatement(settings: ImportSettings, tables: ImportTables, f:
     const page = db.$with('page', columnsOf(pageTable)).as(
       sql`select ${sourceId} as id, ${source.sess}::json as data,
           ${sourceExpiry} as expires_at, hashtextextended(${source.sess}::text, 0) as content,
-          (position('\\u' in ${source.sess}::text) > 0 and ${source.sess}::text ~ ${ODD}) as is_odd
+          (position(E'\\\\u' in ${source.sess}::text) > 0 and ${source.sess}::text ~ ${ODD}) as is_odd
         from ${source} where ctid >= ${p.from}::tid and ctid < ${p.to}::tid`,
     );
     // Each session is parsed twice at most. `age` is the last time when its expiry was set, which is the best estimate of

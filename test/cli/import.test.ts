@@ -141,20 +141,26 @@ test('sets `created_at` to the expiry minus the lifetime, and never to the futur
   expect(rows.filter(({ future }) => future)).toEqual([]);
 });
 
-test('finds the owner also in content that Postgres cannot parse', async () => {
-  const old = await peer();
-  const texts = ['a\0b', 'lone \ud800', 'an escaped \\u0000'];
-  for (const [at, text] of texts.entries()) {
-    await old.set(`${at}`, sessionWith({ passport: { user: `user ${at}` }, text }, hour));
-  }
-  await old.set('bad user', sessionWith({ passport: { user: 'a\0b' } }, hour));
-  expect(await importing(...withUser)).toMatchObject({ inserted: 4 });
-  for (const [at, text] of texts.entries()) {
-    expect(await contents(`${at}`)).toEqual([{ passport: { user: `user ${at}` }, text }]);
-    expect(await store.revokeUser(`user ${at}`)).toBe(1);
-  }
-  expect(await store.length()).toBe(1);
-});
+test.each(['on', 'off'])(
+  'finds the owner also in content that Postgres cannot parse, with standard_conforming_strings %s',
+  async (setting) => {
+    await database.query(
+      `alter database ${database.name} set standard_conforming_strings = ${setting}`,
+    );
+    const old = await peer();
+    const texts = ['a\0b', 'lone \ud800', 'an escaped \\u0000'];
+    for (const [at, text] of texts.entries()) {
+      await old.set(`${at}`, sessionWith({ passport: { user: `user ${at}` }, text }, hour));
+    }
+    await old.set('bad user', sessionWith({ passport: { user: 'a\0b' } }, hour));
+    expect(await importing(...withUser)).toMatchObject({ inserted: 4 });
+    for (const [at, text] of texts.entries()) {
+      expect(await contents(`${at}`)).toEqual([{ passport: { user: `user ${at}` }, text }]);
+      expect(await store.revokeUser(`user ${at}`)).toBe(1);
+    }
+    expect(await store.length()).toBe(1);
+  },
+);
 
 test('a second run copies the changes of the old app and keeps those of the new one', async () => {
   const old = await peer();
