@@ -33,13 +33,19 @@ export interface Expiries {
 const SAMPLED_PAGES = 1000;
 const KEPT_MS = 60_000;
 
+interface Kept {
+  readonly totals: Promise<Totals>;
+  readonly untilMs: number;
+  isEstimate?: boolean;
+}
+
 /** How long a page waits for optional numbers. */
 const PATIENCE_MS = 500;
 
 export class TableTotals {
   readonly #access: StoreAccess;
   readonly #statements: Statements;
-  #kept: { readonly totals: Promise<Totals>; readonly untilMs: number } | undefined;
+  #kept: Kept | undefined;
 
   constructor(access: StoreAccess, statements = new Statements(access)) {
     this.#access = access;
@@ -49,12 +55,22 @@ export class TableTotals {
   /** Returns the totals, at most a minute old. */
   read(): Promise<Totals> {
     if (this.#kept !== undefined && monotonicMs() < this.#kept.untilMs) return this.#kept.totals;
-    const kept = { totals: this.#read(), untilMs: monotonicMs() + KEPT_MS };
+    const kept: Kept = { totals: this.#read(), untilMs: monotonicMs() + KEPT_MS };
     this.#kept = kept;
-    kept.totals.catch(() => {
-      if (this.#kept === kept) this.#kept = undefined;
-    });
+    kept.totals.then(
+      ({ isEstimate }) => {
+        kept.isEstimate = isEstimate;
+      },
+      () => {
+        if (this.#kept === kept) this.#kept = undefined;
+      },
+    );
     return kept.totals;
+  }
+
+  /** Counts again at the next read, because sessions have ended. Keeps an estimate, which a few sessions hardly change. */
+  haveChanged(): void {
+    if (this.#kept?.isEstimate !== true) this.#kept = undefined;
   }
 
   /** Returns the totals if they are available soon. The list must not fail or wait because of them. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -61,10 +62,11 @@ export interface SessionDatabase extends Database {
 
 const CONNECT_SECONDS = 15;
 
-/** Opens the database of a command, and closes it after `work`. */
+/** Opens the database of a command, and closes it after `work`. `creates`: the command may create an embedded database. */
 export async function withDatabase<T>(
   { args, io }: CommandContext,
   work: (database: Database) => Promise<T>,
+  { creates = false } = {},
 ): Promise<T> {
   const settings = await settingsOf(args);
   const source = args.text('url') ?? io.env.DATABASE_URL;
@@ -72,6 +74,7 @@ export async function withDatabase<T>(
     throw usageError('which database? Pass --url or set DATABASE_URL');
   }
   const opener = openerFor(source);
+  if (!creates) requireFolder(source, opener);
   const errorOf = (error: unknown) => storeError(error, settings.tableName, opener.server);
   let driver: Driver | undefined;
   try {
@@ -117,6 +120,15 @@ export function withSessions<T>(
       channel,
     });
   });
+}
+
+/** @throws {CliError} for an embedded database that does not exist, because opening its folder would create it */
+function requireFolder(source: string, { embedded, inMemory }: Opener): void {
+  if (!embedded || inMemory || existsSync(source)) return;
+  throw new CliError(
+    EXIT.table,
+    `The folder ${source} does not exist. \`connect-drizzle migrate\` creates it, with the session table`,
+  );
 }
 
 /** @throws {CliError} for work that needs the statements for PostgreSQL */

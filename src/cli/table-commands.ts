@@ -143,8 +143,9 @@ export const migrateTable: Command = {
   ],
   run: (context) => {
     context.args.noPositionals();
-    return withDatabase(context, async (database) => {
-      const { args, out } = context;
+    const { args, out } = context;
+    const isDry = args.flag('dry-run');
+    const work = async (database: Database) => {
       const { driver, on, expected, verdict, settings } = database;
       if (settings.table !== undefined) {
         throw usageError("the table in --config is the app's own: create it with drizzle-kit");
@@ -160,7 +161,7 @@ export const migrateTable: Command = {
           new Set(migrations.slice(0, 1).map(({ name }) => name)));
       const pending = migrationSql(expected.tableName, verdict.schemaName, recorded);
       const names = pending.map(({ name }) => name);
-      if (args.flag('dry-run')) {
+      if (isDry) {
         const statements = pending.flatMap((each) => each.statements);
         const text = names.length === 0 ? 'Nothing to do.' : sqlText(statements);
         out.result({ dryRun: true, pending: names, statements }, text);
@@ -174,7 +175,8 @@ export const migrateTable: Command = {
           : `${what} the table ${expected.label}: ${names.join(', ')}.`;
       out.result({ applied: names }, text);
       return undefined;
-    });
+    };
+    return withDatabase(context, work, { creates: !isDry });
   },
 };
 

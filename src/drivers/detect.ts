@@ -188,7 +188,9 @@ function poolOpener(pool: PgPool, drizzle: object | undefined): Opener {
 }
 
 function urlOpener(url: string): Opener {
-  if (!URL.canParse(url)) throw refused('an invalid postgres URL');
+  if (!URL.canParse(url)) {
+    throw refused('an invalid postgres URL; encode a password in it with encodeURIComponent()');
+  }
   return {
     inMemory: false,
     embedded: false,

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -563,6 +564,15 @@ test('user ids of another SQL type work', async () => {
     runHere([...args, '--table', table, '--json'], { DATABASE_URL: database.url });
   expect(JSON.parse((await run('list', '--user', '42')).stdout).sessions).toHaveLength(1);
   expect(JSON.parse((await run('revoke', '--user', '42', '--yes')).stdout).revoked).toBe(1);
+});
+
+test('only `migrate` creates a folder', async () => {
+  const url = join(folder, 'typo');
+  for (const command of [['list'], ['status'], ['prune'], ['migrate', '--dry-run']]) {
+    failed(await runHere([...command, '--url', url]), 3, /The folder .*typo does not exist/);
+    expect(existsSync(url)).toBe(false);
+  }
+  expect((await runHere(['migrate', '--url', url])).stdout).toMatch(/^Created the table/);
 });
 
 test('a folder can be managed like a server', async () => {
