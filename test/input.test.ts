@@ -129,7 +129,11 @@ describe('the constructor', () => {
     ['a URL of a file', 'file:///var/lib/app', "the scheme 'file:'"],
     ['memory: without slashes', 'memory:', "the scheme 'memory:'"],
     ['a URL of the browser', 'idb://app', "the scheme 'idb:'"],
-    ['an invalid URL', 'postgres://user:secret@host:port/', 'an invalid postgres URL'],
+    [
+      'an invalid URL',
+      'postgres://user:secret@host:port/',
+      'an invalid postgres URL; encode a password in it with encodeURIComponent()',
+    ],
     ['a relative path without a dot', 'data/sessions', neither],
     ['a home folder', '~/sessions', neither],
     ['a string with a blank', 'my sessions', neither],
