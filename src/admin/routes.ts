@@ -136,7 +136,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     const { userId } = await find(id);
     await audit(context, { action: 'revoke', id, userId });
     const ended = await sessions.revoke(id);
-    totals.haveChanged();
+    totals.invalidate();
     // Back to the list with the button, which may be the list of a user.
     const user = query.get('user');
     const location = user ? afterUser(context, user, `ended=${ended}`) : `${root}?ended=${ended}`;
@@ -150,7 +150,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     if (keep !== undefined && !isId(keep)) throw new HttpError(400, 'keep must be a session id.');
     await audit(context, { action: 'revokeUser', id: keep, userId });
     const ended = await sessions.revokeUser(userId, keep);
-    totals.haveChanged();
+    totals.invalidate();
     return { location: afterUser(context, userId, `ended=${ended}`), json: { ended } };
   }
 
@@ -160,7 +160,7 @@ export function routesOf(settings: AdminSettings): readonly Route[] {
     await audit(context, { action: 'eraseUser', id: undefined, userId });
     // This deletes content and user, also of expired sessions.
     const ended = await sessions.revokeUser(userId);
-    totals.haveChanged();
+    totals.invalidate();
     return { location: afterUser(context, userId, `erased=${ended}`), json: { ended } };
   }
 

@@ -69,7 +69,7 @@ export class TableTotals {
   }
 
   /** Counts again at the next read, because sessions have ended. Keeps an estimate, which a few sessions hardly change. */
-  haveChanged(): void {
+  invalidate(): void {
     if (this.#kept?.isEstimate !== true) this.#kept = undefined;
   }
 
