@@ -89,15 +89,30 @@ test('in a pipe, there is no question, no progress bar and no color', async () =
   });
 });
 
+/** Runs the program in a shell, with redirections, and prints its exit code. */
+function inShell(args: string, rest: string) {
+  const command = `"${process.execPath}" "${program.file}" ${args} ${rest}; echo "code \${PIPESTATUS[0]}"`;
+  return promisify(execFile)('bash', ['-c', command], { env: { ...process.env, ...env } });
+}
+
 test('in a pipe, a reader that closes it early is no error', async () => {
   await database.query(`insert into sessions (id, data, expires_at)
     select 'many ' || n, '{}', now() + interval '1 day' from generate_series(1, 5000) n`);
-  const command = `"${process.execPath}" "${program.file}" list --limit 9000 | head -n 1; echo "code \${PIPESTATUS[0]}"`;
-  const { stdout, stderr } = await promisify(execFile)('bash', ['-c', command], {
-    env: { ...process.env, ...env },
-  });
+  const { stdout, stderr } = await inShell('list --limit 9000', '| head -n 1');
   expect(stdout).toMatch(/^id .*\ncode 0\n$/);
   expect(stderr).toBe('');
+});
+
+// A file that is open only for reading stands for a full disk.
+test.each(['sql', 'list'])('a file that `%s` cannot write to is an error', async (name) => {
+  const { stdout, stderr } = await inShell(name, `1< "${program.file}"`);
+  expect(stdout).toBe('code 1\n');
+  expect(stderr).toMatch(/^connect-drizzle: the output cannot be written: EBADF.*\n$/);
+});
+
+test('notes that cannot be written do not change the exit code', async () => {
+  const { stdout } = await inShell('list --config missing.js', `2< "${program.file}"`);
+  expect(stdout).toBe('code 2\n');
 });
 
 test('`watch` prints changes and log-outs of other processes until it is stopped', async () => {
