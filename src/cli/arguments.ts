@@ -87,17 +87,12 @@ export class Arguments {
     return text;
   }
 
-  /** Returns a time in milliseconds since 1970. A time without a date means today, in the local time zone. */
+  /** Returns a time in milliseconds since 1970. */
   time(name: string): number | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
-    const clock = /^(\d{1,2}):(\d\d)(?::(\d\d))?$/.exec(text);
-    const date = clock
-      ? new Date().setHours(Number(clock[1]), Number(clock[2]), Number(clock[3] ?? 0), 0)
-      : /^\d{4}-\d\d-\d\d/.test(text)
-        ? new Date(text).getTime()
-        : Number.NaN;
-    if (Number.isNaN(date)) {
+    const date = timeIn(text);
+    if (date === undefined) {
       throw usageError(`--${name} must be a time such as 14:00 or 2026-05-04T14:00:00Z`);
     }
     return date;
@@ -122,6 +117,23 @@ export class Arguments {
     }
     return this.positionals;
   }
+}
+
+/** Returns a time, which is local if it has no zone, and today if it has no date. `undefined` if there is no such time. */
+function timeIn(text: string): number | undefined {
+  const [, hour, minute, second = 0] = /^(\d{1,2}):(\d\d)(?::(\d\d))?$/.exec(text) ?? [];
+  if (hour !== undefined) {
+    const isTime = Number(hour) < 24 && Number(minute) < 60 && Number(second) < 60;
+    return isTime
+      ? new Date().setHours(Number(hour), Number(minute), Number(second), 0)
+      : undefined;
+  }
+  const [, day, clock = '00:00'] = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d.*))?$/.exec(text) ?? [];
+  // `Date` takes 30 February for 2 March.
+  const midnight = new Date(`${day}T00:00Z`).getTime();
+  const isDay = !Number.isNaN(midnight) && new Date(midnight).toISOString().startsWith(`${day}T`);
+  const date = isDay ? new Date(`${day}T${clock}`).getTime() : Number.NaN;
+  return Number.isNaN(date) ? undefined : date;
 }
 
 const AN_ID = 'a session id: 43 characters, as `connect-drizzle list` prints them';

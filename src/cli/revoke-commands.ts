@@ -38,7 +38,7 @@ export const revoke: Command = {
     '--all [--created-before T] [--created-since T] [--seen-since T]',
   ],
   details:
-    'T is a time, such as 2026-05-04T14:00:00Z, or 14:00 for today in the local time zone.\n' +
+    'T is a time, such as 2026-05-04T14:00:00Z, or 14:00 for today. Without Z, it is local.\n' +
     'It does not end sessions that are created while it runs.\n' +
     'Stores with `sync` or `cache` are notified at once.',
   options: {

@@ -135,7 +135,12 @@ describe.each(runners)('%s', (_, run) => {
       [['revoke', '--user', 'a', '--keep', id, '--except-newest'], /exclude each other/],
       [['revoke', '--user', 'a', '--keep', 'x'], /--keep must be a session id/],
       [['revoke', 's3cret-sid'], /an argument is not a session id/],
-      [['revoke', '--all', '--created-before', 'noon'], /--created-before must be a time/],
+      ...['noon', '24:00', '14:60', '2026-02-30', '2026-02-29T14:00Z', '2026-05-04 (x)'].map(
+        (time): [string[], RegExp] => [
+          ['revoke', '--all', '--created-before', time, '--yes'],
+          /--created-before must be a time/,
+        ],
+      ),
       [['show'], /show takes one id/],
       [['import', '--from', 'redis'], /--from must be connect-pg-simple or connect-pg-pool/],
       [['import', '--from', 'connect-pg-simple', '--user-path', 'a..b'], /--user-path must be/],
@@ -498,7 +503,14 @@ describe('the command line:', () => {
     expect(await count('--created-since', '2026-01-02T12:00:00Z')).toBe(2);
     expect(await count('--seen-since', '2026-01-03T13:00:00+01:00')).toBe(1);
     expect(await count('--created-before', '00:00')).toBe(3);
+    expect(await count('--created-before', '9:05')).toBe(3);
+    expect(await count('--created-before', '2026-01-03 00:00')).toBe(2);
     expect(await count()).toBe(3);
+    const east = await program.run(
+      ['revoke', '--all', '--dry-run', '--created-before', '2026-01-02', '--table', table],
+      { DATABASE_URL: database.url, TZ: 'Pacific/Kiritimati' },
+    );
+    expect(east.stdout).toBe('Would revoke 0 sessions.\n');
     await json('revoke', '--all', '--created-since', '2026-01-02T12:00:00Z', '--yes');
     expect(await live()).toEqual(ids('old'));
     await json('revoke', '--all', '--yes');
