@@ -45,6 +45,8 @@ export interface Database {
   readonly verdict: Verdict;
   /** The engine of the table. */
   readonly engine: Engine;
+  /** Converts an error of a driver to an error of this package. */
+  readonly errorOf: (error: unknown) => Error;
 }
 
 /** A database with a session table that can be used. */
@@ -82,7 +84,7 @@ export async function withDatabase<T>(
     const connection = await connect(driver, opener.server);
     try {
       const on = withErrors(connection, errorOf);
-      return await work({ settings, driver, on, ...(await locate(on, settings)) });
+      return await work({ settings, driver, on, errorOf, ...(await locate(on, settings)) });
     } finally {
       connection.release();
     }

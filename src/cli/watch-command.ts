@@ -35,7 +35,7 @@ const HEARTBEAT_SECONDS = 5;
 /** Prints until the signal is aborted, or the process is ended. */
 async function follow(
   { out, io }: CommandContext,
-  { driver, statements, channel, name }: SessionDatabase,
+  { driver, statements, channel, name, errorOf }: SessionDatabase,
 ): Promise<void> {
   const print = (event: string, id: string) => {
     const at = new Date();
@@ -54,7 +54,10 @@ async function follow(
           ? `Watching ${name}.`
           : 'The connection was lost. Events are missing until it is back.',
       ),
-    onError: (message) => out.note(`${message}. Trying again.`),
+    onError: (message, error) => {
+      const reason = error === undefined ? '' : `: ${errorOf(error).message}`;
+      out.note(`${message}${reason}. Trying again.`);
+    },
   });
   // Each heartbeat uses a new connection, because the command's connection may have been lost, too.
   const deadlines = new Deadlines(HEARTBEAT_SECONDS);

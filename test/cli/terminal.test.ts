@@ -153,3 +153,19 @@ test('`watch` reconnects after its connections were lost', async () => {
   run.kill('SIGINT');
   await run.ended;
 });
+
+test('`watch` says why it cannot listen', async () => {
+  const role = `watcher_${database.name}`;
+  await database.query(`create role ${role} login password 'watcher' connection limit 1;
+    grant select on sessions to ${role}`);
+  const url = new URL(database.url);
+  url.username = role;
+  url.password = 'watcher';
+  const run = program.start(['watch', '--url', url.href]);
+  await run.prints(
+    /Listening for session changes failed: .*too many connections.*\. Trying again\./,
+  );
+  run.kill('SIGKILL');
+  await run.ended;
+  await database.query(`drop owned by ${role} cascade; drop role ${role}`);
+});
