@@ -181,7 +181,9 @@ async function readConfig(file: string): Promise<DrizzleStoreOptions> {
     if (path.endsWith('.json')) config = JSON.parse(await readFile(path, 'utf8'));
     else {
       const module: unknown = await import(pathToFileURL(path).href);
-      config = property(module, 'default') ?? module;
+      config = defaultOf(module);
+      // TypeScript and Babel compile ES modules to CommonJS, with a default inside of Node's.
+      if (property(config, '__esModule') === true) config = defaultOf(config);
     }
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
@@ -191,6 +193,10 @@ async function readConfig(file: string): Promise<DrizzleStoreOptions> {
     throw usageError(`--config ${file} must export the store's options as its default`);
   }
   return config;
+}
+
+function defaultOf(module: unknown): unknown {
+  return property(module, 'default') ?? module;
 }
 
 /** Opens the source: a URL with `pg`, or with `postgres` if `pg` is not installed. */

@@ -269,6 +269,18 @@ describe.each(runners)('%s', (_, run) => {
     await writeFile(`${wrong}.json`, '{ "tablName": "x" }');
     failed(await cli('list', '--config', `${wrong}.json`), 2, /unknown option tablName/);
   });
+
+  test('reads a --config that TypeScript has compiled to CommonJS', async () => {
+    const { table } = await setUp(run);
+    const file = join(folder, `compiled-${tables}.cjs`);
+    await writeFile(
+      file,
+      `Object.defineProperty(exports, '__esModule', { value: true });
+      exports.default = { tableName: '${table}' };`,
+    );
+    const env = { DATABASE_URL: database.url };
+    expect((await run(['status', '--config', file], env)).stdout).toContain(`public.${table}`);
+  });
 });
 
 // The tests above cover what a process adds: exit codes, both outputs, a configuration file.
