@@ -14,6 +14,7 @@ import {
   ConnectionError,
   DriverMissingError,
   InvalidArgumentError,
+  StatementError,
   StoreTimeoutError,
   sqlState,
   storeError,
@@ -120,6 +121,9 @@ export function withSessions<T>(
       schemaName,
       name: `${schemaName}.${expected.tableName}`,
       channel,
+    }).catch((error) => {
+      if (!isMistypedUser(context.args, expected, error)) throw error;
+      throw usageError(`--user must be a user id of this table, of type ${expected.userIdType}`);
     });
   });
 }
@@ -265,6 +269,13 @@ async function locate(on: Connection, settings: Settings) {
     expected,
     verdict: judge(expected, facts.kind === null ? facts : { ...facts, userType: null }),
   };
+}
+
+/** Whether the type of the column of users does not accept the value of --user, for example `ada` for an integer. */
+function isMistypedUser(args: Arguments, { userIdType }: ExpectedTable, error: unknown): boolean {
+  if (args.text('user') === undefined || userIdType === 'text') return false;
+  // Class 22, data exception.
+  return error instanceof StatementError && error.cause?.code?.startsWith('22') === true;
 }
 
 /** Whether an error comes from a driver, not from this package. */

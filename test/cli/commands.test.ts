@@ -588,6 +588,11 @@ test('user ids of another SQL type work', async () => {
     runHere([...args, '--table', table, '--json'], { DATABASE_URL: database.url });
   expect(JSON.parse((await run('list', '--user', '42')).stdout).sessions).toHaveLength(1);
   expect(JSON.parse((await run('revoke', '--user', '42', '--yes')).stdout).revoked).toBe(1);
+  for (const args of [['list'], ['export'], ['revoke', '--dry-run']]) {
+    for (const user of ['ada', '99999999999']) {
+      failed(await run(...args, '--user', user), 2, /--user must be a user id .* of type integer/);
+    }
+  }
 });
 
 test('only `migrate` creates a folder', async () => {
