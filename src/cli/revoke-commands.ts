@@ -136,20 +136,24 @@ async function revokeMatching(
 ): Promise<ExitCode | undefined> {
   const { args, out } = context;
   const { on, operations, name } = database;
-  const criteria = args.flag('except-newest') ? await exceptNewest(database, wanted) : wanted;
+  const isDry = args.flag('dry-run');
+  if (!isDry) {
+    requirePostgres(database, 'revoking many sessions at once (a store has revokeUser())');
+  }
+  // Before the question, which may wait for its answer for a long time.
+  const existing = isDry ? wanted : await untilNow(database, wanted);
+  const criteria = args.flag('except-newest') ? await exceptNewest(database, existing) : existing;
   const found = await operations.countMatching(on, criteria);
   const ofUser = criteria.userId === undefined ? '' : ` of ${criteria.userId}`;
-  if (args.flag('dry-run')) {
+  if (isDry) {
     out.result({ dryRun: true, revoked: found }, `Would revoke ${sessionsText(found)}${ofUser}.`);
     return undefined;
   }
-  requirePostgres(database, 'revoking many sessions at once (a store has revokeUser())');
   await agreed(context, `Revoke ${sessionsText(found)}${ofUser} in ${name}?`);
   const progress = out.progress('Revoking', found);
   let revoked = 0;
   try {
-    const existing = await untilNow(database, criteria);
-    revoked = await endAll(database, existing, (count) => progress.add(count));
+    revoked = await endAll(database, criteria, (count) => progress.add(count));
   } finally {
     progress.end();
   }

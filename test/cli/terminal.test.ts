@@ -60,6 +60,21 @@ describe.skipIf(reason !== undefined)('on a terminal,', () => {
     expect(await store.length()).toBe(0);
   });
 
+  test('a bulk write does not end sessions that are created while it asks', async () => {
+    const alone = ['--user', 'ada', '--except-newest'];
+    for (const args of [['--all'], alone]) {
+      const run = program.startOnTerminal(['revoke', ...args], env);
+      await run.prints(/\[y\/N\] /);
+      await database.query(`insert into sessions (id, user_id, data, expires_at)
+        values ('${idOf(args.join())}', 'ada', '{}', now() + interval '1 day')`);
+      run.type('y\n');
+      const { stdout } = await run.ended;
+      expect(stdout).toContain(args === alone ? 'Revoked 0 sessions' : 'Revoked 3 sessions');
+      expect(await store.ids()).toEqual([idOf(args.join())]);
+      await store.clear();
+    }
+  });
+
   test('a bulk write with --yes does not ask, and shows a progress bar', async () => {
     const { code, stdout } = await program.startOnTerminal(['revoke', '--all', '--yes'], env).ended;
     expect(stdout).not.toContain('[y/N]');
