@@ -54,8 +54,9 @@ export function escaped(text: string): string {
 }
 
 /** Returns JSON that is safe to print. Outside of strings, the only unsafe character in JSON is the line break. */
-function json(value: unknown, indent?: number): string {
-  return JSON.stringify(value, undefined, indent).split('\n').map(escaped).join('\n');
+function json(value: unknown, indent?: number, margin = ''): string {
+  const lines = JSON.stringify(value, undefined, indent).split('\n');
+  return lines.map((line) => margin + escaped(line)).join('\n');
 }
 
 export class Output {
@@ -82,6 +83,25 @@ export class Output {
   /** Prints one value per line, as JSON. */
   lines(items: readonly Row[]): void {
     for (const item of items) this.#line(json(item));
+  }
+
+  /**
+   * Prints an object with a list as JSON, item by item, because all of it may be too long for a string. In JSON Lines,
+   * only the items. `value` must have a key. Prints nothing before the first item is available.
+   */
+  async longList(value: Row, name: string, items: AsyncIterable<Row>): Promise<void> {
+    if (this.format === 'jsonl') {
+      for await (const item of items) this.lines([item]);
+      return;
+    }
+    const start = `${json(value, 2).slice(0, -'\n}'.length)},\n  ${json(name)}: [`;
+    let isEmpty = true;
+    for await (const item of items) {
+      const before = isEmpty ? `${start}\n` : ',\n';
+      this.#io.stdout.write(before + json(item, 2, '    '));
+      isEmpty = false;
+    }
+    this.#line(isEmpty ? `${start}]\n}` : '\n  ]\n}');
   }
 
   /** Prints one result: `text` for people, `value` for programs. */

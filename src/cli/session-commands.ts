@@ -154,7 +154,8 @@ export const users: Command = {
   },
 };
 
-const EXPORT_PAGE = 100;
+/** Few, because a session may have many megabytes. */
+const EXPORT_PAGE = 10;
 
 export const exportUser: Command = {
   name: 'export',
@@ -177,33 +178,42 @@ export const exportUser: Command = {
     args.noPositionals();
     const user = args.text('user');
     if (user === undefined) throw usageError('export needs --user');
-    return withSessions(context, { reads: true }, async ({ on, operations, settings }) => {
-      const read = readerOf(settings);
-      const sessions: (PublicFacts & { state: State; data: object | null })[] = [];
+    return withSessions(context, { reads: true }, async (database) => {
       let unreadable = 0;
-      for (let after = ''; ; ) {
-        const page = await operations.ofUser(on, user, after, EXPORT_PAGE);
-        for (const { data: stored, ...facts } of page) {
-          let data: object | null = null;
-          try {
-            data = read(facts.id, stored);
-          } catch (error) {
-            if (!(error instanceof Unreadable)) throw error;
-            unreadable += 1;
-            out.note(`The session ${facts.id} cannot be read: ${error.message}`);
-          }
-          sessions.push({ ...publicFacts(facts), state: stateOf(facts), data });
-        }
-        const last = page.at(-1);
-        if (last === undefined || page.length < EXPORT_PAGE) break;
-        after = last.id;
-      }
-      if (out.format === 'jsonl') out.lines(sessions);
-      else out.value({ user, exportedAt: new Date(), sessions });
+      const sessions = storedOf(database, user, (id, { message }) => {
+        unreadable += 1;
+        out.note(`The session ${id} cannot be read: ${message}`);
+      });
+      await out.longList({ user, exportedAt: new Date() }, 'sessions', sessions);
       return unreadable > 0 ? EXIT.failed : undefined;
     });
   },
 };
+
+/** Yields every stored session of a user, also expired ones. */
+async function* storedOf(
+  { on, operations, settings }: SessionDatabase,
+  user: string,
+  onUnreadable: (id: string, error: Unreadable) => void,
+) {
+  const read = readerOf(settings);
+  for (let after = ''; ; ) {
+    const page = await operations.ofUser(on, user, after, EXPORT_PAGE);
+    for (const { data: stored, ...facts } of page) {
+      let data: object | null = null;
+      try {
+        data = read(facts.id, stored);
+      } catch (error) {
+        if (!(error instanceof Unreadable)) throw error;
+        onUnreadable(facts.id, error);
+      }
+      yield { ...publicFacts(facts), state: stateOf(facts), data };
+    }
+    const last = page.at(-1);
+    if (last === undefined || page.length < EXPORT_PAGE) return;
+    after = last.id;
+  }
+}
 
 type State = 'live' | 'expired' | 'revoked';
 

@@ -2,9 +2,11 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { DrizzleStore, type DrizzleStoreOptions, idOf } from 'connect-drizzle';
 import type { SessionData } from 'express-session';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { main } from '../../src/cli/main.js';
 import { buildCli, type CliProgram, type CliRun, runHere } from '../support/cli.js';
 import { freshDatabase, type TestDatabase } from '../support/database.js';
 import { sessionWith } from '../support/sessions.js';
@@ -593,6 +595,33 @@ test('user ids of another SQL type work', async () => {
       failed(await run(...args, '--user', user), 2, /--user must be a user id .* of type integer/);
     }
   }
+});
+
+test('`export` prints one session at a time, because all of them may be too long for a string', async () => {
+  const { store, table } = await setUp(runHere);
+  const sids = Array.from({ length: 25 }, (_, at) => `sid ${at}`);
+  for (const sid of sids) await store.set(sid, sessionWith({ user: 'ada', sid }));
+  const printed = async (...args: string[]) => {
+    const texts: string[] = [];
+    await main(['export', '--table', table, ...args], {
+      stdin: new PassThrough(),
+      stdout: { write: (text) => texts.push(text) },
+      stderr: { write: () => true },
+      env: { DATABASE_URL: database.url },
+    });
+    for (const text of texts) expect(text.split('"sid":').length).toBeLessThan(3);
+    return texts.join('');
+  };
+  const text = await printed('--user', 'ada');
+  const exported = JSON.parse(text);
+  const found: string[] = exported.sessions.map(({ id }: { id: string }) => id);
+  expect(found.sort()).toEqual(ids(...sids));
+  expect(text).toBe(`${JSON.stringify(exported, undefined, 2)}\n`);
+  const lines = (await printed('--user', 'ada', '--jsonl')).trimEnd().split('\n');
+  expect(lines.map((line) => JSON.parse(line))).toEqual(exported.sessions);
+  const none = await printed('--user', 'nobody');
+  expect(none).toBe(`${JSON.stringify(JSON.parse(none), undefined, 2)}\n`);
+  expect(JSON.parse(none).sessions).toEqual([]);
 });
 
 test('only `migrate` creates a folder', async () => {
