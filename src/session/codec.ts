@@ -111,10 +111,18 @@ export class Codec {
     return session;
   }
 
-  /** Returns the stored form of the text of a row. */
+  /**
+   * Returns the stored form of the text of a row.
+   *
+   * @throws {NotSerializableError} if it is too long for a string, because the stored form is longer than the text
+   */
   seal(id: string, text: string): string {
-    const json = this.#serializer === undefined ? text : JSON.stringify(text);
-    return this.#current === undefined ? json : JSON.stringify(this.#current.encrypt(id, json));
+    try {
+      const json = this.#serializer === undefined ? text : JSON.stringify(text);
+      return this.#current === undefined ? json : JSON.stringify(this.#current.encrypt(id, json));
+    } catch {
+      throw new NotSerializableError('it is too large');
+    }
   }
 
   /**

@@ -346,3 +346,14 @@ test('the error of a call that timed out says whether it was sent', async () => 
   });
   await table.release();
 });
+
+test('a session whose stored form is too long for a string is named as the cause', async () => {
+  // JSON escapes each character as six.
+  const serializer = { stringify: () => '\u0001'.repeat(90e6), parse: () => ({}) };
+  const store = await database.store({ serializer, timeout: 60 });
+  await expect(store.set('a', sessionWith())).rejects.toMatchObject({
+    code: 'ERR_NOT_SERIALIZABLE',
+    message: 'The session cannot be serialized: it is too large',
+  });
+  expect(await store.get('a')).toBeUndefined();
+});
