@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { nameIn, type Opener, openerFor } from '../drivers/detect.js';
 import type { Connection, Driver } from '../drivers/driver.js';
@@ -130,10 +130,11 @@ export function withSessions<T>(
 
 /** @throws {CliError} for an embedded database that does not exist, because opening its folder would create it */
 function requireFolder(source: string, { embedded, inMemory }: Opener): void {
-  if (!embedded || inMemory || existsSync(source)) return;
+  if (!embedded || inMemory || existsSync(join(source, 'PG_VERSION'))) return;
+  const problem = existsSync(source) ? 'contains no database' : 'does not exist';
   throw new CliError(
     EXIT.table,
-    `The folder ${source} does not exist. \`connect-drizzle migrate\` creates it, with the session table`,
+    `The folder ${source} ${problem}. \`connect-drizzle migrate\` creates it, with the session table`,
   );
 }
 

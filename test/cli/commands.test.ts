@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -624,11 +624,15 @@ test('`export` prints one session at a time, because all of them may be too long
   expect(JSON.parse(none).sessions).toEqual([]);
 });
 
-test('only `migrate` creates a folder', async () => {
+test('only `migrate` creates an embedded database', async () => {
   const url = join(folder, 'typo');
+  const project = join(folder, 'project');
+  await mkdir(project);
   for (const command of [['list'], ['status'], ['prune'], ['migrate', '--dry-run']]) {
     failed(await runHere([...command, '--url', url]), 3, /The folder .*typo does not exist/);
     expect(existsSync(url)).toBe(false);
+    failed(await runHere([...command, '--url', project]), 3, /project contains no database/);
+    expect(await readdir(project)).toEqual([]);
   }
   expect((await runHere(['migrate', '--url', url])).stdout).toMatch(/^Created the table/);
 });
