@@ -229,7 +229,8 @@ async function connect(driver: Driver, server: string | undefined): Promise<Conn
   try {
     return await driver.acquire(monotonicMs() + CONNECT_SECONDS * 1000);
   } catch (error) {
-    if (!(error instanceof StoreTimeoutError)) throw error;
+    // A driver's error may have no code.
+    if (!(error instanceof StoreTimeoutError)) throw storeError(error, '', server);
     throw new ConnectionError({ code: 'ETIMEDOUT' }, server);
   }
 }

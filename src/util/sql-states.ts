@@ -84,6 +84,9 @@ export function reasonOf(state: string | undefined): string | undefined {
   return state === undefined ? undefined : (REASONS[state] ?? REASONS[state.slice(0, 2)]);
 }
 
+const SCRAM = 'SASL: SCRAM-SERVER-FIRST-MESSAGE: ';
+const NO_PASSWORD = 'the server requires a password, but there is none';
+
 /** Why a connection failed, by the message of an error that node-postgres creates itself, without a code. */
 const UNCODED_REASONS: ReadonlyMap<unknown, string> = new Map([
   [
@@ -98,6 +101,8 @@ const UNCODED_REASONS: ReadonlyMap<unknown, string> = new Map([
   ['Connection terminated unexpectedly', 'it was closed by the other side'],
   ['Cannot use a pool after calling end on the pool', 'the app has ended its pool'],
   ['The server does not support SSL connections', 'the server does not support TLS'],
+  [`${SCRAM}client password must be a string`, NO_PASSWORD],
+  [`${SCRAM}client password must be a non-empty string`, NO_PASSWORD],
 ]);
 
 /** Returns the reason of an error without a code. */

@@ -169,6 +169,11 @@ describe.each(runners)('%s', (_, run) => {
     wrongUser.password = 'wrong-password';
     const refused = await run(['status', '--url', wrongUser.href]);
     failed(refused, 5, /the user or the password was refused \(28P01\)/);
+    const noPassword = new URL(database.url);
+    noPassword.password = '';
+    // Not in this process: node-postgres leaves the connection open until the server closes it.
+    const asked = await program.run(['status', '--url', noPassword.href]);
+    failed(asked, 5, /The connection .* failed: the server requires a password, but there is none/);
     expect(refused.stderr).not.toContain('wrong-password');
     const noDatabase = new URL(database.url);
     noDatabase.pathname = '/nowhere';
