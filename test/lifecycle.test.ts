@@ -26,6 +26,8 @@ import { isPortable } from './support/statement-set.js';
 type Options = NonNullable<ConstructorParameters<typeof DrizzleStore>[1]>;
 
 let database: TestDatabase;
+/** Waits for a migration, and keeps others waiting. */
+const MIGRATING = `select pg_advisory_xact_lock(hashtextextended('connect-drizzle migrate', 0))`;
 const silent: Options = { createTableIfMissing: true, errorLog: () => {} };
 
 beforeAll(async () => {
@@ -312,16 +314,25 @@ describe('a database that is unavailable for a while', () => {
   });
 
   test('keeps no call waiting for longer than `timeout` while another process creates the table', async () => {
-    const migrating = await database.pool().connect();
-    await migrating.query(
-      `select pg_advisory_lock(hashtextextended('connect-drizzle migrate', 0))`,
-    );
     const tableName = 'made_by_another';
     await using store = new DrizzleStore(database.pool(), { ...silent, tableName, timeout: 1 });
-    await expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
-    await migrating.query('select pg_advisory_unlock_all()');
+    {
+      await using _migrating = await holding(database, MIGRATING);
+      await expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
+    }
     await expect.poll(() => store.length().catch(String)).toBe(0);
-    migrating.release();
+  });
+
+  test('is also a time-out if the server ends the wait for another process first', async () => {
+    await using fresh = await freshDatabase();
+    // Shortens the lock_timeout that the store sets.
+    await fresh.query(`create schema early;
+      create function early.set_config(name text, _value text, is_local boolean) returns text language sql
+        as $$ select pg_catalog.set_config(name, '1ms', is_local) $$`);
+    const pool = fresh.pool({ options: '-c search_path=early,pg_catalog' });
+    await using _migrating = await holding(fresh, MIGRATING);
+    await using store = new DrizzleStore(pool, silent);
+    await expect(store.get('sid')).rejects.toThrow(StoreTimeoutError);
   });
 });
 
@@ -557,10 +568,7 @@ test.concurrent.for([true, false])(
   'a store that waits for another process to create the table can be closed (sync: %s)',
   async (sync, { expect }) => {
     await using fresh = await freshDatabase();
-    await using migrating = await holding(
-      fresh,
-      `select pg_advisory_xact_lock(hashtextextended('connect-drizzle migrate', 0))`,
-    );
+    await using migrating = await holding(fresh, MIGRATING);
     const store = new DrizzleStore(fresh.pool(), { ...silent, sync, timeout: 2 });
     // A cancel request that overtakes its statement has no effect.
     const [call] = await untilSent(migrating.waiting(1), () => [store.get('sid')]);

@@ -11,6 +11,7 @@ import { findSource, type ImportSource } from '../queries/import-source.js';
 import { type ImportStatements, importStatements, type OddSession } from '../queries/importing.js';
 import { userIdText } from '../session/user.js';
 import { property } from '../util/guards.js';
+import { LOCK_NOT_AVAILABLE } from '../util/sql-states.js';
 import { type Arguments, BULK_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS } from './arguments.js';
 import type { Command, CommandContext } from './command.js';
 import { requirePostgres, type SessionDatabase, withSessions } from './database.js';
@@ -224,7 +225,7 @@ async function lockSource(statements: ImportStatements, on: Connection, from: st
   try {
     await statements.lockSource(on);
   } catch (error) {
-    if (sqlState(error) !== '55P03') throw error;
+    if (sqlState(error) !== LOCK_NOT_AVAILABLE) throw error;
     throw new CliError(
       EXIT.failed,
       `${from} could not be locked within 30 s, because a transaction is writing to it. Try again`,

@@ -11,7 +11,13 @@ import { BatchedRows, type Rows } from '../batching/rows.js';
 import type { Sealing } from '../batching/sends.js';
 import type { Opener } from '../drivers/detect.js';
 import type { Driver } from '../drivers/driver.js';
-import { InvalidArgumentError, StoreClosedError, storeError } from '../errors.js';
+import {
+  InvalidArgumentError,
+  StoreClosedError,
+  StoreTimeoutError,
+  sqlState,
+  storeError,
+} from '../errors.js';
 import type { Settings } from '../options.js';
 import { chosenEngine, type Engine } from '../queries/engines.js';
 import { statementsFor } from '../queries/statements.js';
@@ -21,6 +27,7 @@ import { CachedRows } from '../sync/cache.js';
 import { channelOf } from '../sync/channel.js';
 import type { Realtime } from '../sync/realtime.js';
 import { unlessAborted } from '../util/abort.js';
+import { LOCK_NOT_AVAILABLE } from '../util/sql-states.js';
 import { migrate } from './migrate.js';
 import { type OnConnection, TableGuard } from './table-guard.js';
 
@@ -162,9 +169,12 @@ export class Opening {
     // If a migration hangs, stop waiting for it. The next call tries again.
     const create = () => {
       const over = new AbortController();
-      return deadlines.within((deadline) =>
-        deadline.waitFor(this.migrate(over.signal, settings.timeout), () => over.abort()),
-      );
+      const migrating = this.migrate(over.signal, settings.timeout).catch((error) => {
+        // The server may end the wait for another migration just before the deadline does.
+        const isOver = sqlState(error) === LOCK_NOT_AVAILABLE;
+        throw isOver ? new StoreTimeoutError(settings.timeout, false) : error;
+      });
+      return deadlines.within((deadline) => deadline.waitFor(migrating, () => over.abort()));
     };
     return this.#table.ensure(this.#on(driver), mayCreate ? create : undefined);
   }

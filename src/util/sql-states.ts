@@ -28,8 +28,11 @@ export function isInDoubt(state: string | undefined): boolean {
   return state === undefined || state === QUERY_CANCELED || isConnectionFailure(state);
 }
 
+/** A `lock_timeout` has passed. */
+export const LOCK_NOT_AVAILABLE = '55P03';
+
 /** Deadlock detected, could not serialize, lock not available: the same statement may succeed when sent again. */
-const TRANSIENT: ReadonlySet<string> = new Set(['40P01', '40001', '55P03']);
+const TRANSIENT: ReadonlySet<string> = new Set(['40P01', '40001', LOCK_NOT_AVAILABLE]);
 
 /** Whether a statement failed only because of another transaction, and may succeed when sent again. */
 export function isTransient(state: string | undefined): boolean {
@@ -73,6 +76,7 @@ const REASONS: Readonly<Record<string, string>> = {
   53100: 'the disk of the server is full',
   53200: 'the server is out of memory',
   53300: 'the server has too many connections. Use smaller pools or raise max_connections',
+  [LOCK_NOT_AVAILABLE]: 'it waited for a lock for longer than its lock_timeout',
   57014:
     'it was cancelled, by a statement_timeout or query_timeout set outside the store, or by an administrator',
   '57P01': 'the server is shutting down, or an administrator closed the connection',
