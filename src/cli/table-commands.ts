@@ -218,7 +218,7 @@ function date(ms: number | null): Date | null {
 }
 
 function shortDate(ms: number): string {
-  return new Date(ms).toISOString().slice(0, 16).replace('T', ' ');
+  return `${new Date(ms).toISOString().slice(0, 16).replace('T', ' ')}Z`;
 }
 
 const UNITS = ['bytes', 'KB', 'MB', 'GB', 'TB'];
