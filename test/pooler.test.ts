@@ -1,6 +1,6 @@
 import { idOf } from 'connect-drizzle';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Bouncer, pgbouncer, startPgbouncer } from './support/pgbouncer.js';
 import { type ReusedDatabase, reusedDatabase } from './support/reused-database.js';
 import { contentOf, endOf, sessionUntil, sessionWith } from './support/sessions.js';
@@ -19,16 +19,20 @@ describe.skipIf(pgbouncer === undefined)('through pgbouncer in transaction mode'
 
   beforeAll(async () => {
     database = await reusedDatabase();
+  });
+
+  beforeEach(async () => {
     // Fewer connections to the server than clients, so that clients share them.
     bouncer = await startPgbouncer(database.url, { default_pool_size: 2 });
   });
 
-  afterEach(() => database.clear());
-
-  afterAll(async () => {
-    await bouncer?.[Symbol.asyncDispose]();
-    await database?.drop();
+  afterEach(async () => {
+    // `clear` ends the connections to the server, which this pgbouncer might still give to a client.
+    await bouncer[Symbol.asyncDispose]();
+    await database.clear();
   });
+
+  afterAll(() => database.drop());
 
   const pooled = () => database.pool({ connectionString: bouncer.url, max: 8 });
 
