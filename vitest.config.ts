@@ -66,9 +66,6 @@ function project(name: string, include: string[], exclude: string[] = []) {
       include,
       exclude: [...configDefaults.exclude, ...exclude],
       pool: 'forks' as const,
-      // Files share processes: to start one for each file took a tenth of the CPU time.
-      isolate: false,
-      setupFiles: ['test/support/fresh-modules.ts'],
       // V8's WebAssembly optimiser would double the CPU time of a PGlite start. The tests do not need its speed.
       execArgv: ['--liftoff-only'],
       // Long enough for a machine with twenty other busy processes.
