@@ -53,7 +53,14 @@ export interface NoTable {
 }
 
 /**
- * Returns one row with one column of JSON text. Types are not quoted, also if the server has `quote_all_identifiers` on.
+ * The name of a type, for comparisons and casts. Types of Postgres have no quotes, also if the server has
+ * `quote_all_identifiers` on. A type of the app needs its quotes in a cast.
+ */
+const TYPE_NAME = `case when typnamespace = 'pg_catalog'::regnamespace then replace(format_type(oid, null), '"', '')
+      else format_type(oid, null) end`;
+
+/**
+ * Returns one row with one column of JSON text.
  * `$1`: the quoted name, `$2`: the id column, `$3`: the type of user ids or an empty string.
  */
 const QUERY = `
@@ -64,15 +71,15 @@ with recursive found as (
     atthasdef or attidentity <> '' as has_default
   from pg_attribute, found where attrelid = found.id and attnum > 0 and not attisdropped
 ), types as (
-  select a.attnum, t.oid, t.typtype, t.typbasetype, t.typcategory, t.typnotnull, t.typdefault
+  select a.attnum, t.oid, t.typnamespace, t.typtype, t.typbasetype, t.typcategory, t.typnotnull, t.typdefault
   from attributes as a join pg_type as t on t.oid = a.atttypid
   union all
-  select d.attnum, t.oid, t.typtype, t.typbasetype, t.typcategory, t.typnotnull, t.typdefault
+  select d.attnum, t.oid, t.typnamespace, t.typtype, t.typbasetype, t.typcategory, t.typnotnull, t.typdefault
   from types as d join pg_type as t on t.oid = d.typbasetype where d.typtype = 'd'
 ), columns as (
   select attnum, attname, is_generated, attnotnull or bool_or(typnotnull) as not_null,
     has_default or bool_or(typdefault is not null) as has_default,
-    max(replace(format_type(oid, null), '"', '')) filter (where typtype <> 'd') as type,
+    max(${TYPE_NAME}) filter (where typtype <> 'd') as type,
     max(typcategory::text) filter (where typtype <> 'd') as category
   from attributes join types using (attnum)
   group by attnum, attname, is_generated, attnotnull, has_default
@@ -107,7 +114,7 @@ select case when c.oid is null then json_build_object(
         where case when role = 0 then true else pg_has_role(role, 'usage') end))),
   'maySelect', has_table_privilege(c.oid, 'select'),
   'mayDelete', has_table_privilege(c.oid, 'delete'),
-  'userType', (select json_build_object('name', replace(format_type(oid, null), '"', ''), 'category', typcategory)
+  'userType', (select json_build_object('name', ${TYPE_NAME}, 'category', typcategory)
     from pg_type where oid = to_regtype(nullif($3::text, '')) and typtype <> 'd')
 ) end::text as facts
 from found left join pg_class as c on c.oid = found.id`;

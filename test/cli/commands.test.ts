@@ -602,6 +602,23 @@ test('user ids of another SQL type work', async () => {
   }
 });
 
+test('user ids of a type with a name that SQL must quote work', async () => {
+  const table = `members_${tables}`;
+  await database.query((await runHere(['sql', '--table', table])).stdout);
+  await database.query(`create type "Member" as enum ('ada', 'bob')`);
+  await database.query(`alter table ${table} alter user_id type "Member" using null`);
+  await database.query(
+    `insert into ${table} (id, data, user_id, expires_at)
+    values ($1, '{}', 'ada', now() + interval '1 day')`,
+    ids('sid'),
+  );
+  const run = (...args: string[]) =>
+    runHere([...args, '--table', table, '--json'], { DATABASE_URL: database.url });
+  expect(JSON.parse((await run('list', '--user', 'ada')).stdout).sessions).toHaveLength(1);
+  failed(await run('list', '--user', 'eve'), 2, /--user must be a user id .* of type "Member"/);
+  expect(JSON.parse((await run('revoke', '--user', 'ada', '--yes')).stdout).revoked).toBe(1);
+});
+
 test('`export` prints one session at a time, because all of them may be too long for a string', async () => {
   const { store, table } = await setUp(runHere);
   const sids = Array.from({ length: 25 }, (_, at) => `sid ${at}`);
