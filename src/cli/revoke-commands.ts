@@ -169,7 +169,7 @@ async function untilNow(
   { on, operations }: SessionDatabase,
   criteria: Criteria,
 ): Promise<Criteria> {
-  const end = await operations.endOfCreation(on);
+  const end = await operations.endOfCreation(on, criteria);
   return { ...criteria, createdBefore: Math.min(criteria.createdBefore ?? end, end) };
 }
 

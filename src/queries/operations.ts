@@ -164,11 +164,11 @@ export function operationStatements(settings: FragmentSettings) {
   );
 
   // A session may have been created in the future, by a server with another clock.
-  const endOfCreation = statement('end_of_creation', false, [], () =>
+  const endOfCreation = statement('end_of_creation', false, CRITERIA, (p) =>
     db
       .select({ end: text(milliseconds(sql`greatest(${max(t.createdAt)}, ${now})`)).as('end_ms') })
       .from(t)
-      .where(f.isOurs),
+      .where(matching(p)),
   );
 
   const countDue = statement('count_due', false, [], () =>
@@ -256,9 +256,9 @@ export function operationStatements(settings: FragmentSettings) {
     /** Returns how many live sessions match. */
     countMatching: async (on: Connection, criteria: Criteria): Promise<number> =>
       Number((await countMatching(on, valuesOf(criteria)))[0]?.count ?? 0),
-    /** Returns a time, in milliseconds since 1970. All current sessions were created before it, and later ones will not be. */
-    endOfCreation: async (on: Connection): Promise<number> =>
-      Number((await endOfCreation(on, {}))[0]?.end) + 1,
+    /** Returns a time in milliseconds since 1970: the sessions that match now were created before it, later ones after it. */
+    endOfCreation: async (on: Connection, criteria: Criteria): Promise<number> =>
+      Number((await endOfCreation(on, valuesOf(criteria)))[0]?.end) + 1,
     countDue: async (on: Connection): Promise<number> =>
       Number((await countDue(on, {}))[0]?.count ?? 0),
     /**

@@ -582,6 +582,26 @@ test('sessions that another transaction has locked are ended when it ends', asyn
   expect(await live()).toEqual([]);
 });
 
+test('`revoke --user` reads only the sessions of the user, through the index', async () => {
+  await using fresh = await freshDatabase();
+  const run = (...args: string[]) => runHere([...args, '--json'], { DATABASE_URL: fresh.url });
+  /** How often the whole table was read. A connection publishes its counts when it ends. */
+  const scans = async () => {
+    const others = () =>
+      fresh.query(`select from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()`);
+    await expect.poll(others).toEqual([]);
+    return fresh.query(`select seq_scan from pg_stat_user_tables where relname = 'sessions'`);
+  };
+  await run('migrate');
+  await fresh.query(`insert into sessions (id, data, user_id, expires_at)
+    select 'session ' || n, '{}', 'user ' || n, now() + interval '1 day' from generate_series(1, 20000) as n`);
+  await fresh.query('analyze sessions');
+  const before = await scans();
+  expect(JSON.parse((await run('revoke', '--user', 'user 7', '--yes')).stdout).revoked).toBe(1);
+  expect(await scans()).toEqual(before);
+});
+
 test('user ids of another SQL type work', async () => {
   const table = `accounts_${tables}`;
   await database.query((await runHere(['sql', '--table', table])).stdout);
