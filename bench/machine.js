@@ -118,7 +118,7 @@ export function serverCpuMilliseconds(pid) {
         );
       }
     } catch {
-      // The process has ended meanwhile.
+      // The process has ended.
     }
   }
   return nanoseconds / 1e6;

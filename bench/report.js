@@ -248,7 +248,7 @@ export const TABLES = {
       : [
           {
             title: `Pruning ${count(prune[0].expired)} expired among ${count(prune[0].live + prune[0].expired)} sessions, ${count(prune[0].getsPerSecond)} gets/s meanwhile`,
-            head: ['', 'rows/s', 'statements', 'longest', 'get p99 idle', 'meanwhile', '×'],
+            head: ['', 'rows/s', 'statements', 'longest', 'get p99 idle', 'get p99 pruning', '×'],
             rows: prune.map((row) => [
               row.contender,
               count(row.rate),

@@ -3,8 +3,8 @@
  * The server's CPU time per row, for the store's statements for one row and for 32 rows, compared with the plain statement
  * that a person would write by hand for the same effect. `node bench/server-cpu.js --help`.
  *
- * The statements are the store's own: a store runs on a pool whose client records them. They are then sent again, with the
- * same values, on a single connection. The time is that of the backend: the nanoseconds on a CPU in
+ * The statements are the store's own: a store runs on a pool, and the client of the pool records them. They are then sent again, with the
+ * same values, on a single connection. The time is what the backend used: the nanoseconds on a CPU in
  * `/proc/<pid>/schedstat` (Linux only).
  *
  * - Before each round, the table is restored from a copy, vacuumed and analyzed. After the round, the changed rows are
@@ -222,7 +222,7 @@ async function connect(url) {
 }
 
 /**
- * Opens a store on a single connection that records what is sent.
+ * Opens a store on a single connection that records the statements.
  *
  * @param {string} url
  * @param {URL} module

@@ -25,7 +25,7 @@ export function sidOf(number) {
 }
 
 /**
- * The Cookie header of the user whose session has this number, signed as express-session does.
+ * The Cookie header for the session with this number, signed as express-session does.
  *
  * @param {number} number
  */

@@ -89,7 +89,7 @@ const commands = {
   },
 
   /**
-   * Fills the table with sessions whose expiry was last moved between `everySeconds` and a minute ago, equally many at
+   * Fills the table with sessions. Their expiry was last moved between `everySeconds` and a minute ago, equally many at
    * each step. A table looks like this if users view a page every `everySeconds`, and the store moves an expiry once a minute.
    *
    * @param {{ sessions: number, bytes: number, everySeconds: number }} argument

@@ -1,4 +1,4 @@
-// Some folders have their own packages, which conflict with those of the repository or are rarely needed.
+// Some folders have their own packages. These conflict with the packages of the repository, or are rarely needed.
 // They are installed when they are first needed: node scripts/install.js FOLDER
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';

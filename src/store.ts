@@ -267,7 +267,7 @@ export class DrizzleStore extends TypedStore {
     return this.#replies.query(callback, () => this.#runtime.prune());
   }
 
-  /** Encrypts all sessions with the first of the `encryptionKeys` while apps use the table. Nobody is logged out. */
+  /** Encrypts all sessions with the first of the `encryptionKeys` while apps use the table. No user is logged out. */
   rekey(): Promise<RekeyResult> {
     return this.#replies.query(undefined, () => this.#runtime.rekey(this.#sessions.rekeying));
   }

@@ -116,7 +116,7 @@ export class Lanes {
     this.#schedule();
   }
 
-  /** Callers that continue in the same tick, such as those of one batch, share one statement. */
+  /** Callers that continue in the same tick share one statement, for example all callers of a batch. */
   #schedule() {
     if (this.#scheduled || this.free.length === 0 || this.#waiting.size === 0) return;
     this.#scheduled = true;

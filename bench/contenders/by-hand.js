@@ -1,5 +1,5 @@
 /**
- * A limit: node-postgres with the leanest statements that anybody would write by hand, one per call. Each has a name, so
+ * A limit: node-postgres with the leanest statements, written by hand, one per call. Each has a name, so
  * that it is prepared once.
  *
  * @module

@@ -8,7 +8,7 @@
  * @typedef {object} Context
  * @property {string} url a Postgres database for the section
  * @property {string | undefined} redisUrl
- * @property {Record<string, unknown>} options of the store, in addition to those of every contender
+ * @property {Record<string, unknown>} options of the store, added to the options of every contender
  * @property {boolean} timeStatements whether to record how long each statement takes
  */
 
@@ -39,7 +39,7 @@
 /**
  * @typedef {object} Contender
  * @property {'postgres' | 'redis' | 'memory'} server
- * @property {readonly string[]} packages whose versions the report names
+ * @property {readonly string[]} packages; the report names their versions
  * @property {boolean} [background] continues to work after its results, so that it is stopped (SIGSTOP) while others are
  *   measured
  * @property {Record<string, string>} [unsupported] unsupported operations, with the reason; not needed for those that

@@ -103,7 +103,7 @@ export default defineConfig({
 });
 
 /**
- * Splits a text into words for the search. Adds each word with a hyphen again without the hyphen, so that "logout" finds
+ * Splits a text into words for the search. A word with a hyphen is also added without it: the search for "logout" finds
  * "log-out".
  * VitePress copies this function into the page, so it cannot use imports.
  */

@@ -260,7 +260,7 @@ function securityHeaders(_request: Request, response: Response, next: NextFuncti
 
 /**
  * Refuses a form that another site made the browser send. With SameSite=Lax, such a request has no
- * session cookie; this check also prevents another site from logging somebody in.
+ * session cookie; this check also prevents another site from logging a visitor in.
  * All browsers of this decade send at least one of the two headers.
  */
 function sameOrigin(request: Request, response: Response, next: NextFunction): void {

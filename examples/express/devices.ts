@@ -1,6 +1,6 @@
 import type { DrizzleStore } from 'connect-drizzle';
 
-/** A device on which somebody is logged in: the facts about a session that its owner may see. */
+/** A device with a log-in: the facts about a session that its owner may see. */
 export interface Device {
   /** The id of the session: a hash, which does not work as a cookie. */
   id: string;

@@ -22,7 +22,7 @@ const lookEvery = 25;
 export class Live {
   readonly #store: DrizzleStore;
   readonly #streams = new Set<Stream>();
-  /** Users whose list is being read; true if something has changed since the read began. */
+  /** The users for whom a list is being read; true if a session has changed since the read began. */
   readonly #reading = new Map<number, boolean>();
   readonly #timer: NodeJS.Timeout;
 
@@ -92,7 +92,7 @@ export class Live {
         }
       } while (this.#reading.get(userId));
     } catch (error) {
-      // At shutdown, the store may close during a read that nobody waits for any more.
+      // At shutdown, the store may close during a read. Its result is not needed any more.
       if (this.#streams.size > 0) console.error('The devices could not be read:', error);
     } finally {
       this.#reading.delete(userId);

@@ -25,7 +25,7 @@ export function isRaceName(name: string): name is RaceName {
   return Object.hasOwn(otherRequests, name);
 }
 
-/** The content of the shop's session, or null if nobody is logged in. */
+/** The content of the shop's session, or null if there is no log-in. */
 export type ShopSession = { customer: string; cart?: string[]; theme?: string } | null;
 
 export interface Outcome {

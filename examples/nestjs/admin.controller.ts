@@ -14,7 +14,7 @@ import { DrizzleStore } from 'connect-drizzle';
 import { sessionAdmin } from 'connect-drizzle/admin';
 import { type NextFunction, type Request, type Response, Router } from 'express';
 
-/** Gives access to `admin`; anybody else gets 403. Your app checks a role here. */
+/** Gives access to `admin`; all others get 403. Your app checks a role here. */
 @Injectable()
 export class IsAdmin implements CanActivate {
   canActivate(context: ExecutionContext): boolean {

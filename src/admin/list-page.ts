@@ -91,7 +91,7 @@ function userActions(user: string): Html {
 function list(view: ListView): Html {
   const { sessions, isFirst, cursor, user } = view;
   if (sessions.length === 0) {
-    return html`<p class="empty">${isFirst ? 'Nobody is logged in.' : 'There are no older sessions.'}</p>${pager(view)}`;
+    return html`<p class="empty">${isFirst ? 'There are no live sessions.' : 'There are no older sessions.'}</p>${pager(view)}`;
   }
   return html`<ul class="sessions">${sessions.map((each) => item(each, view))}</ul>
 ${(!isFirst || cursor !== undefined || user !== undefined) && pager(view)}`;

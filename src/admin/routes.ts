@@ -246,7 +246,7 @@ function cursorIn(text: string | null): Place | undefined {
   return { createdUs, id };
 }
 
-/** Returns the result of the action before a redirect. Anybody can write such a link, so it contains only a number. */
+/** Returns the result of the action before a redirect. Any site can contain such a link, so it has only a number. */
 function noticeIn(query: URLSearchParams): string | undefined {
   const ended = countIn(query.get('ended'));
   const erased = countIn(query.get('erased'));

@@ -40,7 +40,7 @@ ${view.notice && notice(view.notice)}
   <div id="facts" data-refresh>
     <dl class="facts">
       ${fact('State', html`<span class="badge ${state}">${STATES[state]}</span>${isCurrent && html` <span class="badge">Your session</span>`}`)}
-      ${view.hasUsers && fact('User', user === undefined ? 'Nobody: anonymous' : html`<a href="${root}?user=${user}"><bdi>${userId}</bdi></a>`)}
+      ${view.hasUsers && fact('User', user === undefined ? 'None (anonymous)' : html`<a href="${root}?user=${user}"><bdi>${userId}</bdi></a>`)}
       ${fact('Id', html`<code>${id}</code>`)}
       ${fact('Logged in', exactTime(session.createdAt))}
       ${fact('Last seen', exactTime(session.lastSeenAt))}

@@ -31,7 +31,7 @@ export function statsPage({ totals, stats }: StatsView): Page {
 </section>
 <section class="card" aria-labelledby="expiries-title">
   <h2 id="expiries-title">When live sessions expire</h2>
-  <p class="lead">If nobody uses them: a visit may move the expiry of a session.${totals.expiries.length > 0 && legend(totals)}</p>
+  <p class="lead">If they are not used again: a visit may move the expiry of a session.${totals.expiries.length > 0 && legend(totals)}</p>
   ${totals.expiries.length === 0 ? html`<p class="empty">There are no live sessions.</p>` : chart(totals)}
 </section>
 <section class="card" aria-labelledby="store-title">

@@ -27,7 +27,7 @@ export const CONNECTION_OPTIONS: OptionSpecs = {
   schema: { value: 'NAME', help: 'its Postgres schema (default: from the search_path)' },
   config: {
     value: 'FILE',
-    help: "a module whose default export is the store's options (table names, encryptionKeys …)",
+    help: "a module that exports the store's options as its default (table names, encryptionKeys …)",
   },
 };
 

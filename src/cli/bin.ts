@@ -17,11 +17,11 @@ stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
     process.exit(EXIT.failed);
   });
 });
-// Notes are lost if nobody reads them, but the work and its exit code are not.
+// If notes cannot be written, the work goes on and the exit code stays.
 stderr.on('error', () => {});
 
 const code = await main(process.argv.slice(2), { stdin, stdout, stderr, env });
-// The error of a write to a file, such as that of a full disk, is emitted later.
+// If a file cannot be written, for example because the disk is full, the error is emitted later.
 await setImmediate();
 // Waits for pipes, which are written in the background. Exits, because a --config module may keep the process alive.
 stdout.write('', () => stderr.write('', () => process.exit(code)));

@@ -21,7 +21,7 @@ export const rekeyTable: Command = {
   details:
     "FILE exports the store's options with `encryptionKeys`: the new key first, then the older ones, and\n" +
     "'plaintext' instead of a key if there are sessions that are not encrypted. Every app that uses the\n" +
-    'table must already have the new key. Nobody is logged out. If you stop it, run it again.',
+    'table must already have the new key. No user is logged out. If you stop it, run it again.',
   options: { ...BULK_OPTIONS, ...CONNECTION_OPTIONS, ...OUTPUT_OPTIONS },
   examples: [
     'connect-drizzle rekey --config session-options.js --dry-run',

@@ -2,7 +2,7 @@
  * Encrypts the sessions of a table, or moves them to the newest key, while apps use the table.
  *
  * It changes only the stored form of a row, and only if the row is still the one that was read. If a row was changed or
- * locked meanwhile, it reads the row again. It skips rows that are done, so a run that was stopped can be repeated.
+ * locked in between, it reads the row again. It skips rows that are done, so a run that was stopped can be repeated.
  *
  * @module
  */

@@ -265,7 +265,7 @@ describe.runIf(chromium)('the admin page in a browser', () => {
     expect(await items(page).count()).toBe(1);
     await press('Tab', page.getByRole('button', { name: 'End the session of Ada' }));
     await keyboard.press('Enter');
-    await page.getByText('Nobody is logged in.').waitFor();
+    await page.getByText('There are no live sessions.').waitFor();
     await press('Tab', page.getByRole('link', { name: 'Statistics' }));
     await keyboard.press('Enter');
     await press('Tab', page.getByText('Show the numbers'));

@@ -90,7 +90,7 @@ test('finds a user, and a session by its id', async () => {
   const other = idOf('unknown');
   expect((await admin.get(`/?q=${other}`)).headers.get('location')).toBe(`./?user=${other}`);
   expect((await admin.get('/?user=')).status).toBe(400);
-  expect((await admin.get('/?user=nobody')).text).toContain('Nobody is logged in.');
+  expect((await admin.get('/?user=nobody')).text).toContain('There are no live sessions.');
 });
 
 test('a user id that the column cannot hold has no sessions', async () => {
@@ -106,7 +106,7 @@ test('a user id that the column cannot hold has no sessions', async () => {
   });
   const id = await add('a sid', { user: 7 });
   expect((await admin.json<ListBody>('/?user=7')).sessions.map((each) => each.id)).toEqual([id]);
-  expect((await admin.get('/?user=ada')).text).toContain('Nobody is logged in.');
+  expect((await admin.get('/?user=ada')).text).toContain('There are no live sessions.');
   expect((await admin.post('/users/export?user=ada')).json()).toMatchObject({ sessions: [] });
   expect((await admin.post('/users/revoke?user=ada')).headers.get('location')).toContain('ended=0');
 });
@@ -327,7 +327,7 @@ test('counts the sessions, in total and by expiry, once a minute and when a sess
 
 test('shows no histogram if the table has no sessions', async () => {
   const { admin } = await adminSite();
-  expect((await admin.get()).text).toContain('Nobody is logged in.');
+  expect((await admin.get()).text).toContain('There are no live sessions.');
   expect((await admin.get('/stats')).text).toContain('There are no live sessions.');
 });
 

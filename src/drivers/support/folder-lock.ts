@@ -14,7 +14,7 @@ const CLAIMS = 'connect-drizzle.lock';
 const POLL_MS = 25;
 /** Maximum number of polls while another opener is still deciding whether it may lock the folder. */
 const MAX_POLLS = 400;
-/** How long to wait for the pid in an empty lock file of version 1.0.0, whose owner may still be writing it. */
+/** How long to wait for the pid in an empty lock file of version 1.0.0. Its owner may still be writing it. */
 const WRITING_MS = 5000;
 
 /**
